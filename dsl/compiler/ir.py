@@ -1,0 +1,236 @@
+"""The intermediate representation: functions of basic blocks in SSA form, and the check that one is well formed.
+
+A value has a width in bits (1, 8, 16, 32 or 64; 0 for none): types above that (signs, addresses, structs, taints) end in the
+checker. Addresses are 64 bits wide. Widths never mix: `zext`, `sext` and `trunc` are the only bridges. Semantics of each operation stand
+in its row of OPERATIONS. `call` and `intrinsic` give their results through `extract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a source: repository-relative file, 1-based lines, 0-based character columns (not UTF-8 bytes)."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What an operation is: its number of arguments (None: any) and whether it may be removed, repeated and moved."""
+
+    arity: int | None
+    pure: bool
+    meaning: str
+
+
+OPERATIONS: Final = {
+    # name: arity, pure, meaning                                                     data
+    "const": Operation(0, True, "the integer in data, 0 <= data < 2**width"),
+    "parameter": Operation(0, False, "the function's parameter number data; only in the entry block, first"),
+    "phi": Operation(None, True, "args[i] when control came from block.predecessors[i]; before all others in its block"),
+    "symbol": Operation(0, True, "the address of the symbol named in data, an Address(symbol, addend)"),
+    "frame": Operation(0, True, "the address of the frame slot in data, a Slot(size, align)"),
+    "add": Operation(2, True, "wrapping sum"),
+    "sub": Operation(2, True, "wrapping difference"),
+    "mul": Operation(2, True, "low half of the product"),
+    "umulh": Operation(2, True, "high half of the unsigned product; width 64 only"),
+    "udiv": Operation(2, False, "unsigned quotient; the divisor was checked"),
+    "urem": Operation(2, False, "unsigned remainder; the divisor was checked"),
+    "sdiv": Operation(2, False, "signed quotient toward zero; divisor not 0, not MIN / -1"),
+    "srem": Operation(2, False, "its remainder"),
+    "and": Operation(2, True, "bitwise and (width 1 too)"),
+    "or": Operation(2, True, "bitwise or (width 1 too)"),
+    "xor": Operation(2, True, "bitwise exclusive or (width 1 too)"),
+    "not": Operation(1, True, "bitwise complement (width 1 too)"),
+    "neg": Operation(1, True, "wrapping negation"),
+    "shl": Operation(2, True, "shift left; count (same width) taken modulo the width"),
+    "shr": Operation(2, True, "shift right, zeros enter; count modulo the width"),
+    "sar": Operation(2, True, "shift right, sign enters; count modulo the width"),
+    "rotl": Operation(2, True, "rotate left; count modulo the width"),
+    "rotr": Operation(2, True, "rotate right; count modulo the width"),
+    "bswap": Operation(1, True, "bytes reversed; width 16, 32, 64"),
+    "lzcnt": Operation(1, True, "leading zeros; zero gives the width"),
+    "tzcnt": Operation(1, True, "trailing zeros; zero gives the width"),
+    "popcnt": Operation(1, True, "bits set"),
+    "eq": Operation(2, True, "width 1"),
+    "ne": Operation(2, True, "width 1"),
+    "ult": Operation(2, True, "unsigned less; width 1"),
+    "ule": Operation(2, True, "unsigned less or equal; width 1"),
+    "slt": Operation(2, True, "signed less; width 1"),
+    "sle": Operation(2, True, "signed less or equal; width 1"),
+    "zext": Operation(1, True, "to a larger width, zeros enter (from width 1 too)"),
+    "sext": Operation(1, True, "to a larger width, sign enters"),
+    "trunc": Operation(1, True, "to a smaller width (to width 1: the lowest bit)"),
+    "select": Operation(3, True, "args[1] if args[0] else args[2]"),
+    "opaque": Operation(1, True, "its argument, of which the optimiser may assume nothing (constant-time code)"),
+    "load": Operation(1, False, "memory at args[0] + data.offset, little-endian; data is an Access; width 8 to 64"),
+    "store": Operation(2, False, "memory at args[0] + data.offset = args[1]; data is an Access"),
+    "call": Operation(None, False, "data is a Callee; results by extract"),
+    "intrinsic": Operation(None, False, "data is an Instruction row of dsl.lang.intrinsics; results by extract"),
+    "extract": Operation(1, True, "result number data of the call or intrinsic args[0]; in the same block"),
+    "check": Operation(1, False, "stop at this place unless args[0]; data is the message"),
+    # terminators, one at the end of each block
+    "jump": Operation(0, False, "to block.successors[0]"),
+    "branch": Operation(1, False, "to successors[0] if args[0] else successors[1]"),
+    "return": Operation(None, False, "args are the results"),
+    "stop": Operation(0, False, "never goes on; data is the message"),
+}
+TERMINATORS: Final = ("jump", "branch", "return", "stop")
+COMPARISONS: Final = ("eq", "ne", "ult", "ule", "slt", "sle")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a load or store touches memory: a byte offset, and whether it must happen exactly once and in order."""
+
+    offset: int = 0
+    volatile: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A symbol and a byte offset into it."""
+
+    symbol: str
+    addend: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A place in a function's frame; its content is undefined until stored to."""
+
+    size: int
+    align: int
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A called function: its symbol and the widths of its results."""
+
+    symbol: str
+    results: tuple[int, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One instruction and its result. Compared by identity."""
+
+    operation: str
+    width: int
+    arguments: list[Value]
+    data: object
+    span: Span | None
+    block: Block
+    number: int = 0  # for printing; renumbered by Function.renumber
+
+    @property
+    def name(self) -> str:
+        return f"%{self.number}"
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """Instructions, phis first, one terminator last."""
+
+    label: str
+    values: list[Value] = field(default_factory=list)
+    predecessors: list[Block] = field(default_factory=list)
+    successors: list[Block] = field(default_factory=list)
+    cold: bool = False
+
+    @property
+    def terminator(self) -> Value:
+        return self.values[-1]
+
+    def phis(self) -> Iterator[Value]:
+        for value in self.values:
+            if value.operation != "phi":
+                return
+            yield value
+
+
+@dataclass(eq=False, slots=True)
+class Function:
+    """One compiled function. blocks[0] is the entry and has no predecessors."""
+
+    symbol: str
+    parameters: tuple[int, ...]  # widths
+    results: tuple[int, ...]  # widths
+    span: Span
+    blocks: list[Block] = field(default_factory=list)
+    assembly: object = None  # a naked function: its Assembly, and no blocks
+    inline_hint: bool = False
+
+    def values(self) -> Iterator[Value]:
+        for block in self.blocks:
+            yield from block.values
+
+    def renumber(self) -> None:
+        for number, value in enumerate(self.values()):
+            value.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A naked function's text; each {name} stands for an int, or an Address."""
+
+    text: str
+    names: tuple[tuple[str, int | Address], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataObject:
+    """A memory object of a program. content None: zeroed (BSS), size bytes; else read-only bytes."""
+
+    symbol: str
+    size: int
+    align: int
+    content: bytes | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Module:
+    """What the front end hands on: functions and objects by symbol, in a fixed order; entry symbols first."""
+
+    functions: dict[str, Function] = field(default_factory=dict)
+    objects: dict[str, DataObject] = field(default_factory=dict)
+
+
+class IllegalIR(Exception):
+    """The IR broke one of its rules: a defect of the compiler, never of a program."""
+
+
+def verify(function: Function) -> None:
+    """Check every rule of the IR; raise IllegalIR naming function, block and value.
+
+    Rules: arity and widths fit the operation; phis first and one argument per predecessor; edges recorded at both ends; one terminator, last;
+    every use is dominated by its definition; extracts in the block of their call.
+    """
+    from dsl.compiler.legality import verify_function  # kept apart: this file stays a screen of definitions
+
+    verify_function(function)
+
+
+def render(function: Function) -> str:
+    """The function as text, one value a line, for --dump and golden tests."""
+    function.renumber()
+    lines = [f"function {function.symbol}({', '.join(map(str, function.parameters))}) -> {function.results}"]
+    for block in function.blocks:
+        came = ", ".join(predecessor.label for predecessor in block.predecessors)
+        lines.append(f"{block.label}:  ; from {came}" if came else f"{block.label}:")
+        for value in block.values:
+            operands = [argument.name for argument in value.arguments]
+            operands += [] if value.data is None else [str(value.data)]
+            operands += [successor.label for successor in block.successors] if value.operation in TERMINATORS else []
+            left = f"{value.name}:{value.width} = " if value.width else ""
+            lines.append(f"  {left}{value.operation} {', '.join(operands)}".rstrip())
+    return "\n".join(lines) + "\n"
