@@ -84,6 +84,15 @@ OPERATIONS: Final = {
     "return": Operation(None, False, "args are the results"),
     "stop": Operation(0, False, "never goes on; data is the message"),
 }
+# Symbols that the linker defines: the check table's rows and file names (as byte ranges), and the image in memory (with BSS).
+LINKER_SYMBOLS: Final = (
+    "linker.check_places",
+    "linker.check_places_end",
+    "linker.check_files",
+    "linker.check_files_end",
+    "linker.image_base",
+    "linker.image_end",
+)
 TERMINATORS: Final = ("jump", "branch", "return", "stop")
 COMPARISONS: Final = ("eq", "ne", "ult", "ule", "slt", "sle")
 
