@@ -1,0 +1,133 @@
+"""The command line, read before anything is set up: standard library only."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+EPILOG = "Exit status: 0 done or verified, 1 refused or not verified, 2 wrong use or a machine that is not set up."
+SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pipeline/setup.py
+    "setup": ("build", "run", "test"),
+    "build": ("build",),
+    "run": ("build", "run"),
+    "test": ("build", "run", "test"),
+    "check": ("build", "run", "test"),
+    "bench": ("build", "run"),
+    "verify": ("host",),
+    "keys": ("host",),
+    "doctor": (),
+}
+
+
+def positive(text: str) -> int:
+    """Read a positive decimal number. Raises ValueError, which argparse reports."""
+    value = int(text)
+    if value <= 0:
+        raise ValueError(text)
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="build.py",
+        description="Builds, runs and checks Terrane, a trusted virtual machine monitor.",
+        epilog=EPILOG,
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, description=text, epilog=EPILOG)
+
+    add_setup(verb)
+    add_build_and_run(verb)
+    add_verify(verb)
+    add_checks(verb)
+    return top
+
+
+def add_json(verb: argparse.ArgumentParser) -> None:
+    """Give a reporting verb its --json."""
+    verb.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+
+
+def add_choices(verb: argparse.ArgumentParser) -> None:
+    """Give a verb what decides the image's content."""
+    verb.add_argument(
+        "--boxes",
+        metavar="NAMES",
+        help="folders under guests/, separated by commas (default: every folder with a box.toml)",
+    )
+    verb.add_argument(
+        "--pool", type=positive, metavar="N", help="cut the compiler's register allocator to N registers (4 to 14)"
+    )
+
+
+def add_setup(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add setup, doctor and keys."""
+    verb("setup", "Install what is needed: Debian packages (as root), a virtual environment, the guests' packages.")
+    add_json(verb("doctor", "Say what this machine can run, and why not."))
+    add_json(verb("keys", "Make the keys of this checkout in keys/, once; never overwrite one."))
+
+
+def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add build, run and bench."""
+    build = verb("build", "Build out/terrane.img and its reference file out/terrane.json.")
+    add_choices(build)
+    build.add_argument(
+        "--memory",
+        type=positive,
+        metavar="MIB",
+        default=256,
+        help="check that the boxes fit a machine of this size (default 256)",
+    )
+    add_json(build)
+
+    run = verb("run", "Build, boot in Bochs, fetch the closed box's evidence for a fresh nonce, verify it.")
+    add_choices(run)
+    run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
+    run.add_argument(
+        "--expect", metavar="FILE", help="reference file for --image (default: FILE with the suffix .json)"
+    )
+    run.add_argument("--attach", metavar="BOX", help="stay on this box's console afterwards; Ctrl-] leaves")
+    run.add_argument(
+        "--memory", type=positive, metavar="MIB", default=256, help="memory of the emulated machine (default 256)"
+    )
+    run.add_argument(
+        "--cpu", metavar="MODEL", default="corei7_skylake_x", help="Bochs CPU model (default corei7_skylake_x)"
+    )
+    run.add_argument(
+        "--timeout", type=positive, metavar="SECONDS", default=300, help="give up after this long (default 300)"
+    )
+    add_json(run)
+
+    bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
+    bench.add_argument("name", choices=("exits", "boot", "size", "build"), help="what to measure")
+    add_json(bench)
+
+
+def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add verify."""
+    verify = verb("verify", "Check an evidence bundle against the expected identities and a nonce.")
+    verify.add_argument(
+        "evidence", metavar="EVIDENCE", help="the bundle: binary, or as the hex digits that a box printed"
+    )
+    verify.add_argument(
+        "--expect", metavar="FILE", required=True, help="reference file of expected identities, as build wrote it"
+    )
+    verify.add_argument("--nonce", metavar="HEX", required=True, help="the nonce that was sent: 64 hex digits")
+    verify.add_argument(
+        "--box", metavar="NAME", help="the box that must have been endorsed (default: the only closed box)"
+    )
+    verify.add_argument(
+        "--certificates", metavar="FOLDER", help="also write the certificates as PEM files into this folder"
+    )
+    add_json(verify)
+
+
+def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add test and check."""
+    test = verb("test", "Run the tests, tier by tier; a tier that this machine cannot run is skipped with its reason.")
+    test.add_argument("--quick", action="store_true", help="leave out the slow ones")
+    test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
+    verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")

@@ -1,0 +1,15 @@
+"""Where things are in a checkout. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out"
+KEYS = ROOT / "keys"
+VENV = ROOT / ".venv"
+CACHE = ROOT / ".cache"
+PACKAGES = CACHE / "packages"  # Debian packages as downloaded
+GUESTS = ROOT / "guests"
+IMAGE = OUT / "terrane.img"
+REFERENCE = OUT / "terrane.json"
