@@ -1,0 +1,1 @@
+"""The monitor: everything between the loader's hand-over and the boxes."""
