@@ -1,0 +1,91 @@
+"""The handoff: what the loader gives the monitor, and all that it gives (docs/formats.md, "Handoff").
+
+The loader fills it in memory of its own; the monitor reads it through its direct map. The addresses of the monitor's world stand here
+too, because the loader builds it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import Array, HostPhysical, Struct, array, u8, u32, u64
+from dsl.std.dice import Cdi
+
+HANDOFF_MAGIC: Final = int.from_bytes(b"TRNHANDO", "little")
+HANDOFF_VERSION: Final = 1
+HANDOFF_SIZE: Final = 20480
+HANDOFF_RANGES: Final = 64
+HANDOFF_ENTRIES: Final = 120
+CERTIFICATE_CAPACITY: Final = 1024
+FREE_MEMORY: Final = 1  # MemoryRange.kind: RAM for boxes
+FLAG_DEBUG: Final = 1
+FLAG_DEVELOPMENT_SECRET: Final = 2
+TPM_OWNER_NONE: Final = 0
+
+MONITOR_BASE: Final = 0xFFFFFFFF80000000  # where the monitor is linked and runs
+MONITOR_SPAN: Final = 0x40000000  # the one GiB of address space above MONITOR_BASE that the monitor may use
+DIRECT_MAP: Final = 0xFFFF800000000000  # physical address 0 in the monitor's world
+DIRECT_MAP_SPAN: Final = 1 << 39  # memory above 512 GiB is not used
+
+
+class MemoryRange(Struct, size=24):
+    """Physical memory: base and size in bytes, multiples of 4096."""
+
+    base: u64
+    size: u64
+    kind: u32
+    reserved: u32
+
+
+class LoadedEntry(Struct, size=120):
+    """An entry of the image that was copied, hashed there and found to be what the header says.
+
+    The development secret never appears: it was erased.
+    """
+
+    kind: u32  # boot.header.EntryKind
+    reserved: u32
+    physical: HostPhysical  # page-aligned
+    size: u64  # bytes
+    digest: Array[u8] = array(32)  # SHA-256
+    row: Array[u8] = array(64)  # the signed entry row: DICE code input
+
+
+class Certificate(Struct, size=1028):
+    """DER X.509: bytes 0 to size - 1 of content."""
+
+    size: u32
+    content: Array[u8] = array(1024)
+
+
+class Handoff(Struct, size=20480, align=4096):
+    """Loader -> monitor. Reserved fields are zero."""
+
+    magic: u64
+    version: u32
+    size: u32
+    range_count: u32
+    entry_count: u32
+    ranges: Array[MemoryRange] = array(64)
+    monitor_physical: HostPhysical
+    monitor_memory: u64  # bytes, multiple of 2 MiB
+    page_tables: HostPhysical
+    page_tables_size: u64  # bytes
+    entries: Array[LoadedEntry] = array(120)
+    cdi: Cdi  # the monitor's secrets
+    signer_key: Array[u8] = array(32)  # Ed25519 public key that signed the image header
+    mode: u32  # Open DICE mode
+    tpm_owner: u32
+    device_certificate: Certificate
+    monitor_certificate: Certificate
+    framebuffer: HostPhysical  # zero: text mode
+    framebuffer_width: u32
+    framebuffer_height: u32
+    framebuffer_pitch: u32  # bytes
+    reserved: u32
+    acpi_root: HostPhysical  # RSDP, or zero
+    event_log: HostPhysical
+    event_log_size: u64
+    security_version: u64
+    flags: u64
+    reserved_tail: Array[u8] = array(2264)

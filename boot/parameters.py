@@ -1,0 +1,38 @@
+"""What stage 2 leaves at 0x7000 for the loader body (docs/formats.md, "Physical memory on the BIOS path")."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import Array, Struct, array, u8, u32, u64
+
+PARAMETERS_BASE: Final = 0x7000
+PARAMETERS_MAGIC: Final = int.from_bytes(b"TRNBOOT1", "little")
+PARAMETERS_VERSION: Final = 1
+FIRMWARE_RANGES: Final = 120
+RAM: Final = 1  # FirmwareRange.kind: usable memory; every other kind is not
+RANGE_VALID: Final = 1  # FirmwareRange.attributes bit 0; bit 1 set means non-volatile memory
+RANGE_ATTRIBUTES_RAM: Final = 3  # the bits that decide whether a range of kind RAM is ordinary memory
+
+
+class FirmwareRange(Struct, size=24):
+    """One range of INT 15h E820, as firmware gave it: it may overlap others, be empty, or run past 2**64."""
+
+    base: u64
+    size: u64
+    kind: u32
+    attributes: u32
+
+
+class BootParameters(Struct, size=3072):
+    """Written by stage 2, at 0x7000."""
+
+    magic: u64
+    version: u32
+    drive: u32  # BIOS drive number
+    staging_base: u64  # where the Terrane partition was read to
+    staging_size: u64  # bytes read
+    range_count: u32
+    reserved: Array[u8] = array(28)
+    ranges: Array[FirmwareRange] = array(120)
+    reserved_tail: Array[u8] = array(128)
