@@ -1,0 +1,155 @@
+"""Ed25519 (RFC 8032, 5.1): keys from seeds, deterministic signatures, strict verification.
+
+All of it is constant-time, verification too, but for its early refusals, which depend on public data alone.
+Verification is without cofactor: S below L, both points canonical, R = S B - k A byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import (
+    Array,
+    Secret,
+    Struct,
+    array,
+    as_secret,
+    declassify,
+    erase,
+    frame_array,
+    machine,
+    u8,
+    u64,
+)
+from dsl.std.edwards25519 import Point, multiply_base, multiply_two, point_decode, point_encode, point_negate
+from dsl.std.field25519 import encodings_equal
+from dsl.std.scalar25519 import (
+    DIGIT_COUNT,
+    scalar_digits,
+    scalar_is_reduced,
+    scalar_load,
+    scalar_multiply_add,
+    scalar_reduce_hash,
+    scalar_store,
+)
+from dsl.std.sha512 import Sha512, sha512, sha512_begin, sha512_finish, sha512_update
+
+SEED_SIZE: Final = 32
+PUBLIC_KEY_SIZE: Final = 32
+SIGNATURE_SIZE: Final = 64
+
+
+class ExpandedSeed(Struct, size=64):
+    """SHA-512 of a seed: the scalar, clamped, and the prefix of the nonce."""
+
+    scalar: Array[Secret[u8]] = array(32)
+    prefix: Array[Secret[u8]] = array(32)
+
+
+@machine
+def expand_seed(out: ExpandedSeed, seed: Array[Secret[u8]]) -> None:
+    """Set out to the scalar and the prefix of a 32-byte seed."""
+    digest = frame_array(Secret[u8], 64)
+    sha512(digest, seed)
+    out.scalar.copy_from(digest.slice(0, 32))
+    out.prefix.copy_from(digest.slice(32, 32))
+    out.scalar[0] &= 0xF8
+    out.scalar[31] = (out.scalar[31] & 0x7F) | 0x40
+    erase(digest)
+
+
+@machine
+def encode_base_multiple(encoded: Array[Secret[u8]], scalar: Array[Secret[u64]]) -> None:
+    """Set encoded to the scalar, below 2**255, times the base point."""
+    digits = frame_array(Secret[u64], DIGIT_COUNT)
+    scalar_digits(digits, scalar)
+    point = Point()
+    multiply_base(point, digits)
+    point_encode(encoded, point)
+    erase(digits)
+    erase(point)
+
+
+@machine
+def ed25519_public_key(public_key: Array[u8], seed: Array[Secret[u8]]) -> None:
+    """Write the 32-byte public key of a 32-byte seed."""
+    expanded = ExpandedSeed()
+    expand_seed(expanded, seed)
+    scalar = frame_array(Secret[u64], 4)
+    scalar_load(scalar, expanded.scalar)
+    encode_base_multiple(as_secret(public_key), scalar)
+    erase(expanded)
+    erase(scalar)
+
+
+@machine
+def hash_challenge(out: Array[Secret[u64]], point: Array[u8], public_key: Array[u8], message: Array[u8]) -> None:
+    """Set out to SHA-512(R | A | message) modulo L."""
+    stream = Sha512()
+    sha512_begin(stream)
+    sha512_update(stream, as_secret(point))
+    sha512_update(stream, as_secret(public_key))
+    sha512_update(stream, as_secret(message))
+    digest = frame_array(Secret[u8], 64)
+    sha512_finish(digest, stream)
+    scalar_reduce_hash(out, digest)
+
+
+@machine
+def hash_nonce(out: Array[Secret[u64]], prefix: Array[Secret[u8]], message: Array[u8]) -> None:
+    """Set out to SHA-512(prefix | message) modulo L."""
+    stream = Sha512()
+    sha512_begin(stream)
+    sha512_update(stream, prefix)
+    sha512_update(stream, as_secret(message))
+    digest = frame_array(Secret[u8], 64)
+    sha512_finish(digest, stream)
+    scalar_reduce_hash(out, digest)
+    erase(digest)
+
+
+@machine
+def ed25519_sign(signature: Array[u8], message: Array[u8], seed: Array[Secret[u8]], public_key: Array[u8]) -> None:
+    """Write the 64-byte signature of message. public_key must be that of seed: another one would give the scalar away."""
+    expanded = ExpandedSeed()
+    expand_seed(expanded, seed)
+    nonce = frame_array(Secret[u64], 4)
+    hash_nonce(nonce, expanded.prefix, message)
+    encode_base_multiple(as_secret(signature.slice(0, 32)), nonce)
+    challenge = frame_array(Secret[u64], 4)
+    hash_challenge(challenge, signature.slice(0, 32), public_key, message)
+    scalar = frame_array(Secret[u64], 4)
+    scalar_load(scalar, expanded.scalar)
+    proof = frame_array(Secret[u64], 4)
+    scalar_multiply_add(proof, challenge, scalar, nonce)
+    scalar_store(as_secret(signature.slice(32, 32)), proof)
+    erase(expanded)
+    erase(nonce)
+    erase(scalar)
+
+
+@machine
+def ed25519_verify(public_key: Array[u8], message: Array[u8], signature: Array[u8]) -> bool:
+    """Whether signature (64 bytes) is public_key's (32 bytes) over message."""
+    if public_key.length != PUBLIC_KEY_SIZE or signature.length != SIGNATURE_SIZE:
+        return False
+    proof = frame_array(Secret[u64], 4)
+    scalar_load(proof, as_secret(signature.slice(32, 32)))
+    if declassify(scalar_is_reduced(proof), "half of a public signature") == 0:
+        return False
+    key = Point()
+    if not point_decode(key, public_key):
+        return False
+    point_negate(key)
+    challenge = frame_array(Secret[u64], 4)
+    hash_challenge(challenge, signature.slice(0, 32), public_key, message)
+    proof_digits = frame_array(Secret[u64], DIGIT_COUNT)
+    scalar_digits(proof_digits, proof)
+    challenge_digits = frame_array(Secret[u64], DIGIT_COUNT)
+    scalar_digits(challenge_digits, challenge)
+    expected = Point()
+    multiply_two(expected, proof_digits, key, challenge_digits)
+    encoded = frame_array(Secret[u8], 32)
+    point_encode(encoded, expected)
+    equal = encodings_equal(encoded, as_secret(signature.slice(0, 32)))
+    return declassify(equal, "verdict on a public signature") == 1

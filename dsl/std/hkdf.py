@@ -1,0 +1,106 @@
+"""HMAC-SHA-512 (RFC 2104) and HKDF-SHA-512 (RFC 5869) on secrets, in constant time; lengths are public."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import Array, Secret, Struct, erase, frame_array, machine, minimum, u8, u64, upto
+from dsl.std.sha512 import Sha512, sha512_begin, sha512_finish, sha512_update
+
+BLOCK_SIZE: Final = 128
+HASH_SIZE: Final = 64
+EXPAND_LIMIT: Final = 255 * 64  # the most bytes that one expansion gives
+INNER_PAD: Final = 0x36
+OUTER_PAD: Final = 0x5C
+
+
+class Hmac(Struct, size=400):
+    """A message authentication code under way: the caller's, who finishes it (which erases it)."""
+
+    inner: Sha512
+    outer: Sha512
+
+
+@machine
+def hmac_begin(stream: Hmac, key: Array[Secret[u8]]) -> None:
+    """Start with a key of any length."""
+    block = frame_array(Secret[u8], BLOCK_SIZE)
+    sha512_begin(stream.inner)
+    if key.length > BLOCK_SIZE:
+        sha512_update(stream.inner, key)
+        sha512_finish(block.slice(0, HASH_SIZE), stream.inner)
+        sha512_begin(stream.inner)
+    else:
+        block.slice(0, key.length).copy_from(key)
+    for index in upto(BLOCK_SIZE):
+        block[index] ^= INNER_PAD
+    sha512_update(stream.inner, block)
+    for index in upto(BLOCK_SIZE):
+        block[index] ^= INNER_PAD ^ OUTER_PAD
+    sha512_begin(stream.outer)
+    sha512_update(stream.outer, block)
+    erase(block)
+
+
+@machine
+def hmac_update(stream: Hmac, data: Array[Secret[u8]]) -> None:
+    """Take more of the message."""
+    sha512_update(stream.inner, data)
+
+
+@machine
+def hmac_finish(code: Array[Secret[u8]], stream: Hmac) -> None:
+    """Write the 64-byte code and erase the stream."""
+    digest = frame_array(Secret[u8], HASH_SIZE)
+    sha512_finish(digest, stream.inner)
+    sha512_update(stream.outer, digest)
+    sha512_finish(code, stream.outer)
+    erase(digest)
+
+
+@machine
+def hmac(code: Array[Secret[u8]], key: Array[Secret[u8]], message: Array[Secret[u8]]) -> None:
+    """Write the 64-byte HMAC-SHA-512 of message under key."""
+    stream = Hmac()
+    hmac_begin(stream, key)
+    hmac_update(stream, message)
+    hmac_finish(code, stream)
+
+
+@machine
+def hkdf_extract(pseudorandom_key: Array[Secret[u8]], salt: Array[Secret[u8]], secret_input: Array[Secret[u8]]) -> None:
+    """Write the 64-byte pseudorandom key."""
+    hmac(pseudorandom_key, salt, secret_input)
+
+
+@machine
+def hkdf_expand(out: Array[Secret[u8]], pseudorandom_key: Array[Secret[u8]], information: Array[Secret[u8]]) -> None:
+    """Fill out, at most EXPAND_LIMIT bytes (more stops the machine), from a pseudorandom key."""
+    assert out.length <= EXPAND_LIMIT, "HKDF gives at most 255 blocks"
+    previous = frame_array(Secret[u8], HASH_SIZE)
+    counter = frame_array(Secret[u8], 1)
+    stream = Hmac()
+    done = u64(0)
+    while done < out.length:
+        hmac_begin(stream, pseudorandom_key)
+        if done > 0:
+            hmac_update(stream, previous)
+        hmac_update(stream, information)
+        counter[0] += 1
+        hmac_update(stream, counter)
+        hmac_finish(previous, stream)
+        count = minimum(out.length - done, u64(HASH_SIZE))
+        out.slice(done, count).copy_from(previous.slice(0, count))
+        done += count
+    erase(previous)
+
+
+@machine
+def hkdf(
+    out: Array[Secret[u8]], secret_input: Array[Secret[u8]], salt: Array[Secret[u8]], information: Array[Secret[u8]]
+) -> None:
+    """Fill out from secret input, salt and information: extract, then expand."""
+    pseudorandom_key = frame_array(Secret[u8], HASH_SIZE)
+    hkdf_extract(pseudorandom_key, salt, secret_input)
+    hkdf_expand(out, pseudorandom_key, information)
+    erase(pseudorandom_key)

@@ -1,0 +1,160 @@
+"""Arithmetic on secret scalars modulo L, the order of Ed25519's base point (RFC 8032, 5.1), in constant time.
+
+A scalar is four little-endian 64-bit words.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import (
+    Array,
+    Secret,
+    add_with_carry,
+    as_secret,
+    between,
+    erase,
+    frame_array,
+    machine,
+    multiply_wide,
+    secret,
+    subtract_with_borrow,
+    table,
+    u8,
+    u64,
+    upto,
+)
+
+ORDER: Final = (1 << 252) + 27742317777372353535851937790883648493
+DIGIT_COUNT: Final = 64  # signed digits of four bits
+
+
+def words_of(number: int, count: int) -> list[int]:
+    """A number as `count` little-endian words, for tables (ordinary Python)."""
+    return [number >> (64 * index) & ((1 << 64) - 1) for index in range(count)]
+
+
+ORDER_WORDS: Final = table(u64, words_of(ORDER, 5))
+BARRETT_FACTOR: Final = table(u64, words_of((1 << 512) // ORDER, 5))
+
+
+@machine
+def scalar_load(words: Array[Secret[u64]], encoded: Array[Secret[u8]]) -> None:
+    """Read little-endian bytes, eight for each word."""
+    for index in upto(words.length):
+        words[index] = encoded.load_u64(index * 8)
+
+
+@machine
+def scalar_store(encoded: Array[Secret[u8]], words: Array[Secret[u64]]) -> None:
+    """Write little-endian bytes, eight for each word."""
+    for index in upto(words.length):
+        encoded.store_u64(index * 8, words[index])
+
+
+@machine
+def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right: Array[Secret[u64]]) -> None:
+    """Set product to left * right; product.length is the sum of theirs."""
+    product.fill(secret(u64(0)))
+    for i in upto(left.length):
+        carry = secret(u64(0))
+        for j in upto(right.length):
+            # left * right + product + carry is at most 2**128 - 1: the high word cannot overflow.
+            wide = multiply_wide(left[i], right[j])
+            with_old = add_with_carry(product[i + j], wide.low, secret(u64(0)))
+            with_carry = add_with_carry(with_old.value, carry, secret(u64(0)))
+            product[i + j] = with_carry.value
+            carry = wide.high + with_old.carry + with_carry.carry
+        product[i + right.length] = carry
+
+
+@machine
+def subtract_words(left: Array[Secret[u64]], right: Array[Secret[u64]], mask: Secret[u64]) -> Secret[u64]:
+    """Subtract right & mask from left, over left.length words; the borrow (0 or 1) is the result."""
+    borrow = secret(u64(0))
+    for index in upto(left.length):
+        difference = subtract_with_borrow(left[index], right[index] & mask, borrow)
+        left[index] = difference.value
+        borrow = difference.carry
+    return borrow
+
+
+@machine
+def subtract_order_once(words: Array[Secret[u64]]) -> None:
+    """Take L from five words that are at least L; leave smaller ones as they are."""
+    trial = frame_array(Secret[u64], 5)
+    trial.copy_from(words)
+    borrow = subtract_words(trial, as_secret(ORDER_WORDS), ~secret(u64(0)))
+    _ = subtract_words(words, as_secret(ORDER_WORDS), borrow - 1)
+    erase(trial)
+
+
+@machine
+def scalar_reduce(out: Array[Secret[u64]], wide: Array[Secret[u64]]) -> None:
+    """Set out to wide modulo L: four words from eight. Barrett's method (Handbook of Applied Cryptography, 14.42)."""
+    quotient = frame_array(Secret[u64], 10)
+    multiply_words(quotient, wide.slice(3, 5), as_secret(BARRETT_FACTOR))
+    multiple = frame_array(Secret[u64], 10)
+    multiply_words(multiple, quotient.slice(5, 5), as_secret(ORDER_WORDS))
+    rest = frame_array(Secret[u64], 5)
+    rest.copy_from(wide.slice(0, 5))
+    _ = subtract_words(rest, multiple.slice(0, 5), ~secret(u64(0)))  # modulo 2**320; below 3 L
+    subtract_order_once(rest)
+    subtract_order_once(rest)
+    out.copy_from(rest.slice(0, 4))
+    erase(quotient)
+    erase(multiple)
+    erase(rest)
+
+
+@machine
+def scalar_reduce_hash(out: Array[Secret[u64]], digest: Array[Secret[u8]]) -> None:
+    """Set out to a 64-byte digest, little-endian, modulo L."""
+    wide = frame_array(Secret[u64], 8)
+    scalar_load(wide, digest)
+    scalar_reduce(out, wide)
+    erase(wide)
+
+
+@machine
+def scalar_multiply_add(
+    out: Array[Secret[u64]], left: Array[Secret[u64]], right: Array[Secret[u64]], addend: Array[Secret[u64]]
+) -> None:
+    """Set out to left * right + addend modulo L; left and right below 2**255, addend below 2**256."""
+    wide = frame_array(Secret[u64], 8)
+    multiply_words(wide, left, right)
+    carry = secret(u64(0))
+    for index in upto(4):
+        total = add_with_carry(wide[index], addend[index], carry)
+        wide[index] = total.value
+        carry = total.carry
+    for index in between(4, 8):
+        total = add_with_carry(wide[index], secret(u64(0)), carry)
+        wide[index] = total.value
+        carry = total.carry
+    scalar_reduce(out, wide)
+    erase(wide)
+
+
+@machine
+def scalar_is_reduced(words: Array[Secret[u64]]) -> Secret[u64]:
+    """1 if four words are below L, else 0."""
+    trial = frame_array(Secret[u64], 4)
+    trial.copy_from(words)
+    borrow = subtract_words(trial, as_secret(ORDER_WORDS), ~secret(u64(0)))
+    erase(trial)
+    return borrow
+
+
+@machine
+def scalar_digits(digits: Array[Secret[u64]], words: Array[Secret[u64]]) -> None:
+    """Write a scalar below 2**255 as 64 digits from -8 to 8 (two's complement), lowest first: the sum of digits[i] * 16**i."""
+    carry = secret(u64(0))
+    for index in upto(4):
+        word = words[index]
+        for nibble in upto(16):
+            digit = (word & 15) + carry
+            carry = (digit + 8) >> 4
+            digits[index * 16 + nibble] = digit - (carry << 4)
+            word >>= 4
+    digits[DIGIT_COUNT - 1] += carry << 4
