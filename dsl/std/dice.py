@@ -29,8 +29,10 @@ from dsl.std.hkdf import hkdf
 from dsl.std.sha512 import sha512
 from dsl.std.x509 import (
     CONFIGURATION_SIZE,
+    DEVICE_IDENTIFIERS,
     DEVICE_TEMPLATE,
     ENDORSEMENT_DATA_HASH,
+    ENDORSEMENT_IDENTIFIERS,
     ENDORSEMENT_NONCE,
     ENDORSEMENT_TEMPLATE,
     HASH_SIZE,
@@ -39,6 +41,7 @@ from dsl.std.x509 import (
     LAYER_CODE,
     LAYER_CONFIGURATION,
     LAYER_DESCRIPTOR,
+    LAYER_IDENTIFIERS,
     LAYER_MODE,
     LAYER_TEMPLATE,
     NONCE_SIZE,
@@ -164,7 +167,7 @@ def write_device_certificate(out: Array[u8], device: KeyPair) -> u64:
     """Write the device key's own, self-signed certificate; its size is the result. out holds at least that much."""
     certificate = out.slice(0, DEVICE_TEMPLATE.length)
     certificate.copy_from(DEVICE_TEMPLATE)
-    fill_names(certificate, device.identifier, device.identifier, device.public_key)
+    fill_names(certificate, u64(DEVICE_IDENTIFIERS), device.identifier, device.identifier, device.public_key)
     sign_certificate(certificate, device)
     return certificate.length
 
@@ -176,7 +179,7 @@ def write_layer_certificate(
     """Write a layer's certificate, signed by its parent's key; its size is the result. Of subject the public part is read."""
     certificate = out.slice(0, LAYER_TEMPLATE.length)
     certificate.copy_from(LAYER_TEMPLATE)
-    fill_names(certificate, issuer.identifier, subject.identifier, subject.public_key)
+    fill_names(certificate, u64(LAYER_IDENTIFIERS), issuer.identifier, subject.identifier, subject.public_key)
     certificate.slice(LAYER_CODE, HASH_SIZE).copy_from(inputs.code)
     certificate.slice(LAYER_CONFIGURATION, HASH_SIZE).copy_from(inputs.configuration)
     certificate.slice(LAYER_DESCRIPTOR, CONFIGURATION_SIZE).copy_from(descriptor)
@@ -193,7 +196,7 @@ def write_endorsement(out: Array[u8], issuer: KeyPair, public_key: Array[u8], no
     certificate.copy_from(ENDORSEMENT_TEMPLATE)
     identifier = frame_array(u8, IDENTIFIER_SIZE)
     derive_identifier(identifier, public_key)
-    fill_names(certificate, issuer.identifier, identifier, public_key)
+    fill_names(certificate, u64(ENDORSEMENT_IDENTIFIERS), issuer.identifier, identifier, public_key)
     certificate.slice(ENDORSEMENT_NONCE, NONCE_SIZE).copy_from(nonce)
     sha512(as_secret(certificate.slice(ENDORSEMENT_DATA_HASH, HASH_SIZE)), as_secret(data))
     sign_certificate(certificate, issuer)

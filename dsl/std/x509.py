@@ -1,8 +1,8 @@
 """Certificates (RFC 5280) from fixed templates: docs/formats.md, "DICE", says what each byte is.
 
 Templates are built by ordinary Python when the module loads. Machine code copies one, writes fields at fixed offsets, and
-signs: it encodes no DER and decides no length. Issuer, subject and key stand at the same offsets in every kind, which the
-last lines of the template part check.
+signs: it encodes no DER and decides no length. Names and key stand at the same offsets in every kind, which the last lines
+of the template part check.
 """
 
 from __future__ import annotations
@@ -109,8 +109,12 @@ SERIAL: Final = DEVICE.offset("serial", IDENTIFIER_SIZE)
 ISSUER_NAME: Final = DEVICE.offset("issuer name", IDENTIFIER_TEXT_SIZE)
 SUBJECT_NAME: Final = DEVICE.offset("subject name", IDENTIFIER_TEXT_SIZE)
 PUBLIC_KEY: Final = DEVICE.offset("public key", 32)
-ISSUER_IDENTIFIER: Final = DEVICE.offset("issuer identifier", IDENTIFIER_SIZE)
-SUBJECT_IDENTIFIER: Final = DEVICE.offset("subject identifier", IDENTIFIER_SIZE)
+SUBJECT_AFTER_ISSUER: Final = IDENTIFIER_SIZE + 11  # from one key identifier extension's hole to the next one's
+DEVICE_IDENTIFIERS: Final = DEVICE.offset(
+    "issuer identifier", IDENTIFIER_SIZE
+)  # these stand behind lengths that differ
+LAYER_IDENTIFIERS: Final = LAYER.offset("issuer identifier", IDENTIFIER_SIZE)
+ENDORSEMENT_IDENTIFIERS: Final = ENDORSEMENT.offset("issuer identifier", IDENTIFIER_SIZE)
 LAYER_CODE: Final = LAYER.offset("code", HASH_SIZE)
 LAYER_CONFIGURATION: Final = LAYER.offset("configuration", HASH_SIZE)
 LAYER_DESCRIPTOR: Final = LAYER.offset("descriptor", CONFIGURATION_SIZE)
@@ -122,8 +126,15 @@ ENDORSEMENT_DATA_HASH: Final = ENDORSEMENT.offset("data hash", HASH_SIZE)
 HEADER_SIZE: Final = 4  # of the outer SEQUENCE: 30 82 and two bytes
 TRAILER_SIZE: Final = 7 + 3 + 64  # signature algorithm, BIT STRING header, signature
 for template in (DEVICE, LAYER, ENDORSEMENT):
-    if template.holes[:6] != DEVICE.holes[:6] or len(template.content) > CERTIFICATE_LIMIT:
-        raise ValueError("certificate templates: fields moved, or too long")
+    distance = template.offset("subject identifier", IDENTIFIER_SIZE) - template.offset(
+        "issuer identifier", IDENTIFIER_SIZE
+    )
+    if template.holes[:4] != DEVICE.holes[:4] or distance != SUBJECT_AFTER_ISSUER:
+        raise ValueError("certificate templates: fields moved")
+    if len(template.content) > CERTIFICATE_LIMIT:
+        raise ValueError(
+            f"certificate template: expected at most {CERTIFICATE_LIMIT} bytes, found {len(template.content)}"
+        )
     if template.content[1] != 0x82 or template.content[HEADER_SIZE + 1] != 0x82:
         raise ValueError("certificate templates: expected lengths of two bytes")
 
@@ -150,14 +161,16 @@ def write_hex(out: Array[u8], data: Array[u8]) -> None:
 
 
 @machine
-def fill_names(certificate: Array[u8], issuer: Array[u8], subject: Array[u8], public_key: Array[u8]) -> None:
-    """Write both identifiers wherever they stand, and the subject's key."""
+def fill_names(
+    certificate: Array[u8], identifiers: u64, issuer: Array[u8], subject: Array[u8], public_key: Array[u8]
+) -> None:
+    """Write both identifiers wherever they stand, and the subject's key; identifiers is the kind's ..._IDENTIFIERS."""
     certificate.slice(SERIAL, IDENTIFIER_SIZE).copy_from(subject)
     write_hex(certificate.slice(ISSUER_NAME, IDENTIFIER_TEXT_SIZE), issuer)
     write_hex(certificate.slice(SUBJECT_NAME, IDENTIFIER_TEXT_SIZE), subject)
     certificate.slice(PUBLIC_KEY, 32).copy_from(public_key)
-    certificate.slice(ISSUER_IDENTIFIER, IDENTIFIER_SIZE).copy_from(issuer)
-    certificate.slice(SUBJECT_IDENTIFIER, IDENTIFIER_SIZE).copy_from(subject)
+    certificate.slice(identifiers, IDENTIFIER_SIZE).copy_from(issuer)
+    certificate.slice(identifiers + SUBJECT_AFTER_ISSUER, IDENTIFIER_SIZE).copy_from(subject)
 
 
 @machine
