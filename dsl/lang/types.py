@@ -142,3 +142,59 @@ class BitsLayout:
 
     storage: WordType
     fields: dict[str, BitField]
+
+
+def size_of_type(type: Type) -> int:
+    """The bytes a value of this type takes in memory. Raises TypeError for types that have no place there."""
+    return _size_and_align(type)[0]
+
+
+def align_of_type(type: Type) -> int:
+    """The alignment in bytes that a value of this type has in memory."""
+    return _size_and_align(type)[1]
+
+
+def _size_and_align(type: Type) -> tuple[int, int]:
+    match type:
+        case BoolType():
+            return 1, 1
+        case WordType(width=width):
+            return width // 8, width // 8
+        case EnumType(word=word):
+            return _size_and_align(word)
+        case BitsType(python=python):
+            return _size_and_align(python.__layout__.storage)
+        case AddressType() | StructType(optional=True):
+            return 8, 8
+        case StructType(python=python):
+            return python.__layout__.size, python.__layout__.align
+        case ArrayType(element=element, length=int(length)):
+            size, align = _size_and_align(element)
+            return size * length, align
+        case QualifiedType(inner=inner):
+            return _size_and_align(inner)
+    raise TypeError(f"{spell(type)} has no place in memory")
+
+
+def spell(type: Type) -> str:
+    """The type as a program writes it."""
+    match type:
+        case NoneType_():
+            return "None"
+        case BoolType():
+            return "bool"
+        case StructType(python=python, optional=True):
+            return f"{python.__name__} | None"
+        case WordType() | AddressType() | BitsType() | EnumType() | StructType() | RecordType():
+            return str(type.python.__name__)
+        case ArrayType(element=element):
+            return f"Array[{spell(element)}]"
+        case QualifiedType(qualifier=qualifier, inner=inner):
+            return f"{qualifier.capitalize()}[{spell(inner)}]"
+        case StaticType(inner=inner):
+            return f"Static[{spell(inner)}]"
+        case FailureType():
+            return "Failure"
+        case FallibleType(inner=inner):
+            return f"{spell(inner)} | Failure"
+    raise TypeError(f"{type!r} is no type")

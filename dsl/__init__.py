@@ -1,0 +1,1 @@
+"""The language of this project: what programs import (lang), hardware facts (hw), shared routines (std), and the compiler."""

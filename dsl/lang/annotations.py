@@ -1,0 +1,202 @@
+"""What an annotation means: every legal spelling is read here and nowhere else.
+
+Spellings: the objects themselves, strings (quoted, or from `from __future__ import annotations`), `T | None`, `T | Failure`, and the aliases
+`Static[T]`, `Device[T]`, `Shared[T]`, `Ref[T] | None`, which type checkers see as T.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import linecache
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
+
+from dsl.lang import types as t
+from dsl.lang.addresses import Address
+from dsl.lang.failure import Failure
+from dsl.lang.words import Word
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What an Annotated alias adds to its type: static, device, shared or ref."""
+
+    name: str
+
+
+Static = Annotated[T, Marker("static")]  # a compile-time parameter
+Device = Annotated[T, Marker("device")]  # memory of a device: one access per mention, of the declared width
+Shared = Annotated[T, Marker("shared")]  # memory that others write: one access per mention
+Ref = Annotated[T, Marker("ref")]  # a reference kept in memory; only as Ref[T] | None
+
+
+class DeclaredClass(type):
+    """Base metaclass of Struct, Bits and Record: instances have slots only, and the class remembers where it was declared."""
+
+    _names: Mapping[str, Any]
+    _file: str
+    _line: int
+
+    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Any:
+        namespace.setdefault("__slots__", ())
+        cls = super().__new__(meta, name, bases, namespace)
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename == __file__ or frame.f_code.co_name == "__new__":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        inner = {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+        cls._names = _Scopes(inner, {name: cls}, frame.f_globals)
+        cls._file, cls._line = frame.f_code.co_filename, frame.f_lineno
+        return cls
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_keywords: Any) -> None:
+        super().__init__(name, bases, namespace)
+
+    def place(cls, field: str | None = None) -> tuple[str, int]:
+        """File and line of the declaration of a field, or of the class."""
+        line = next((line for name, line in _field_lines(cls._file, cls._line) if name == field), cls._line)
+        return cls._file, line
+
+
+class _Scopes(dict[str, Any]):
+    """Names as the class statement sees them: its own locals, the class, then the module, which may still be growing."""
+
+    def __init__(self, inner: dict[str, Any], own: dict[str, Any], module: dict[str, Any]) -> None:
+        super().__init__(inner | own)
+        self._module = module
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._module:
+            return self._module[name]
+        try:
+            return getattr(builtins, name)
+        except AttributeError:
+            raise NameError(f"name {name!r} is not defined") from None
+
+
+def _field_lines(file: str, class_line: int) -> list[tuple[str, int]]:
+    """Names and lines of the annotated fields of the class statement at class_line."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return []
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    body = [
+        statement for node in found if node.lineno <= class_line <= (node.body[0].lineno) for statement in node.body
+    ]
+    return [(s.target.id, s.lineno) for s in body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+
+
+def resolve_fields(cls: DeclaredClass) -> dict[str, t.Type]:
+    """The types of a class's annotated fields, in order."""
+    from dsl.lang.failure import DeclarationError
+
+    resolved = {}
+    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+        try:
+            resolved[name] = resolve(annotation, cls._names)
+        except TypeError as error:
+            raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
+    return resolved
+
+
+def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
+    """The type that an annotation means, with its names looked up in namespace.
+
+    Raises NameError for a name that is not there and TypeError for what is no type of the language.
+    """
+    from dsl.lang.array import Array
+    from dsl.lang.bits import Bits
+    from dsl.lang.record import Record
+    from dsl.lang.struct import Struct
+    from dsl.lang.taint import Secret, Untrusted
+
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
+    if isinstance(annotation, str):
+        names = namespace if isinstance(namespace, _Scopes) else _Scopes({}, {}, dict(namespace))
+        return resolve(eval(annotation, {"__builtins__": {}}, names), names)
+    if annotation is None or annotation is types.NoneType:
+        return t.NoneType_()
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _marked(annotation, namespace)
+    if origin is Union or origin is types.UnionType:
+        return _union(get_args(annotation), namespace)
+    if origin is Array:
+        return t.ArrayType(resolve(get_args(annotation)[0], namespace))
+    if origin is Untrusted or origin is Secret:
+        return t.QualifiedType(origin.__name__.lower(), resolve(get_args(annotation)[0], namespace))
+    if isinstance(annotation, type):
+        if annotation is bool:
+            return t.BoolType()
+        if annotation is Failure:
+            return t.FailureType()
+        if issubclass(annotation, Word) and annotation.__dict__.get("_bias") is not None:
+            return t.WordType(annotation, annotation.width, annotation.signed)
+        if issubclass(annotation, Address) and annotation is not Address:
+            return t.AddressType(annotation)
+        if issubclass(annotation, Struct) and annotation is not Struct:
+            return t.StructType(annotation)
+        if issubclass(annotation, Bits) and annotation is not Bits:
+            return t.BitsType(annotation)
+        if issubclass(annotation, Record) and annotation is not Record:
+            return t.RecordType(annotation)
+        if issubclass(annotation, Enum):
+            return _enumeration(annotation)
+    raise TypeError(f"{_spelling(annotation)} is no type of the language")
+
+
+def _spelling(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
+
+
+def _marked(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
+    """Static[T], Device[T], Shared[T]; Ref[T] stands only beside None."""
+    markers = [item.name for item in annotation.__metadata__ if isinstance(item, Marker)]
+    if len(markers) != 1:
+        raise TypeError(f"{annotation!r}: exactly one of Static, Device, Shared or Ref")
+    inner = resolve(get_args(annotation)[0], namespace)
+    if markers[0] == "ref":
+        raise TypeError("a reference in memory may be absent: spell it Ref[T] | None")
+    if isinstance(inner, t.QualifiedType | t.ArrayType | t.StructType | t.RecordType) and markers[0] != "static":
+        raise TypeError(f"{markers[0].capitalize()}[T] takes a word, bool, Bits, Enum or address")
+    return t.StaticType(inner) if markers[0] == "static" else t.QualifiedType(markers[0], inner)
+
+
+def _union(members: tuple[Any, ...], namespace: Mapping[str, Any]) -> t.Type:
+    """T | None for a reference, and T | Failure."""
+    present = [member for member in members if member is not types.NoneType and member is not Failure]
+    if len(present) > 1:
+        raise TypeError("a union is T | None or T | Failure")
+    inner = _optional(present[0], namespace, types.NoneType in members) if present else t.NoneType_()
+    return t.FallibleType(inner) if Failure in members else inner
+
+
+def _optional(member: Any, namespace: Mapping[str, Any], optional: bool) -> t.Type:
+    if isinstance(member, ForwardRef | str):
+        text = member.__forward_arg__ if isinstance(member, ForwardRef) else member
+        member = eval(text, {"__builtins__": {}}, namespace)
+    if not optional:
+        return resolve(member, namespace)
+    if get_origin(member) is Annotated and Marker("ref") in member.__metadata__:
+        member = get_args(member)[0]
+    inner = resolve(member, namespace)
+    if not isinstance(inner, t.StructType):
+        raise TypeError(f"only a reference to a Struct may be None, not {_spelling(member)}")
+    return t.StructType(inner.python, optional=True)
+
+
+def _enumeration(cls: type[Enum]) -> t.EnumType:
+    kinds = {member.value.__class__ for member in cls}
+    word = kinds.pop() if len(kinds) == 1 else None
+    if word is None or not issubclass(word, Word):
+        raise TypeError(f"{cls.__name__}: every member's value must be a word of one type, such as u32(1)")
+    return t.EnumType(cls, t.WordType(word, word.width, word.signed))

@@ -1,0 +1,323 @@
+"""Functions on words: wide arithmetic, rotation, counting, checked arithmetic, and the bounded loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar, overload
+
+from dsl.lang.failure import OUT_OF_RANGE, CheckFailed, Failure
+from dsl.lang.record import Record
+from dsl.lang.taint import Secret
+from dsl.lang.words import Signed, Unsigned, Word, u64
+
+W = TypeVar("W", bound=Word)
+U = TypeVar("U", bound=Unsigned)
+I = TypeVar("I", bound=Signed)
+_MASK = (1 << 64) - 1
+_new = object.__new__
+_tuple: Any = tuple.__new__
+
+
+class Wide(Record):
+    """A 128-bit number."""
+
+    low: u64
+    high: u64
+
+
+class Carry(Record):
+    """A sum or difference of 64 bits and the carry or borrow out of it, 0 or 1."""
+
+    value: u64
+    carry: u64
+
+
+class SecretWide(Record):
+    """A secret 128-bit number."""
+
+    low: Secret[u64]
+    high: Secret[u64]
+
+
+class SecretCarry(Record):
+    """A secret sum or difference of 64 bits and its carry or borrow, 0 or 1."""
+
+    value: Secret[u64]
+    carry: Secret[u64]
+
+
+def _open(values: tuple[Any, ...]) -> tuple[bool, list[int]]:
+    """The plain numbers of u64 operands, and whether any is secret."""
+    hidden = False
+    numbers = []
+    for value in values:
+        if value.__class__ is Secret:
+            hidden, value = True, value._value
+        if value.__class__ is not u64:
+            raise TypeError(f"a u64 is needed here, not {value.__class__.__name__}")
+        numbers.append(value._value)
+    return hidden, numbers
+
+
+def _pair(hidden: bool, plain: Any, shielded: Any, first: int, second: int) -> Any:
+    """A Record of two u64, secret if hidden."""
+    a, b = _new(u64), _new(u64)
+    a._value, b._value = first, second
+    if not hidden:
+        return _tuple(plain, (a, b))
+    left, right = _new(Secret), _new(Secret)
+    left._value, right._value = a, b
+    return _tuple(shielded, (left, right))
+
+
+@overload
+def multiply_wide(a: u64, b: u64) -> Wide: ...
+@overload
+def multiply_wide(a: Secret[u64], b: Secret[u64] | u64) -> SecretWide: ...
+@overload
+def multiply_wide(a: u64, b: Secret[u64]) -> SecretWide: ...
+def multiply_wide(a: Any, b: Any) -> Any:
+    """The whole product."""
+    hidden, (x, y) = _open((a, b))
+    product = x * y
+    return _pair(hidden, Wide, SecretWide, product & _MASK, product >> 64)
+
+
+@overload
+def multiply_high(a: u64, b: u64) -> u64: ...
+@overload
+def multiply_high(a: Secret[u64], b: Secret[u64] | u64) -> Secret[u64]: ...
+@overload
+def multiply_high(a: u64, b: Secret[u64]) -> Secret[u64]: ...
+def multiply_high(a: Any, b: Any) -> Any:
+    """The high half of the product."""
+    hidden, (x, y) = _open((a, b))
+    high = u64._wrap(x * y >> 64)
+    return Secret._of(high) if hidden else high
+
+
+@overload
+def add_with_carry(a: u64, b: u64, carry: u64) -> Carry: ...
+@overload
+def add_with_carry(a: Secret[u64], b: Secret[u64] | u64, carry: Secret[u64] | u64) -> SecretCarry: ...
+@overload
+def add_with_carry(a: u64, b: Secret[u64], carry: Secret[u64] | u64) -> SecretCarry: ...
+@overload
+def add_with_carry(a: u64, b: u64, carry: Secret[u64]) -> SecretCarry: ...
+def add_with_carry(a: Any, b: Any, carry: Any) -> Any:
+    """A + b + carry, and the carry out. Carry is 0 or 1; any other is a failed check."""
+    hidden, (x, y, z) = _open((a, b, carry))
+    if z > 1:
+        raise CheckFailed(f"a carry is 0 or 1, not {z}")
+    total = x + y + z
+    return _pair(hidden, Carry, SecretCarry, total & _MASK, total >> 64)
+
+
+@overload
+def subtract_with_borrow(a: u64, b: u64, borrow: u64) -> Carry: ...
+@overload
+def subtract_with_borrow(a: Secret[u64], b: Secret[u64] | u64, borrow: Secret[u64] | u64) -> SecretCarry: ...
+@overload
+def subtract_with_borrow(a: u64, b: Secret[u64], borrow: Secret[u64] | u64) -> SecretCarry: ...
+@overload
+def subtract_with_borrow(a: u64, b: u64, borrow: Secret[u64]) -> SecretCarry: ...
+def subtract_with_borrow(a: Any, b: Any, borrow: Any) -> Any:
+    """A - b - borrow, and the borrow out. Borrow is 0 or 1; any other is a failed check."""
+    hidden, (x, y, z) = _open((a, b, borrow))
+    if z > 1:
+        raise CheckFailed(f"a borrow is 0 or 1, not {z}")
+    difference = x - y - z
+    return _pair(hidden, Carry, SecretCarry, difference & _MASK, int(difference < 0))
+
+
+def _modulo(count: Any, width: int) -> int:
+    if count.__class__ is int:
+        return int(count) % width
+    if not isinstance(count, Unsigned):
+        raise TypeError(f"a count is an unsigned word or a literal, not {count.__class__.__name__}")
+    return count._value % width
+
+
+def _on_bits(x: Any, change: Any) -> Any:
+    """Change applied to x's bits and width; a secret stays one."""
+    inner = x._value if x.__class__ is Secret else x
+    if not isinstance(inner, Unsigned):
+        raise TypeError(f"an unsigned word is needed here, not {inner.__class__.__name__}")
+    result = inner._wrap(change(inner._value, inner.width))
+    return Secret._of(result) if x.__class__ is Secret else result
+
+
+@overload
+def rotate_left(x: U, n: Unsigned | int) -> U: ...
+@overload
+def rotate_left(x: Secret[U], n: Unsigned | int) -> Secret[U]: ...
+def rotate_left(x: Any, n: Any) -> Any:
+    """X rotated left by n modulo its width."""
+    return _on_bits(x, lambda bits, width: bits << _modulo(n, width) | bits >> (width - _modulo(n, width)))
+
+
+@overload
+def rotate_right(x: U, n: Unsigned | int) -> U: ...
+@overload
+def rotate_right(x: Secret[U], n: Unsigned | int) -> Secret[U]: ...
+def rotate_right(x: Any, n: Any) -> Any:
+    """X rotated right by n modulo its width."""
+    return _on_bits(x, lambda bits, width: bits >> _modulo(n, width) | bits << (width - _modulo(n, width)))
+
+
+@overload
+def shift_left_wrapping(x: W, n: Unsigned | int) -> W: ...
+@overload
+def shift_left_wrapping(x: Secret[W], n: Unsigned | int) -> Secret[W]: ...
+def shift_left_wrapping(x: Any, n: Any) -> Any:
+    """X shifted left by n modulo its width."""
+    inner = x._value if x.__class__ is Secret else x
+    return x << _modulo(n, inner.width)
+
+
+@overload
+def shift_right_wrapping(x: W, n: Unsigned | int) -> W: ...
+@overload
+def shift_right_wrapping(x: Secret[W], n: Unsigned | int) -> Secret[W]: ...
+def shift_right_wrapping(x: Any, n: Any) -> Any:
+    """X shifted right by n modulo its width; the sign enters a signed word."""
+    inner = x._value if x.__class__ is Secret else x
+    return x >> _modulo(n, inner.width)
+
+
+@overload
+def byte_swap(x: U) -> U: ...
+@overload
+def byte_swap(x: Secret[U]) -> Secret[U]: ...
+def byte_swap(x: Any) -> Any:
+    """X with its bytes reversed."""
+    return _on_bits(x, lambda bits, width: int.from_bytes(bits.to_bytes(width // 8, "little"), "big"))
+
+
+def _public(x: Any) -> None:
+    if x.__class__ is Secret:
+        raise TypeError("not for secrets")
+
+
+def count_leading_zeros(x: U) -> U:
+    """Zeros above the highest bit set; of zero: the width."""
+    _public(x)
+    return _on_bits(x, lambda bits, width: width - bits.bit_length())  # type: ignore[no-any-return]
+
+
+def count_trailing_zeros(x: U) -> U:
+    """Zeros below the lowest bit set; of zero: the width."""
+    _public(x)
+    return _on_bits(x, lambda bits, width: (bits & -bits).bit_length() - 1 if bits else width)  # type: ignore[no-any-return]
+
+
+def population_count(x: U) -> U:
+    """How many bits are set."""
+    _public(x)
+    return _on_bits(x, lambda bits, _width: bits.bit_count())  # type: ignore[no-any-return]
+
+
+def _word(x: Any) -> Any:
+    if not isinstance(x, Word):
+        raise TypeError(f"a word is needed here, not {x.__class__.__name__}")
+    return x
+
+
+def _same(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both as words of one type; one may be a literal."""
+    if a.__class__ is int:
+        return _word(b).__class__(a), b
+    if b.__class__ is int:
+        return a, _word(a).__class__(b)
+    if _word(a).__class__ is not _word(b).__class__:
+        raise TypeError(f"{a!r} beside {b!r}: both of one type")
+    return a, b
+
+
+def minimum(a: W, b: W | int) -> W:
+    """The smaller of two."""
+    left, right = _same(a, b)
+    return left if left <= right else right  # type: ignore[no-any-return]
+
+
+def maximum(a: W, b: W | int) -> W:
+    """The larger of two."""
+    left, right = _same(a, b)
+    return left if left >= right else right  # type: ignore[no-any-return]
+
+
+def _signed_division(a: Any, b: Any) -> tuple[Any, int, int]:
+    left, right = _same(a, b)
+    if not isinstance(left, Signed):
+        raise TypeError(f"signed words are needed here, not {left.__class__.__name__}")
+    if right == 0:
+        raise CheckFailed("division by zero")
+    quotient = abs(left._value) // abs(right._value)
+    quotient = -quotient if (left._value < 0) != (right._value < 0) else quotient
+    return left, quotient, left._value - quotient * right._value
+
+
+def divide_truncating(a: I, b: I | int) -> I:
+    """The quotient of signed words, toward zero. Zero stops; the lowest divided by -1 wraps to itself."""
+    left, quotient, _remainder = _signed_division(a, b)
+    return left._wrap(quotient)  # type: ignore[no-any-return]
+
+
+def remainder_truncating(a: I, b: I | int) -> I:
+    """The remainder of divide_truncating; it has the sign of a. Zero stops."""
+    left, _quotient, remainder = _signed_division(a, b)
+    return left._wrap(remainder)  # type: ignore[no-any-return]
+
+
+def _checked(left: Any, number: int) -> Any:
+    return left._wrap(number) if left.lowest <= number <= left.highest else Failure(OUT_OF_RANGE)
+
+
+def checked_add(a: W, b: W | int) -> W | Failure:
+    """The sum, or Failure(1) if it does not fit."""
+    left, right = _same(a, b)
+    return _checked(left, left._value + right._value)  # type: ignore[no-any-return]
+
+
+def checked_subtract(a: W, b: W | int) -> W | Failure:
+    """The difference, or Failure(1) if it does not fit."""
+    left, right = _same(a, b)
+    return _checked(left, left._value - right._value)  # type: ignore[no-any-return]
+
+
+def checked_multiply(a: W, b: W | int) -> W | Failure:
+    """The product, or Failure(1) if it does not fit."""
+    left, right = _same(a, b)
+    return _checked(left, left._value * right._value)  # type: ignore[no-any-return]
+
+
+# Loops
+
+
+@overload
+def upto(n: int, *, at_most: int | None = None) -> Iterator[u64]: ...
+@overload
+def upto(n: U, *, at_most: int | None = None) -> Iterator[U]: ...
+def upto(n: Any, *, at_most: int | None = None) -> Any:
+    """Count from 0 to n - 1, in n's type (a literal: u64). at_most is a promise: a larger n is a failed check."""
+    limit = u64(n) if n.__class__ is int else n
+    if at_most is not None and int(limit) > at_most:
+        raise CheckFailed(f"a loop of {limit:d} rounds, at most {at_most} promised")
+    return between(limit.__class__(0), limit)
+
+
+@overload
+def between(low: int, high: int) -> Iterator[u64]: ...
+@overload
+def between(low: U, high: U | int) -> Iterator[U]: ...
+@overload
+def between(low: int, high: U) -> Iterator[U]: ...
+def between(low: Any, high: Any) -> Any:
+    """Count from low to high - 1; no round if low is not below high."""
+    if low.__class__ is int and high.__class__ is int:
+        low = u64(low)
+    left, right = _same(low, high)
+    if not isinstance(left, Unsigned):
+        raise TypeError(f"loops count in unsigned words, not {left.__class__.__name__}")
+    word = left.__class__
+    return (word._wrap(number) for number in range(left._value, right._value))

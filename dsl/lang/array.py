@@ -1,0 +1,286 @@
+"""Array[T]: an address and a length. Every index is checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+
+from dsl.lang import types as t
+from dsl.lang.failure import CheckFailed, MachineError
+from dsl.lang.representation import InlineStruct, Representation, Volatile, representation_of
+from dsl.lang.words import Unsigned, u8, u16, u32, u64
+
+if TYPE_CHECKING:
+    from dsl.lang.taint import Secret, Untrusted
+
+T = TypeVar("T")
+_new = object.__new__
+_HIGHEST: Final = (1 << 64) - 1
+
+
+class Array(Generic[T]):
+    """A view of `length` elements in memory. Made by declarations, fields, frame_array, array_at, slice; never by its class."""
+
+    __slots__ = ("_address", "_element", "_keeper", "_length", "_memory", "_stride")
+
+    _memory: Any
+    _address: int
+    _length: int
+    _element: Any
+    _stride: int
+    _keeper: Any
+    __declaration__: Any = None
+
+    if not TYPE_CHECKING:
+        __iter__ = None
+
+        def __init__(self, *_arguments):
+            raise TypeError("an Array is made by frame_array, array_at, static_array or table")
+
+        def __bool__(self):
+            raise TypeError("an Array is no condition")
+
+    @classmethod
+    def _view(cls, memory: Any, address: int, length: int, element: Representation, keeper: Any) -> Array[Any]:
+        array: Array[Any] = _new(Array)
+        array._memory, array._address, array._length, array._keeper = memory, address, length, keeper
+        array._element, array._stride = element, element.size
+        return array
+
+    def _index(self, index: Any) -> int:
+        """The address of an element. Past the end: a failed check."""
+        number = index if index.__class__ is int else index._value if isinstance(index, Unsigned) else None
+        if number is None:
+            raise TypeError(f"an index is an unsigned word or a literal, not {index.__class__.__name__}")
+        if not 0 <= number < self._length:
+            raise CheckFailed(f"index {number} of an array of {self._length}")
+        return self._address + number * self._stride
+
+    def __getitem__(self, index: Unsigned | int) -> T:
+        return self._element.load(self._memory, self._index(index), self._keeper)  # type: ignore[no-any-return]
+
+    def __setitem__(self, index: Unsigned | int, value: T) -> None:
+        self._element.store(self._memory, self._index(index), value)
+
+    @property
+    def length(self) -> u64:
+        """The number of elements."""
+        return u64._wrap(self._length)
+
+    def slice(self, offset: Unsigned | int, count: Unsigned | int) -> Array[T]:
+        """The count elements from offset on. Past the end: a failed check."""
+        first, many = _number(offset), _number(count)
+        if first + many > self._length:
+            raise CheckFailed(f"slice of {many} at {first} of an array of {self._length}")
+        return Array._view(self._memory, self._address + first * self._stride, many, self._element, self._keeper)
+
+    def copy_from(self, other: Array[T]) -> None:
+        """Copy other's elements here. Lengths that differ are a failed check; the two must not overlap."""
+        if other._element.type != self._element.type:
+            raise TypeError(
+                f"copy of {t.spell(other._element.type)} elements to {t.spell(self._element.type)} elements"
+            )
+        if other._length != self._length:
+            raise CheckFailed(f"copy of {other._length} elements to {self._length}")
+        size = self._length * self._stride
+        if size and self._address < other._address + size and other._address < self._address + size:
+            raise MachineError("copy_from between arrays that overlap")
+        if isinstance(self._element, Volatile):
+            for index in range(self._length):
+                self[index] = other[index]
+        else:
+            self._memory.write(self._address, other._memory.read(other._address, size))
+
+    def fill(self, value: T) -> None:
+        """Set every element to value."""
+        if isinstance(self._element, InlineStruct):
+            raise TypeError("an array of Structs is not filled")
+        if isinstance(self._element, Volatile):
+            for index in range(self._length):
+                self[index] = value
+        elif self._length:
+            self[0] = value
+            self._memory.write(self._address, self._memory.read(self._address, self._stride) * self._length)
+
+    def equals(self, other: Array[T]) -> bool:
+        """Whether both have the same length and the same elements. Not for secrets."""
+        kind = self._element.type
+        if other._element.type != kind or isinstance(kind, t.QualifiedType | t.StructType):
+            raise TypeError(f"equals between {t.spell(kind)} and {t.spell(other._element.type)} elements")
+        size = self._length * self._stride
+        return self._length == other._length and self._memory.read(self._address, size) == other._memory.read(
+            other._address, size
+        )
+
+    # Words inside an array of bytes, at any offset: little-endian, or big-endian (be). Past the end: a failed check.
+
+    def _bytes_at(self, offset: Any, size: int) -> int:
+        kind = self._element.type
+        kind = kind.inner if isinstance(kind, t.QualifiedType) and kind.qualifier in ("secret", "untrusted") else kind
+        if kind != _BYTE:
+            raise TypeError(f"only an array of u8 has words at byte offsets, not {t.spell(kind)}")
+        first = _number(offset)
+        if first + size > self._length:
+            raise CheckFailed(f"{size} bytes at {first} of an array of {self._length}")
+        return self._address + first
+
+    def _load(self, offset: Any, word: Any, big: bool = False) -> Any:
+        size = word.width // 8
+        address = self._bytes_at(offset, size)
+        number = int.from_bytes(self._memory.read(address, size), "big") if big else self._memory.load(address, size)
+        value = word._wrap(number)
+        taint = self._element.type
+        return self._element.accept._of(value) if isinstance(taint, t.QualifiedType) else value
+
+    def _store(self, offset: Any, value: Any, word: Any, big: bool = False) -> None:
+        size = word.width // 8
+        address = self._bytes_at(offset, size)
+        if isinstance(self._element.type, t.QualifiedType):
+            representation_of(t.QualifiedType(self._element.type.qualifier, _word(word))).require(value, "this place")
+            value = value._value
+        if value.__class__ is not word:
+            raise TypeError(f"this store takes {word.__name__}, not {value.__class__.__name__}")
+        number = value._value
+        self._memory.store(address, size, int.from_bytes(number.to_bytes(size, "big"), "little") if big else number)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def load_u16(self: Array[u8], offset: Unsigned | int) -> u16: ...
+        @overload
+        def load_u16(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u16]: ...
+        @overload
+        def load_u16(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u16]: ...
+        def load_u16(self, offset: Any) -> Any: ...
+        @overload
+        def load_u32(self: Array[u8], offset: Unsigned | int) -> u32: ...
+        @overload
+        def load_u32(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u32]: ...
+        @overload
+        def load_u32(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u32]: ...
+        def load_u32(self, offset: Any) -> Any: ...
+        @overload
+        def load_u64(self: Array[u8], offset: Unsigned | int) -> u64: ...
+        @overload
+        def load_u64(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u64]: ...
+        @overload
+        def load_u64(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u64]: ...
+        def load_u64(self, offset: Any) -> Any: ...
+        @overload
+        def load_be32(self: Array[u8], offset: Unsigned | int) -> u32: ...
+        @overload
+        def load_be32(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u32]: ...
+        @overload
+        def load_be32(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u32]: ...
+        def load_be32(self, offset: Any) -> Any: ...
+        @overload
+        def load_be64(self: Array[u8], offset: Unsigned | int) -> u64: ...
+        @overload
+        def load_be64(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u64]: ...
+        @overload
+        def load_be64(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u64]: ...
+        def load_be64(self, offset: Any) -> Any: ...
+
+        @overload
+        def store_u16(self: Array[u8], offset: Unsigned | int, value: u16) -> None: ...
+        @overload
+        def store_u16(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u16]) -> None: ...
+        @overload
+        def store_u16(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u16]) -> None: ...
+        def store_u16(self, offset: Any, value: Any) -> None: ...
+        @overload
+        def store_u32(self: Array[u8], offset: Unsigned | int, value: u32) -> None: ...
+        @overload
+        def store_u32(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u32]) -> None: ...
+        @overload
+        def store_u32(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u32]) -> None: ...
+        def store_u32(self, offset: Any, value: Any) -> None: ...
+        @overload
+        def store_u64(self: Array[u8], offset: Unsigned | int, value: u64) -> None: ...
+        @overload
+        def store_u64(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u64]) -> None: ...
+        @overload
+        def store_u64(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u64]) -> None: ...
+        def store_u64(self, offset: Any, value: Any) -> None: ...
+        @overload
+        def store_be32(self: Array[u8], offset: Unsigned | int, value: u32) -> None: ...
+        @overload
+        def store_be32(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u32]) -> None: ...
+        @overload
+        def store_be32(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u32]) -> None: ...
+        def store_be32(self, offset: Any, value: Any) -> None: ...
+        @overload
+        def store_be64(self: Array[u8], offset: Unsigned | int, value: u64) -> None: ...
+        @overload
+        def store_be64(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u64]) -> None: ...
+        @overload
+        def store_be64(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u64]) -> None: ...
+        def store_be64(self, offset: Any, value: Any) -> None: ...
+    else:
+
+        def load_u16(self, offset):
+            """Two bytes, little-endian."""
+            return self._load(offset, u16)
+
+        def load_u32(self, offset):
+            """Four bytes, little-endian."""
+            return self._load(offset, u32)
+
+        def load_u64(self, offset):
+            """Eight bytes, little-endian."""
+            return self._load(offset, u64)
+
+        def load_be32(self, offset):
+            """Four bytes, big-endian."""
+            return self._load(offset, u32, big=True)
+
+        def load_be64(self, offset):
+            """Eight bytes, big-endian."""
+            return self._load(offset, u64, big=True)
+
+        def store_u16(self, offset, value):
+            """Two bytes, little-endian."""
+            self._store(offset, value, u16)
+
+        def store_u32(self, offset, value):
+            """Four bytes, little-endian."""
+            self._store(offset, value, u32)
+
+        def store_u64(self, offset, value):
+            """Eight bytes, little-endian."""
+            self._store(offset, value, u64)
+
+        def store_be32(self, offset, value):
+            """Four bytes, big-endian."""
+            self._store(offset, value, u32, big=True)
+
+        def store_be64(self, offset, value):
+            """Eight bytes, big-endian."""
+            self._store(offset, value, u64, big=True)
+
+    def _qualified(self, qualifier: str, add: bool) -> Array[Any]:
+        """The same memory with a taint added to, or taken from, its elements."""
+        kind = self._element.type
+        tainted = isinstance(kind, t.QualifiedType)
+        if add is tainted or (not add and kind.qualifier != qualifier):
+            raise TypeError(f"this takes an array of {'plain' if add else qualifier} elements, not {t.spell(kind)}")
+        changed = t.QualifiedType(qualifier, kind) if add else kind.inner
+        return Array._view(self._memory, self._address, self._length, representation_of(changed), self._keeper)
+
+    def __repr__(self) -> str:
+        return f"<Array of {self._length} {t.spell(self._element.type)}>"
+
+
+def _word(word: Any) -> t.WordType:
+    return t.WordType(word, word.width, word.signed)
+
+
+_BYTE: Final = _word(u8)
+
+
+def _number(value: Any) -> int:
+    """An unsigned word or a literal as a plain number."""
+    if value.__class__ is int and 0 <= value <= _HIGHEST:
+        return int(value)
+    if isinstance(value, Unsigned):
+        return value._value
+    raise TypeError(f"an unsigned word or a literal is needed here, not {value!r}")

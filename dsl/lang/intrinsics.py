@@ -1,0 +1,946 @@
+"""Every special instruction: a typed function, its row for the compiler, its model under CPython.
+
+The row stands in the decorator (see dsl.lang.instruction); the body is the model, which acts on the current Machine.
+SDM Vol. 2 is the authority on each.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeVar
+
+from dsl.lang.addresses import HostVirtual
+from dsl.lang.failure import CheckFailed, MachineError
+from dsl.lang.instruction import Field, lowers_to
+from dsl.lang.model import FRAME_BASE, FRAME_SIZE, current_machine
+from dsl.lang.record import Record
+from dsl.lang.words import Word, u8, u16, u32, u64
+
+W = TypeVar("W", bound=Word)
+_INTERRUPTS = 1 << 9  # RFLAGS.IF
+_FS_BASE, _GS_BASE = 0xC000_0100, 0xC000_0101
+
+
+# Identification, model-specific registers, time
+
+
+class CpuidResult(Record):
+    """The four registers CPUID gives."""
+
+    eax: u32
+    ebx: u32
+    ecx: u32
+    edx: u32
+
+
+@lowers_to("cpuid", takes="leaf:32@rax subleaf:32@rcx", gives="eax:32@rax ebx:32@rbx ecx:32@rcx edx:32@rdx")
+def cpuid(leaf: u32, subleaf: u32) -> CpuidResult:
+    """CPUID. The model answers from machine.cpuid[leaf, subleaf]."""
+    row = current_machine().cpuid.get((int(leaf), int(subleaf)))
+    if row is None:
+        raise MachineError(f"CPUID {leaf:#x}.{subleaf:#x} is not in machine.cpuid")
+    return CpuidResult(*(u32(register) for register in row))
+
+
+@lowers_to("rdmsr; shl rdx, 32; or rax, rdx", takes="msr:32@rcx", gives="value:64@rax", loses="rdx flags")
+def rdmsr(msr: u32) -> u64:
+    """Read a model-specific register. One that does not exist is #GP."""
+    return u64(current_machine().read_msr(int(msr)))
+
+
+@lowers_to(
+    "mov rdx, rax; shr rdx, 32; wrmsr",
+    takes="msr:32@rcx value:64@rax",
+    loses="rdx flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def wrmsr(msr: u32, value: u64) -> None:
+    """Write a model-specific register."""
+    current_machine().write_msr(int(msr), int(value))
+
+
+@lowers_to("rdtsc; shl rdx, 32; or rax, rdx", gives="value:64@rax", loses="rdx flags")
+def rdtsc() -> u64:
+    """The time-stamp counter. The model's advances by one each time."""
+    cpu = current_machine().cpu
+    cpu.time += 1
+    return u64(cpu.time)
+
+
+# Ports
+
+
+@lowers_to("in al, dx", takes="port:16@rdx", gives="value:8@rax")
+def in8(port: u16) -> u8:
+    """Read a byte from a port."""
+    return u8(current_machine().read_port(int(port), 8))
+
+
+@lowers_to("in ax, dx", takes="port:16@rdx", gives="value:16@rax")
+def in16(port: u16) -> u16:
+    """Read two bytes from a port."""
+    return u16(current_machine().read_port(int(port), 16))
+
+
+@lowers_to("in eax, dx", takes="port:16@rdx", gives="value:32@rax")
+def in32(port: u16) -> u32:
+    """Read four bytes from a port."""
+    return u32(current_machine().read_port(int(port), 32))
+
+
+@lowers_to("out dx, al", takes="port:16@rdx value:8@rax")
+def out8(port: u16, value: u8) -> None:
+    """Write a byte to a port."""
+    current_machine().write_port(int(port), 8, int(value))
+
+
+@lowers_to("out dx, ax", takes="port:16@rdx value:16@rax")
+def out16(port: u16, value: u16) -> None:
+    """Write two bytes to a port."""
+    current_machine().write_port(int(port), 16, int(value))
+
+
+@lowers_to("out dx, eax", takes="port:16@rdx value:32@rax")
+def out32(port: u16, value: u32) -> None:
+    """Write four bytes to a port."""
+    current_machine().write_port(int(port), 32, int(value))
+
+
+# Interrupts and waiting
+
+
+@lowers_to("hlt", reads_memory=True, writes_memory=True)
+def hlt() -> None:
+    """Wait for an interrupt. The model calls machine.wake."""
+    current_machine().halt()
+
+
+@lowers_to("cli", reads_memory=True, writes_memory=True)
+def cli() -> None:
+    """Clear RFLAGS.IF."""
+    current_machine().cpu.rflags &= ~_INTERRUPTS
+
+
+@lowers_to("sti", reads_memory=True, writes_memory=True)
+def sti() -> None:
+    """Set RFLAGS.IF; it acts after the next instruction."""
+    current_machine().cpu.rflags |= _INTERRUPTS
+
+
+@lowers_to("sti; hlt", reads_memory=True, writes_memory=True)
+def sti_hlt() -> None:
+    """Set RFLAGS.IF and wait; no interrupt is taken between the two."""
+    sti()
+    current_machine().halt()
+
+
+@lowers_to("pause")
+def pause() -> None:
+    """Tell the CPU that this is a waiting loop."""
+
+
+@lowers_to("int3", reads_memory=True, writes_memory=True)
+def int3() -> None:
+    """Raise #BP."""
+    raise MachineError("INT3, and this machine has no debugger")
+
+
+@lowers_to("pushfq; pop {value}", gives="value:64")
+def read_rflags() -> u64:
+    """RFLAGS. Only its system flags mean anything here."""
+    return u64(current_machine().cpu.rflags)
+
+
+@lowers_to("mov {value}, rsp", gives="value:64")
+def read_rsp() -> u64:
+    """The stack pointer, somewhere in this function. The model's is the end of its frames."""
+    return u64(FRAME_BASE + FRAME_SIZE)
+
+
+# Control and debug registers
+
+
+def _control(number: int) -> u64:
+    return u64(current_machine().cpu.control[number])
+
+
+def _set_control(number: int, value: u64) -> None:
+    current_machine().cpu.control[number] = int(value)
+
+
+@lowers_to("mov {value}, cr0", gives="value:64")
+def read_cr0() -> u64:
+    """CR0."""
+    return _control(0)
+
+
+@lowers_to("mov cr0, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+def write_cr0(value: u64) -> None:
+    """Write CR0."""
+    _set_control(0, value)
+
+
+@lowers_to("mov {value}, cr2", gives="value:64")
+def read_cr2() -> u64:
+    """CR2, the address of the last page fault."""
+    return _control(2)
+
+
+@lowers_to("mov cr2, {value}", takes="value:64")
+def write_cr2(value: u64) -> None:
+    """Write CR2."""
+    _set_control(2, value)
+
+
+@lowers_to("mov {value}, cr3", gives="value:64")
+def read_cr3() -> u64:
+    """CR3, the root of the page tables."""
+    return _control(3)
+
+
+@lowers_to("mov cr3, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+def write_cr3(value: u64) -> None:
+    """Write CR3, which drops translations that are not global."""
+    _set_control(3, value)
+
+
+@lowers_to("mov {value}, cr4", gives="value:64")
+def read_cr4() -> u64:
+    """CR4."""
+    return _control(4)
+
+
+@lowers_to("mov cr4, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+def write_cr4(value: u64) -> None:
+    """Write CR4."""
+    _set_control(4, value)
+
+
+@lowers_to("mov {value}, cr8", gives="value:64")
+def read_cr8() -> u64:
+    """CR8, the task priority."""
+    return _control(8)
+
+
+@lowers_to("mov cr8, {value}", takes="value:64")
+def write_cr8(value: u64) -> None:
+    """Write CR8."""
+    _set_control(8, value)
+
+
+@lowers_to("mov {value}, dr0", gives="value:64")
+def read_dr0() -> u64:
+    """DR0."""
+    return u64(current_machine().cpu.debug[0])
+
+
+@lowers_to("mov {value}, dr1", gives="value:64")
+def read_dr1() -> u64:
+    """DR1."""
+    return u64(current_machine().cpu.debug[1])
+
+
+@lowers_to("mov {value}, dr2", gives="value:64")
+def read_dr2() -> u64:
+    """DR2."""
+    return u64(current_machine().cpu.debug[2])
+
+
+@lowers_to("mov {value}, dr3", gives="value:64")
+def read_dr3() -> u64:
+    """DR3."""
+    return u64(current_machine().cpu.debug[3])
+
+
+@lowers_to("mov {value}, dr6", gives="value:64")
+def read_dr6() -> u64:
+    """DR6, the debug status."""
+    return u64(current_machine().cpu.debug[6])
+
+
+@lowers_to("mov {value}, dr7", gives="value:64")
+def read_dr7() -> u64:
+    """DR7, the debug control."""
+    return u64(current_machine().cpu.debug[7])
+
+
+@lowers_to("mov dr0, {value}", takes="value:64")
+def write_dr0(value: u64) -> None:
+    """Write DR0."""
+    current_machine().cpu.debug[0] = int(value)
+
+
+@lowers_to("mov dr1, {value}", takes="value:64")
+def write_dr1(value: u64) -> None:
+    """Write DR1."""
+    current_machine().cpu.debug[1] = int(value)
+
+
+@lowers_to("mov dr2, {value}", takes="value:64")
+def write_dr2(value: u64) -> None:
+    """Write DR2."""
+    current_machine().cpu.debug[2] = int(value)
+
+
+@lowers_to("mov dr3, {value}", takes="value:64")
+def write_dr3(value: u64) -> None:
+    """Write DR3."""
+    current_machine().cpu.debug[3] = int(value)
+
+
+@lowers_to("mov dr6, {value}", takes="value:64")
+def write_dr6(value: u64) -> None:
+    """Write DR6."""
+    current_machine().cpu.debug[6] = int(value)
+
+
+@lowers_to("mov dr7, {value}", takes="value:64")
+def write_dr7(value: u64) -> None:
+    """Write DR7."""
+    current_machine().cpu.debug[7] = int(value)
+
+
+# Segments and descriptor tables. A descriptor table's place is a packed Struct: u16 limit, u64 base.
+
+
+def _load_table(name: str, pointer: HostVirtual) -> None:
+    machine = current_machine()
+    machine.cpu.tables[name] = machine.memory.read(int(pointer), 10)
+
+
+def _store_table(name: str, pointer: HostVirtual) -> None:
+    machine = current_machine()
+    machine.memory.write(int(pointer), machine.cpu.tables.get(name, bytes(10)))
+
+
+@lowers_to("lgdt [{pointer}]", takes="pointer:64", reads_memory=True)
+def lgdt(pointer: HostVirtual) -> None:
+    """Load GDTR from the limit and base at pointer."""
+    _load_table("gdtr", pointer)
+
+
+@lowers_to("lidt [{pointer}]", takes="pointer:64", reads_memory=True)
+def lidt(pointer: HostVirtual) -> None:
+    """Load IDTR from the limit and base at pointer."""
+    _load_table("idtr", pointer)
+
+
+@lowers_to("sgdt [{pointer}]", takes="pointer:64", writes_memory=True)
+def sgdt(pointer: HostVirtual) -> None:
+    """Store GDTR's limit and base at pointer."""
+    _store_table("gdtr", pointer)
+
+
+@lowers_to("sidt [{pointer}]", takes="pointer:64", writes_memory=True)
+def sidt(pointer: HostVirtual) -> None:
+    """Store IDTR's limit and base at pointer."""
+    _store_table("idtr", pointer)
+
+
+@lowers_to("ltr ax", takes="selector:16@rax", reads_memory=True, writes_memory=True)
+def ltr(selector: u16) -> None:
+    """Load the task register; the TSS becomes busy."""
+    current_machine().cpu.selectors["tr"] = int(selector)
+
+
+@lowers_to("str eax", gives="selector:16@rax")
+def str_() -> u16:
+    """The task register's selector."""
+    return u16(current_machine().cpu.selectors.get("tr", 0))
+
+
+@lowers_to("lldt ax", takes="selector:16@rax", reads_memory=True)
+def lldt(selector: u16) -> None:
+    """Load the local descriptor table register; 0: none."""
+    current_machine().cpu.selectors["ldtr"] = int(selector)
+
+
+@lowers_to("mov ds, ax; mov es, ax; mov ss, ax; mov fs, ax; mov gs, ax", takes="selector:16@rax", reads_memory=True)
+def load_data_segments(selector: u16) -> None:
+    """Load DS, ES, SS, FS and GS with one selector. The bases of FS and GS become the descriptor's: set GS base after this."""
+    cpu = current_machine().cpu
+    cpu.selectors.update(dict.fromkeys(("ds", "es", "ss", "fs", "gs"), int(selector)))
+    cpu.msrs[_FS_BASE] = cpu.msrs[_GS_BASE] = 0
+
+
+# The far return pops its own offset and the selector; lea skips the two instructions after it (1 and 2 bytes).
+@lowers_to(
+    "movzx ecx, cx; push rcx; lea rax, [rip + 3]; push rax; retfq",
+    takes="selector:16@rcx",
+    loses="rax rcx",
+    reads_memory=True,
+)
+def reload_code_segment(selector: u16) -> None:
+    """Load CS, and go on at the next instruction."""
+    current_machine().cpu.selectors["cs"] = int(selector)
+
+
+@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_FS_BASE:#x}; wrmsr", takes="base:64@rax", loses="rcx rdx flags")
+def write_fs_base(base: HostVirtual) -> None:
+    """Set the base of FS."""
+    current_machine().write_msr(_FS_BASE, int(base))
+
+
+@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_GS_BASE:#x}; wrmsr", takes="base:64@rax", loses="rcx rdx flags")
+def write_gs_base(base: HostVirtual) -> None:
+    """Set the base of GS: where this CPU's per-CPU object lies."""
+    current_machine().write_msr(_GS_BASE, int(base))
+
+
+@lowers_to("mov {value}, qword ptr gs:[{offset}]", takes="offset:64", gives="value:64", reads_memory=True)
+def read_gs_u64(offset: u64) -> u64:
+    """The u64 at this offset from the base of GS."""
+    machine = current_machine()
+    return u64(machine.memory.load(machine.gs_base + int(offset), 8))
+
+
+# Caches, translations, order
+
+
+@lowers_to("invlpg [{address}]", takes="address:64", reads_memory=True, writes_memory=True)
+def invlpg(address: HostVirtual) -> None:
+    """Drop the translation of one page."""
+
+
+@lowers_to("wbinvd", reads_memory=True, writes_memory=True)
+def wbinvd() -> None:
+    """Write back and empty all caches."""
+
+
+@lowers_to("clflush [{address}]", takes="address:64", reads_memory=True, writes_memory=True)
+def clflush(address: HostVirtual) -> None:
+    """Write back and drop one cache line."""
+
+
+@lowers_to("mfence", reads_memory=True, writes_memory=True)
+def mfence() -> None:
+    """Order all loads and stores."""
+
+
+@lowers_to("lfence", reads_memory=True)
+def lfence() -> None:
+    """Order loads; nothing after it starts before it."""
+
+
+@lowers_to("sfence", writes_memory=True)
+def sfence() -> None:
+    """Order stores."""
+
+
+@lowers_to("push rax; verw word ptr [rsp]; pop rax", takes="selector:16@rax", loses="flags", reads_memory=True)
+def verw(selector: u16) -> None:
+    """Clear the CPU's fill buffers (MDS). Only the form with a memory operand does; the selector is a valid writable one."""
+
+
+# Extended state
+
+
+@lowers_to("xgetbv; shl rdx, 32; or rax, rdx", takes="index:32@rcx", gives="value:64@rax", loses="rdx flags")
+def xgetbv(index: u32) -> u64:
+    """Read XCR0 (index 0)."""
+    _require_xcr0(index)
+    return u64(current_machine().cpu.xcr0)
+
+
+@lowers_to("mov rdx, rax; shr rdx, 32; xsetbv", takes="index:32@rcx value:64@rax", loses="rdx flags")
+def xsetbv(index: u32, value: u64) -> None:
+    """Write XCR0 (index 0). A value the CPU does not allow is #GP."""
+    _require_xcr0(index)
+    if not int(value) & 1:
+        raise MachineError(f"XSETBV of {value:#x}: bit 0 must be set")
+    current_machine().cpu.xcr0 = int(value)
+
+
+def _require_xcr0(index: u32) -> None:
+    if index != 0:
+        raise MachineError(f"XCR{index} is not modelled")
+
+
+@lowers_to(
+    "mov rdx, rax; shr rdx, 32; xsave64 [{area}]", takes="area:64 mask:64@rax", loses="rdx flags", writes_memory=True
+)
+def xsave64(area: HostVirtual, mask: u64) -> None:
+    """Save the components of mask to area, 64-byte aligned. The model has the legacy components only: 512 bytes and the header."""
+    machine = current_machine()
+    saved = int(mask) & machine.cpu.xcr0
+    machine.memory.write(int(area), machine.cpu.extended)
+    machine.memory.store(int(area) + 512, 8, machine.memory.load(int(area) + 512, 8) & ~int(mask) | saved)
+
+
+@lowers_to(
+    "mov rdx, rax; shr rdx, 32; xrstor64 [{area}]", takes="area:64 mask:64@rax", loses="rdx flags", reads_memory=True
+)
+def xrstor64(area: HostVirtual, mask: u64) -> None:
+    """Restore the components of mask from area."""
+    machine = current_machine()
+    if machine.memory.load(int(area) + 512, 8) & ~machine.cpu.xcr0:
+        raise MachineError("XRSTOR: the header names components that XCR0 does not enable")
+    machine.cpu.extended = machine.memory.read(int(area), 512)
+
+
+@lowers_to("fxsave64 [{area}]", takes="area:64", writes_memory=True)
+def fxsave64(area: HostVirtual) -> None:
+    """Save x87 and SSE state to 512 bytes, 16-byte aligned."""
+    machine = current_machine()
+    machine.memory.write(int(area), machine.cpu.extended)
+
+
+@lowers_to("fxrstor64 [{area}]", takes="area:64", reads_memory=True)
+def fxrstor64(area: HostVirtual) -> None:
+    """Restore x87 and SSE state."""
+    machine = current_machine()
+    machine.cpu.extended = machine.memory.read(int(area), 512)
+
+
+# Random numbers
+
+
+class RandomResult(Record):
+    """A random number, and whether there was one."""
+
+    value: u64
+    ok: bool
+
+
+def _random() -> RandomResult:
+    number = current_machine().random()
+    return RandomResult(u64(number or 0), number is not None)
+
+
+@lowers_to("rdrand {value}; setc {ok:8}", gives="value:64 ok:1", loses="flags")
+def rdrand() -> RandomResult:
+    """A number from the CPU's generator; ok False: none was ready."""
+    return _random()
+
+
+@lowers_to("rdseed {value}; setc {ok:8}", gives="value:64 ok:1", loses="flags")
+def rdseed() -> RandomResult:
+    """A number from the CPU's entropy source; ok False: none was ready."""
+    return _random()
+
+
+# Memory in bulk and atomic memory. Addresses are the program's own.
+
+
+@lowers_to(
+    "rep movsb",
+    takes="target:64@rdi source:64@rsi count:64@rcx",
+    loses="rdi rsi rcx",
+    reads_memory=True,
+    writes_memory=True,
+)
+def copy_bytes(target: HostVirtual, source: HostVirtual, count: u64) -> None:
+    """Copy count bytes, first to last."""
+    memory = current_machine().memory
+    _copy(memory, int(target), int(source), int(count), 1)
+
+
+@lowers_to(
+    "rep movsq",
+    takes="target:64@rdi source:64@rsi count:64@rcx",
+    loses="rdi rsi rcx",
+    reads_memory=True,
+    writes_memory=True,
+)
+def copy_words(target: HostVirtual, source: HostVirtual, count: u64) -> None:
+    """Copy count words of 8 bytes, first to last."""
+    memory = current_machine().memory
+    _copy(memory, int(target), int(source), int(count), 8)
+
+
+def _copy(memory: Any, target: int, source: int, count: int, size: int) -> None:
+    """Copy first to last: where the target lies a little above the source, what was copied is copied on."""
+    if source < target < source + count * size:
+        for index in range(count):
+            memory.write(target + index * size, memory.read(source + index * size, size))
+    else:
+        memory.write(target, memory.read(source, count * size))
+
+
+@lowers_to("rep stosb", takes="target:64@rdi value:8@rax count:64@rcx", loses="rdi rcx", writes_memory=True)
+def fill_bytes(target: HostVirtual, value: u8, count: u64) -> None:
+    """Set count bytes to value."""
+    current_machine().memory.write(int(target), bytes([int(value)]) * int(count))
+
+
+@lowers_to("rep stosq", takes="target:64@rdi value:64@rax count:64@rcx", loses="rdi rcx", writes_memory=True)
+def fill_words(target: HostVirtual, value: u64, count: u64) -> None:
+    """Set count words of 8 bytes to value."""
+    current_machine().memory.write(int(target), int(value).to_bytes(8, "little") * int(count))
+
+
+def _exchange(address: HostVirtual, size: int, update: Any) -> int:
+    memory = current_machine().memory
+    previous = memory.load(int(address), size)
+    memory.store(int(address), size, update(previous) & (1 << size * 8) - 1)
+    return previous
+
+
+@lowers_to(
+    "xchg qword ptr [{address}], rax",
+    takes="address:64 value:64@rax",
+    gives="previous:64@rax",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_exchange_u64(address: HostVirtual, value: u64) -> u64:
+    """Put value at address; the previous value."""
+    return u64(_exchange(address, 8, lambda _previous: int(value)))
+
+
+@lowers_to(
+    "xchg dword ptr [{address}], eax",
+    takes="address:64 value:32@rax",
+    gives="previous:32@rax",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_exchange_u32(address: HostVirtual, value: u32) -> u32:
+    """Put value at address; the previous value."""
+    return u32(_exchange(address, 4, lambda _previous: int(value)))
+
+
+@lowers_to(
+    "lock xadd qword ptr [{address}], rax",
+    takes="address:64 value:64@rax",
+    gives="previous:64@rax",
+    loses="flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_add_u64(address: HostVirtual, value: u64) -> u64:
+    """Add value to the word at address; the previous value."""
+    return u64(_exchange(address, 8, lambda previous: previous + int(value)))
+
+
+@lowers_to(
+    "lock xadd dword ptr [{address}], eax",
+    takes="address:64 value:32@rax",
+    gives="previous:32@rax",
+    loses="flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_add_u32(address: HostVirtual, value: u32) -> u32:
+    """Add value to the word at address; the previous value."""
+    return u32(_exchange(address, 4, lambda previous: previous + int(value)))
+
+
+@lowers_to(
+    "lock cmpxchg qword ptr [{address}], {desired}",
+    takes="address:64 expected:64@rax desired:64",
+    gives="previous:64@rax",
+    loses="flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_compare_exchange_u64(address: HostVirtual, expected: u64, desired: u64) -> u64:
+    """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
+    return u64(_exchange(address, 8, lambda previous: int(desired) if previous == int(expected) else previous))
+
+
+@lowers_to(
+    "lock cmpxchg dword ptr [{address}], {desired:32}",
+    takes="address:64 expected:32@rax desired:32",
+    gives="previous:32@rax",
+    loses="flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def atomic_compare_exchange_u32(address: HostVirtual, expected: u32, desired: u32) -> u32:
+    """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
+    return u32(_exchange(address, 4, lambda previous: int(desired) if previous == int(expected) else previous))
+
+
+# VMX
+
+
+class VmxStatus(Enum):
+    """How a VMX instruction ended (SDM Vol. 3C, "VMX instruction reference: conventions")."""
+
+    OK = u64(0)
+    FAIL_INVALID = u64(1)  # CF: no current VMCS, or a bad address
+    FAIL_VALID = u64(2)  # ZF: the VM-instruction error field says why
+
+
+_STATUS = "; setc cl; setz al; movzx ecx, cl; movzx eax, al; lea rax, [rcx + rax*2]"
+
+
+def _vmcs_address(pointer: HostVirtual) -> int | None:
+    """The physical address at pointer, or None if no VMCS can be there."""
+    address = current_machine().memory.load(int(pointer), 8)
+    return None if address % 4096 or address == 0 or current_machine().cpu.vmx.region in (None, address) else address
+
+
+@lowers_to(
+    f"vmxon qword ptr [{{pointer}}]{_STATUS}",
+    takes="pointer:64",
+    gives="status:64@rax",
+    loses="rcx flags",
+    reads_memory=True,
+)
+def vmxon(pointer: HostVirtual) -> VmxStatus:
+    """Enter VMX operation; pointer is that of a u64 with the physical address of the VMXON region."""
+    machine = current_machine()
+    address = machine.memory.load(int(pointer), 8)
+    if not machine.cpu.control[4] & 1 << 13:
+        raise MachineError("VMXON: CR4.VMXE is clear")
+    if machine.cpu.vmx.region is not None or address % 4096:
+        return VmxStatus.FAIL_INVALID
+    machine.cpu.vmx.region = address
+    return VmxStatus.OK
+
+
+@lowers_to("vmxoff", reads_memory=True, writes_memory=True)
+def vmxoff() -> None:
+    """Leave VMX operation."""
+    vmx = current_machine().cpu.vmx
+    if vmx.region is None:
+        raise MachineError("VMXOFF outside VMX operation")
+    vmx.region = vmx.current = None
+
+
+@lowers_to(
+    f"vmclear qword ptr [{{pointer}}]{_STATUS}",
+    takes="pointer:64",
+    gives="status:64@rax",
+    loses="rcx flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def vmclear(pointer: HostVirtual) -> VmxStatus:
+    """Write back a VMCS and make it not current, not launched; pointer as in vmxon."""
+    vmx = current_machine().cpu.vmx
+    address = _vmcs_address(pointer)
+    if address is None:
+        return VmxStatus.FAIL_INVALID if vmx.current is None else VmxStatus.FAIL_VALID
+    vmx.structures.setdefault(address, {})
+    vmx.current = None if vmx.current == address else vmx.current
+    return VmxStatus.OK
+
+
+@lowers_to(
+    f"vmptrld qword ptr [{{pointer}}]{_STATUS}",
+    takes="pointer:64",
+    gives="status:64@rax",
+    loses="rcx flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def vmptrld(pointer: HostVirtual) -> VmxStatus:
+    """Make a VMCS current; pointer as in vmxon."""
+    vmx = current_machine().cpu.vmx
+    address = _vmcs_address(pointer)
+    if address is None:
+        return VmxStatus.FAIL_INVALID if vmx.current is None else VmxStatus.FAIL_VALID
+    vmx.structures.setdefault(address, {})
+    vmx.current = address
+    return VmxStatus.OK
+
+
+def _read_field(encoding: int) -> int:
+    vmx = current_machine().cpu.vmx
+    if vmx.read is not None:
+        value = vmx.read(encoding)
+    else:
+        value = None if vmx.current is None else vmx.structures[vmx.current].get(encoding, 0)
+    if value is None:
+        raise CheckFailed(f"VMREAD of {encoding:#06x} failed")
+    return value
+
+
+def _write_field(encoding: int, value: int) -> None:
+    vmx = current_machine().cpu.vmx
+    if vmx.write is not None:
+        done = vmx.write(encoding, value)
+    elif done := vmx.current is not None:
+        assert vmx.current is not None
+        vmx.structures[vmx.current][encoding] = value
+    if not done:
+        raise CheckFailed(f"VMWRITE of {encoding:#06x} failed")
+
+
+# A jump over the ud2 that a failure runs into: `ja` is taken when neither CF nor ZF is set. As bytes, since Keystone has no local labels.
+_OR_STOP = "; .byte 0x77, 0x02; ud2"
+
+
+@lowers_to(f"vmread {{value}}, {{field}}{_OR_STOP}", takes="field:64", gives="value:64", loses="flags")
+def vmread(field: Field[W]) -> W:
+    """Read a field of the current VMCS. A failure is a failed check. (The field goes in as its encoding; the value comes out in the field's word.)"""
+    return field.word._wrap(_read_field(field.encoding))
+
+
+@lowers_to(f"vmwrite {{field}}, {{value}}{_OR_STOP}", takes="field:64 value:64", loses="flags")
+def vmwrite(field: Field[W], value: W) -> None:
+    """Write a field of the current VMCS. A failure is a failed check. (The value goes in zero-extended.)"""
+    if value.__class__ is not field.word:
+        raise TypeError(f"{field!r} takes {field.word.__name__}, not {value.__class__.__name__}")
+    _write_field(field.encoding, int(value))
+
+
+@lowers_to(f"vmread {{value}}, {{encoding}}{_OR_STOP}", takes="encoding:64", gives="value:64", loses="flags")
+def vmread_raw(encoding: u64) -> u64:
+    """Read a field by its encoding: for dumps and loops over fields."""
+    return u64(_read_field(int(encoding)))
+
+
+@lowers_to(f"vmwrite {{encoding}}, {{value}}{_OR_STOP}", takes="encoding:64 value:64", loses="flags")
+def vmwrite_raw(encoding: u64, value: u64) -> None:
+    """Write a field by its encoding: for loops over tables of fields."""
+    _write_field(int(encoding), int(value))
+
+
+def _invalidate(name: str, kind: u64, descriptor: HostVirtual) -> VmxStatus:
+    machine = current_machine()
+    machine.cpu.vmx.invalidations.append((name, int(kind), machine.memory.read(int(descriptor), 16)))
+    return VmxStatus.OK
+
+
+@lowers_to(
+    f"invept rdx, xmmword ptr [{{descriptor}}]{_STATUS}",
+    takes="kind:64@rdx descriptor:64",
+    gives="status:64@rax",
+    loses="rcx flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def invept(kind: u64, descriptor: HostVirtual) -> VmxStatus:
+    """Drop translations derived from EPT: kind 1 of one EPT pointer, 2 all; descriptor: 16 bytes, the pointer and zero."""
+    return _invalidate("invept", kind, descriptor)
+
+
+@lowers_to(
+    f"invvpid rdx, xmmword ptr [{{descriptor}}]{_STATUS}",
+    takes="kind:64@rdx descriptor:64",
+    gives="status:64@rax",
+    loses="rcx flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def invvpid(kind: u64, descriptor: HostVirtual) -> VmxStatus:
+    """Drop translations of a VPID: kind 0 one address, 1 one VPID, 2 all; descriptor: 16 bytes, u16 VPID, zeros, u64 address."""
+    return _invalidate("invvpid", kind, descriptor)
+
+
+# Hypercalls, for guests
+
+
+class VmcallResult(Record):
+    """What a hypercall gives back."""
+
+    status: u64
+    result: u64
+
+
+@lowers_to(
+    "vmcall",
+    takes="number:64@rax a1:64@rdi a2:64@rsi a3:64@rdx a4:64@r10 a5:64@r8",
+    gives="status:64@rax result:64@rdi",
+    loses="flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def vmcall(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> VmcallResult:
+    """Ask the monitor. The model calls machine.hypercall(number, arguments), which gives status and result."""
+    hypercall = current_machine().hypercall
+    if hypercall is None:
+        raise MachineError("VMCALL, and this machine has no hypercall")
+    status, result = hypercall(int(number), tuple(int(argument) for argument in (a1, a2, a3, a4, a5)))
+    return VmcallResult(u64(status), u64(result))
+
+
+__all__ = [
+    "CpuidResult",
+    "RandomResult",
+    "VmcallResult",
+    "VmxStatus",
+    "atomic_add_u32",
+    "atomic_add_u64",
+    "atomic_compare_exchange_u32",
+    "atomic_compare_exchange_u64",
+    "atomic_exchange_u32",
+    "atomic_exchange_u64",
+    "clflush",
+    "cli",
+    "copy_bytes",
+    "copy_words",
+    "cpuid",
+    "fill_bytes",
+    "fill_words",
+    "fxrstor64",
+    "fxsave64",
+    "hlt",
+    "in8",
+    "in16",
+    "in32",
+    "int3",
+    "invept",
+    "invlpg",
+    "invvpid",
+    "lfence",
+    "lgdt",
+    "lidt",
+    "lldt",
+    "load_data_segments",
+    "ltr",
+    "mfence",
+    "out8",
+    "out16",
+    "out32",
+    "pause",
+    "rdmsr",
+    "rdrand",
+    "rdseed",
+    "rdtsc",
+    "read_cr0",
+    "read_cr2",
+    "read_cr3",
+    "read_cr4",
+    "read_cr8",
+    "read_dr0",
+    "read_dr1",
+    "read_dr2",
+    "read_dr3",
+    "read_dr6",
+    "read_dr7",
+    "read_gs_u64",
+    "read_rflags",
+    "read_rsp",
+    "reload_code_segment",
+    "sfence",
+    "sgdt",
+    "sidt",
+    "sti",
+    "sti_hlt",
+    "str_",
+    "verw",
+    "vmcall",
+    "vmclear",
+    "vmptrld",
+    "vmread",
+    "vmread_raw",
+    "vmwrite",
+    "vmwrite_raw",
+    "vmxoff",
+    "vmxon",
+    "wbinvd",
+    "write_cr0",
+    "write_cr2",
+    "write_cr3",
+    "write_cr4",
+    "write_cr8",
+    "write_dr0",
+    "write_dr1",
+    "write_dr2",
+    "write_dr3",
+    "write_dr6",
+    "write_dr7",
+    "write_fs_base",
+    "write_gs_base",
+    "wrmsr",
+    "xgetbv",
+    "xrstor64",
+    "xsave64",
+    "xsetbv",
+]

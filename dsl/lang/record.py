@@ -1,0 +1,70 @@
+"""Record: a frozen value aggregate that lives in registers; the only aggregate a function returns."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
+
+from dsl.lang.annotations import DeclaredClass, resolve_fields
+from dsl.lang.failure import DeclarationError
+from dsl.lang.types import Type
+
+_Values: Any = object if TYPE_CHECKING else tuple
+
+
+class RecordClass(DeclaredClass):
+    """The class of Record classes: knows the fields' types."""
+
+    _record: dict[str, Type] | None
+
+    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> RecordClass:
+        cls = super().__new__(meta, name, bases, namespace, **keywords)
+        cls._record = None
+        for index, field in enumerate(namespace.get("__annotations__", {})):
+            if field in namespace:
+                raise DeclarationError(f"{name}.{field}: a Record's fields have no defaults", *cls.place(field))
+            setattr(cls, field, property(itemgetter(index)))
+        return cls
+
+    @property
+    def __record__(cls) -> dict[str, Type]:
+        """The fields' types by name, in order."""
+        if cls._record is None:
+            cls._record = resolve_fields(cls)
+        return cls._record
+
+
+@dataclass_transform(frozen_default=True)
+class Record(_Values, metaclass=RecordClass):
+    """Base of records: annotate the fields, construct by position or keyword. No defaults, no comparison."""
+
+    if TYPE_CHECKING:
+        __record__: ClassVar[dict[str, Type]]
+    else:
+
+        def __new__(cls, *values, **named):
+            """Check each value against its field's type."""
+            from dsl.lang.representation import representation_of
+
+            types = cls.__record__
+            names = list(types)
+            if len(values) > len(names) or any(name not in types or name in names[: len(values)] for name in named):
+                raise TypeError(f"{cls.__name__} takes {', '.join(names)}")
+            missing = [name for name in names[len(values) :] if name not in named]
+            if missing:
+                raise TypeError(f"{cls.__name__}: {', '.join(missing)} not given")
+            content = (*values, *(named[name] for name in names[len(values) :]))
+            for name, value in zip(names, content, strict=True):
+                representation_of(types[name]).require(value, f"{cls.__name__}.{name}")
+            return tuple.__new__(cls, content)
+
+        def _refuse(self, *_others) -> NoReturn:
+            raise TypeError(f"{self.__class__.__name__} is a Record: use its fields")
+
+        __iter__ = __len__ = __add__ = __mul__ = __rmul__ = __contains__ = __bool__ = _refuse
+        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+        __hash__ = None
+
+        def __repr__(self):
+            content = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__class__.__record__)
+            return f"{self.__class__.__name__}({content})"

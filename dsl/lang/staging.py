@@ -1,0 +1,418 @@
+"""What stands at module level: @machine, memory objects, tables, dispatch. Ordinary Python, run when a program is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, TypeVarTuple, overload
+
+from dsl.lang.addresses import HostVirtual
+from dsl.lang.annotations import resolve
+from dsl.lang.array import Array
+from dsl.lang.failure import CheckFailed, MachineError
+from dsl.lang.memory import Event
+from dsl.lang.model import Machine, current_machine
+from dsl.lang.representation import Scalar, representation_of
+from dsl.lang.struct import Struct
+from dsl.lang.types import StructType, Type, align_of_type, size_of_type, spell
+from dsl.lang.words import Word, u8, u64
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
+F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+_new = object.__new__
+_HIGHEST_ALIGN: Final = 1 << 30
+
+
+# Memory objects
+
+
+@dataclass(eq=False, slots=True)
+class Declaration:
+    """A memory object of a program. Its symbol comes from the module-level name that holds it.
+
+    kind: static (one Struct), static_array, table (content), supplied (content given at the build), per_cpu (no memory of its own).
+    type: the Struct's, or of one element. length: of elements; of a static: 1.
+    """
+
+    kind: str
+    type: Type
+    length: int
+    align: int | None = None  # bytes; None: what the type needs
+    content: bytes | None = None
+    name: str | None = None  # of a supplied table
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether programs write to it (BSS); tables are read-only."""
+        return self.kind in ("static", "static_array")
+
+    def alignment(self) -> int:
+        """In bytes."""
+        return max(self.align or 1, align_of_type(self.type))
+
+    def size(self, supplied: Mapping[str, bytes] | None = None) -> int:
+        """In bytes."""
+        return size_of_type(self.type) * self.length
+
+    def bytes(self, supplied: Mapping[str, bytes]) -> bytes:
+        """The content of a table. A supplied one that is missing or has another length is an error."""
+        if self.kind != "supplied":
+            assert self.content is not None
+            return self.content
+        assert self.name is not None
+        content = supplied.get(self.name)
+        if content is None:
+            raise MachineError(f"no bytes supplied for {self.name!r}, {self.size()} expected")
+        if len(content) != self.size():
+            raise MachineError(f"{len(content)} bytes supplied for {self.name!r}, {self.size()} expected")
+        return content
+
+
+def _element(element: Any) -> Type:
+    kind = resolve(element, {})
+    size_of_type(kind)
+    return kind
+
+
+class _Placed:
+    """Finds an object's memory and address in the current machine, once per machine."""
+
+    _placed: tuple[Machine, int] | None
+    __declaration__: Declaration
+
+    @property
+    def _memory(self) -> Any:
+        return current_machine().memory
+
+    @property
+    def _address(self) -> int:
+        machine = current_machine()
+        if self._placed is None or self._placed[0] is not machine:
+            self._placed = machine, machine.place(self.__declaration__)
+        return self._placed[1]
+
+
+class _PlacedArray(Array[T]):
+    """An array declared at module level."""
+
+    __slots__ = ("__declaration__", "_placed")
+    _memory = _Placed._memory
+    _address = _Placed._address  # type: ignore[assignment]
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, declaration: Declaration) -> None:
+            self.__declaration__, self._placed, self._keeper = declaration, None, None
+            self._element = representation_of(declaration.type)
+            self._length, self._stride = declaration.length, self._element.size
+
+
+def _placed_array(declaration: Declaration) -> Any:
+    return _PlacedArray(declaration)  # type: ignore[call-arg]
+
+
+def static(struct: type[S]) -> S:
+    """Declare one zeroed Struct object."""
+    if not (isinstance(struct, type) and issubclass(struct, Struct)):
+        raise TypeError(f"static takes a Struct class, not {struct!r}")
+    placed: Any = type(struct)(
+        struct.__name__,
+        (struct,),
+        {
+            "__slots__": ("__declaration__", "_placed"),
+            "__module__": struct.__module__,
+            "_memory": _Placed._memory,
+            "_address": _Placed._address,
+            "_keeper": None,
+        },
+    )
+    view: Any = _new(placed)
+    view.__declaration__ = Declaration("static", StructType(struct), 1)
+    view._placed = None
+    return view  # type: ignore[no-any-return]
+
+
+def static_array(element: type[T], length: int, *, align: int | None = None) -> Array[T]:
+    """Declare a zeroed array."""
+    _check_length(length)
+    if align is not None and (align < 1 or align & (align - 1) or align > _HIGHEST_ALIGN):
+        raise TypeError(f"align={align} is no power of two")
+    return _placed_array(Declaration("static_array", _element(element), length, align))  # type: ignore[no-any-return]
+
+
+def _check_length(length: object) -> None:
+    if length.__class__ is not int or not 0 < length < 1 << 40:  # type: ignore[operator]
+        raise TypeError(f"a length is a positive int, not {length!r}")
+
+
+@overload
+def table(element: type[u8], values: bytes, *, align: int | None = None) -> Array[u8]: ...
+@overload
+def table(element: type[T], values: Iterable[T | int], *, align: int | None = None) -> Array[T]: ...
+def table(element: Any, values: Any, *, align: int | None = None) -> Any:
+    """Declare a read-only array with this content. Plain ints take the element's type and must fit."""
+    kind = _element(element)
+    scalar = representation_of(kind)
+    if not isinstance(scalar, Scalar):
+        raise TypeError(f"a table has words, bools, Bits, Enums or addresses, not {spell(kind)}")
+    if isinstance(values, bytes) and kind == representation_of(_element(u8)).type:
+        content = values
+    else:
+        content = b"".join(_content(scalar, element, value) for value in values)
+    if not content:
+        raise TypeError("a table has at least one element")
+    return _placed_array(Declaration("table", kind, len(content) // scalar.size, align, content))
+
+
+def _content(scalar: Scalar, element: Any, value: Any) -> bytes:
+    if value.__class__ is int:
+        value = element(value)
+    scalar.require(value, "a table's element")
+    return scalar.encode(value).to_bytes(scalar.size, "little")
+
+
+def supplied(element: type[T], length: int, name: str) -> Array[T]:
+    """Declare a read-only array whose bytes compile_program(supplied=...), or the Machine, gives under this name."""
+    _check_length(length)
+    return _placed_array(Declaration("supplied", _element(element), length, name=name))  # type: ignore[no-any-return]
+
+
+class PerCpu(Generic[S]):
+    """One T for each CPU, found through GS. Its first field, self_address, holds its own address."""
+
+    __slots__ = ("__declaration__", "_struct")
+
+    def __init__(self, struct: type[S]) -> None:
+        first = next(iter(struct.__layout__.fields.values()))
+        if first.name != "self_address" or spell(first.type) != "HostVirtual":
+            raise TypeError(f"{struct.__name__}: a per-CPU Struct begins with self_address: HostVirtual")
+        self._struct = struct
+        self.__declaration__ = Declaration("per_cpu", StructType(struct), 1)
+
+    def current(self) -> S:
+        """The current CPU's object. Under CPython one is made for a CPU whose GS base was never set."""
+        machine = current_machine()
+        if not machine.gs_base:
+            layout = self._struct.__layout__
+            address = machine._bump("static", layout.size, layout.align)
+            machine.memory.map(address, layout.size, address.to_bytes(8, "little"))
+            machine.cpu.msrs[0xC000_0101] = address
+        return self._struct._view(machine.memory, machine.memory.load(machine.gs_base, 8), None)
+
+
+def per_cpu(struct: type[S]) -> PerCpu[S]:
+    """Declare the per-CPU Struct of a program: one in each program."""
+    return PerCpu(struct)
+
+
+# Dispatch
+
+
+class Dispatch(Generic[R, *Ts]):
+    """A table from keys to functions of one signature: direct branches, in this order."""
+
+    __slots__ = ("_functions", "default", "table", "word")
+
+    def __init__(self, functions: Mapping[Any, Callable[[*Ts], R]], default: Callable[[*Ts], R]) -> None:
+        if not functions:
+            raise TypeError("dispatch needs at least one key")
+        self.table: Final = dict(functions)  # as declared: Enum members or ints, hottest first
+        self.default = default
+        kinds = {key.value.__class__ if isinstance(key, Enum) else int for key in functions}
+        if len(kinds) != 1 or not all(kind is int or issubclass(kind, Word) for kind in kinds):
+            raise TypeError("the keys of a dispatch are ints, or Enum members of one word")
+        self.word = kinds.pop()  # int: keys fit the word of each call
+        self._functions = {key.value if isinstance(key, Enum) else key: value for key, value in functions.items()}
+
+    def call(self, key: Word | Enum, *arguments: *Ts) -> R:
+        """Call the function of this key with these arguments, or the default."""
+        word = key.value if isinstance(key, Enum) else key
+        if not isinstance(word, Word) or (self.word is not int and word.__class__ is not self.word):
+            raise TypeError(f"this dispatch takes a {self.word.__name__} key, not {key!r}")
+        wanted = word if self.word is not int else int(word)
+        function = self._functions.get(wanted)
+        return (self.default if function is None else function)(*arguments)
+
+
+def dispatch(functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[*Ts], R]) -> Dispatch[R, *Ts]:
+    """Declare a dispatch: keys are Enum members or ints; all functions take and return the same types."""
+    return Dispatch(functions, default)
+
+
+# Functions
+
+
+@dataclass(frozen=True, slots=True)
+class MachineOptions:
+    """What @machine was told. depth: how many activations may be live at once; model: what runs under CPython in its place."""
+
+    naked: bool = False
+    hardware_only: bool = False
+    depth: int | None = None
+    model: Callable[..., Any] | None = None
+    code: Any = field(default=None, compare=False)  # the code object as written, where another one runs under CPython
+
+
+@overload
+def machine(function: F, /) -> F: ...
+@overload
+def machine(
+    *,
+    naked: bool = False,
+    hardware_only: bool = False,
+    depth: int | None = None,
+    model: Callable[..., Any] | None = None,
+) -> Callable[[F], F]: ...
+def machine(
+    function: Any = None,
+    /,
+    *,
+    naked: bool = False,
+    hardware_only: bool = False,
+    depth: int | None = None,
+    model: Callable[..., Any] | None = None,
+) -> Any:
+    """Mark a function for compilation and return it, the same object.
+
+    naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this many activations
+    at once. model: the Python function that runs under CPython instead.
+    """
+
+    def mark(function: Any) -> Any:
+        if not isinstance(function, FunctionType):
+            raise TypeError(f"@machine takes a function, not {function!r}")
+        if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
+            raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
+        code = function.__code__
+        marked: Any = function
+        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, code)
+        if model is not None:
+            _run_instead(function, model)
+        elif depth is not None:
+            _run_instead(function, _counted(function, depth))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def _run_instead(function: FunctionType, other: Callable[..., Any]) -> None:
+    """Let calls of function run other. The function object stays what every importer already holds, so its code is exchanged, not its name."""
+
+    def trampoline(*arguments: Any, **named: Any) -> Any:
+        target: Any = "other"
+        return target(*arguments, **named)
+
+    code = trampoline.__code__
+    constants = tuple(other if constant == "other" else constant for constant in code.co_consts)
+    written = function.__code__
+    function.__code__ = code.replace(
+        co_consts=constants,
+        co_name=written.co_name,
+        co_filename=written.co_filename,
+        co_firstlineno=written.co_firstlineno,
+    )
+
+
+def _counted(function: FunctionType, depth: int) -> Callable[..., Any]:
+    """The function as written, with a count of its live activations. More than depth: a failed check."""
+    written = FunctionType(function.__code__, function.__globals__, function.__name__)
+    live = [0]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if live[0] == depth:
+            raise CheckFailed(f"{function.__name__} is active {depth} times already")
+        live[0] += 1
+        try:
+            return written(*arguments, **named)
+        finally:
+            live[0] -= 1
+
+    return counted
+
+
+def asm(text: str, **names: object) -> NoReturn:
+    """The body of a naked function. It has no meaning under CPython: give the function a model."""
+    raise MachineError("asm(...) does not run under CPython: @machine(naked=True, model=python_function)")
+
+
+def text(content: str) -> Array[u8]:
+    """The text's bytes, UTF-8, as a constant array."""
+    encoded = content.encode()
+    if not encoded:
+        raise TypeError("text has at least one character")
+    current = current_machine()
+    element = representation_of(_element(u8))
+    return Array._view(current.memory, current.constant(encoded), len(encoded), element, None)
+
+
+def frame_array(element: type[T], length: int) -> Array[T]:
+    """A zeroed array in the caller's frame; it may not be returned or stored."""
+    _check_length(length)
+    current = current_machine()
+    kind = _element(element)
+    slot = current.frame(size_of_type(kind) * length, align_of_type(kind))
+    return Array._view(current.memory, slot.address, length, representation_of(kind), slot)
+
+
+def array_at(element: type[T], address: HostVirtual, count: u64 | int) -> Array[T]:
+    """The array of count elements at an address. The caller says why that memory holds one."""
+    if address.__class__ is not HostVirtual:
+        raise TypeError(f"array_at takes a HostVirtual, not {address.__class__.__name__}")
+    number = u64(count)
+    return Array._view(current_machine().memory, int(address), int(number), representation_of(_element(element)), None)
+
+
+def address_of(place: Struct | Array[Any]) -> HostVirtual:
+    """Where a Struct or an Array lies."""
+    if not isinstance(place, Struct | Array):
+        raise TypeError(f"address_of takes a Struct or an Array, not {place.__class__.__name__}")
+    return HostVirtual._wrap(place._address)
+
+
+def function_address(function: Callable[..., Any]) -> HostVirtual:
+    """Where a machine function's code begins."""
+    if not hasattr(function, "__machine__"):
+        raise TypeError(f"function_address takes a machine function, not {function!r}")
+    return HostVirtual._wrap(current_machine().function_address(function))
+
+
+def erase(place: Struct | Array[Any]) -> None:
+    """Zero a Struct or an Array. Never removed, merged or moved."""
+    if not isinstance(place, Struct | Array):
+        raise TypeError(f"erase takes a Struct or an Array, not {place.__class__.__name__}")
+    size = place.__class__.__layout__.size if isinstance(place, Struct) else place._length * place._stride
+    current = current_machine()
+    current.memory.write(place._address, bytes(size))
+    current.memory.observe(Event("erase", place._address, size, 0))
+
+
+def image_base() -> HostVirtual:
+    """The address of the program's first byte."""
+    return HostVirtual._wrap(current_machine().image[0])
+
+
+def image_end() -> HostVirtual:
+    """The address after the program's last byte, zeroed memory included."""
+    return HostVirtual._wrap(current_machine().image[1])
+
+
+def check_places() -> Array[u8]:
+    """Where a failed check stands: rows of 8 bytes, sorted: u32 offset of its ud2 from image_base, u16 file index, u16 line."""
+    return _check_table("places")
+
+
+def check_files() -> Array[u8]:
+    """The names that check_places counts: 32 bytes each, zero-padded."""
+    return _check_table("files")
+
+
+def _check_table(name: str) -> Array[u8]:
+    current = current_machine()
+    content = current.check_tables[name]
+    address = current.constant(content) if content else 0
+    return Array._view(current.memory, address, len(content), representation_of(_element(u8)), None)

@@ -1,0 +1,242 @@
+"""Struct: a reference to memory with a checked layout. Natural alignment; no padding that is not declared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from dsl.lang.addresses import HostVirtual
+from dsl.lang.annotations import DeclaredClass, resolve_fields
+from dsl.lang.failure import DeclarationError
+from dsl.lang.model import current_machine
+from dsl.lang.representation import representation_of
+from dsl.lang.types import ArrayType, FieldLayout, StructLayout, StructType, Type, align_of_type, size_of_type, spell
+
+_new = object.__new__
+_HIGHEST_ALIGN: Final = 1 << 21
+
+
+class FieldSpecification:
+    """What array(n) and at(offset) leave in the class body until the class is made."""
+
+    __slots__ = ("length", "offset")
+
+    def __init__(self, length: int | None, offset: int | None) -> None:
+        self.length, self.offset = length, offset
+
+
+def array(length: int, *, at: int | None = None) -> Any:
+    """Declare an inline array of this many elements, at the next place or at an explicit offset in bytes."""
+    if length.__class__ is not int or length < 1:
+        raise TypeError(f"array(n) takes a positive int, not {length!r}")
+    return FieldSpecification(length, at)
+
+
+def at(offset: int) -> Any:
+    """Declare a field at an explicit offset in bytes; the Struct may then have gaps."""
+    return FieldSpecification(None, offset)
+
+
+class StructClass(DeclaredClass):
+    """The class of Struct classes: computes and checks the layout, at once if every name is known, else at first use."""
+
+    _layout: StructLayout | None
+    _wanted: tuple[int | None, int | None, bool]
+    _specifications: dict[str, FieldSpecification]
+
+    def __new__(
+        meta,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        size: int | None = None,
+        align: int | None = None,
+        packed: bool = False,
+    ) -> StructClass:
+        specifications = {key: value for key, value in namespace.items() if isinstance(value, FieldSpecification)}
+        cls: StructClass = super().__new__(meta, name, bases, namespace)
+        cls._layout, cls._wanted, cls._specifications = None, (size, align, packed), specifications
+        if "__annotations__" in namespace and bases:
+            if any(base.__dict__.get("__annotations__") for base in bases if base.__name__ != "Struct"):
+                raise DeclarationError(f"{name}: a Struct does not inherit fields; nest it", *cls.place())
+            for key in namespace["__annotations__"]:
+                setattr(cls, key, _Field(cls, key))
+            try:
+                cls._layout = _compute_layout(cls)
+            except NameError:
+                pass  # a class further down: looked up at first use
+        return cls
+
+    @property
+    def __layout__(cls) -> StructLayout:
+        """Size, alignment and fields."""
+        if cls._layout is None:
+            described = next((base for base in cls.__mro__ if base.__dict__.get("__annotations__")), cls)
+            cls._layout = _compute_layout(cls) if described is cls else described.__layout__  # type: ignore[attr-defined]
+        return cls._layout
+
+
+def _compute_layout(cls: StructClass) -> StructLayout:
+    size, align, packed = cls._wanted
+    fields: dict[str, FieldLayout] = {}
+    end, natural = 0, 1
+    gaps = False
+    for name, declared in resolve_fields(cls).items():
+        specification = cls._specifications.get(name) or FieldSpecification(None, None)
+        kind = _field_type(cls, name, declared, specification)
+        offset = end if specification.offset is None else specification.offset
+        gaps = gaps or specification.offset is not None
+        field_align = 1 if packed else align_of_type(kind)
+        if offset < end:
+            raise DeclarationError(
+                f"{cls.__name__}.{name}: offset {offset:#x} is inside the field before it", *cls.place(name)
+            )
+        if offset % field_align:
+            need = field_align - offset % field_align
+            raise DeclarationError(
+                f"{cls.__name__}.{name}: {spell(kind)} at offset {offset:#x} is not aligned to {field_align}: "
+                f"declare {need} bytes of padding before it",
+                *cls.place(name),
+            )
+        fields[name] = FieldLayout(name, offset, size_of_type(kind), kind, _is_inline(kind))
+        end, natural = offset + fields[name].size, max(natural, field_align)
+    return _checked(cls, fields, end, natural, gaps)
+
+
+def _field_type(cls: StructClass, name: str, kind: Type, specification: FieldSpecification) -> Type:
+    if isinstance(kind, ArrayType):
+        if specification.length is None:
+            raise DeclarationError(
+                f"{cls.__name__}.{name}: an array in a Struct needs a length: array(n)", *cls.place(name)
+            )
+        kind = ArrayType(kind.element, specification.length)
+    elif specification.length is not None:
+        raise DeclarationError(
+            f"{cls.__name__}.{name}: array(n) is for Array[...], not {spell(kind)}", *cls.place(name)
+        )
+    try:
+        size_of_type(kind)
+    except TypeError as error:
+        raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
+    return kind
+
+
+def _is_inline(kind: Type) -> bool:
+    return isinstance(kind, ArrayType) or (isinstance(kind, StructType) and not kind.optional)
+
+
+def _checked(cls: StructClass, fields: dict[str, FieldLayout], end: int, natural: int, gaps: bool) -> StructLayout:
+    """The layout, once it agrees with what size= and align= claim."""
+    size, align, _packed = cls._wanted
+
+    def wrong(message: str) -> DeclarationError:
+        return DeclarationError(f"{cls.__name__}: {message}", *cls.place())
+
+    if align is not None and (align < natural or align & (align - 1) or align > _HIGHEST_ALIGN):
+        raise wrong(f"align={align}: a power of two, not below {natural}, which its fields need")
+    align = natural if align is None else align
+    if size is not None and (size < end or (size != end and not gaps)):
+        raise wrong(f"size={size}, but the fields take {end} bytes")
+    size = end if size is None else size
+    if not fields or size % align:
+        raise wrong(f"{size} bytes are no positive multiple of its alignment {align}: declare the padding at its end")
+    return StructLayout(size, align, dict(sorted(fields.items(), key=lambda item: item[1].offset)))
+
+
+class _Field:
+    """Reads and writes one field of a Struct."""
+
+    __slots__ = ("name", "offset", "owner", "representation")
+
+    def __init__(self, owner: StructClass, name: str) -> None:
+        self.owner, self.name = owner, name
+        self.offset = 0
+        self.representation: Any = None
+
+    def _resolve(self) -> Any:
+        field = self.owner.__layout__.fields[self.name]
+        self.offset, self.representation = field.offset, representation_of(field.type)
+        return self.representation
+
+    def __get__(self, view: Any, owner: type | None = None) -> Any:
+        if view is None:
+            return self
+        representation = self.representation or self._resolve()
+        return representation.load(view._memory, view._address + self.offset, view._keeper)
+
+    def __set__(self, view: Any, value: Any) -> None:
+        representation = self.representation or self._resolve()
+        representation.require(value, f"{self.owner.__name__}.{self.name}")
+        representation.store(view._memory, view._address + self.offset, value)
+
+
+class Struct(metaclass=StructClass):
+    """Base of structures: a reference to memory. Calling the class makes a zeroed object in the frame of the caller."""
+
+    __slots__ = ("_address", "_keeper", "_memory")
+
+    if TYPE_CHECKING:
+        __layout__: ClassVar[StructLayout]
+        _memory: Any
+        _address: int
+        _keeper: Any
+
+        def __init_subclass__(
+            cls, *, size: int | None = None, align: int | None = None, packed: bool = False
+        ) -> None: ...
+
+    __declaration__: ClassVar[Any] = None
+
+    def __init__(self) -> None:
+        layout = self.__class__.__layout__
+        machine = current_machine()
+        self._memory = machine.memory
+        self._keeper = machine.frame(layout.size, layout.align)
+        self._address = self._keeper.address
+
+    @classmethod
+    def _view(cls, memory: Any, address: int, keeper: Any) -> Self:
+        view = _new(cls)
+        view._memory, view._address, view._keeper = memory, address, keeper
+        return view
+
+    @classmethod
+    def at(cls, address: HostVirtual) -> Self:
+        """The structure at an address. The caller says why that memory holds one."""
+        if address.__class__ is not HostVirtual:
+            raise TypeError(f"{cls.__name__}.at takes a HostVirtual, not {address.__class__.__name__}")
+        return cls._view(current_machine().memory, address._value, None)
+
+    def copy_from(self, other: Self) -> None:
+        """Copy every byte of other here."""
+        if other.__class__.__layout__ is not self.__class__.__layout__:
+            raise TypeError(f"copy of {other.__class__.__name__} to {self.__class__.__name__}")
+        self._memory.write(self._address, other._memory.read(other._address, self.__class__.__layout__.size))
+
+    def clear(self) -> None:
+        """Zero every byte."""
+        self._memory.write(self._address, bytes(self.__class__.__layout__.size))
+
+    if not TYPE_CHECKING:
+        __hash__ = None
+
+        def __eq__(self, _other):
+            raise TypeError(f"{self.__class__.__name__} is a reference: compare its fields")
+
+        def __bool__(self):
+            raise TypeError(f"{self.__class__.__name__} is no condition: is None, is not None")
+
+    def __repr__(self) -> str:
+        return f"<{self.__class__.__name__}>"
+
+
+def size_of(struct: type[Struct]) -> int:
+    """The size in bytes: an int constant."""
+    return struct.__layout__.size
+
+
+def offset_of(struct: type[Struct], field: str) -> int:
+    """A field's offset in bytes: an int constant."""
+    fields = struct.__layout__.fields
+    if field not in fields:
+        raise TypeError(f"{struct.__name__} has no field {field}; it has {', '.join(fields)}")
+    return fields[field].offset

@@ -1,0 +1,374 @@
+"""Words u8 to u64 and i8 to i64: fixed widths, wrapping arithmetic, no silent conversion. They are not ints.
+
+Both operands of an operator have one type; an int literal takes the other side's type and must fit. Anything else is a TypeError here, an
+error of mypy, and a compile error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from dsl.lang.failure import CheckFailed
+
+_new = object.__new__
+
+
+class Word:
+    """What all words share: a width in bits, a sign, a value that nobody changes, arithmetic modulo 2**width."""
+
+    __slots__ = ("_value",)
+
+    width: ClassVar[int]
+    signed: ClassVar[bool]
+    lowest: ClassVar[int]
+    highest: ClassVar[int]
+    _mask: ClassVar[int]
+    _bias: ClassVar[int]  # the word for any number is ((number + bias) & mask) - bias, for both signs
+    _value: int
+
+    def __init_subclass__(cls, width: int = 0, signed: bool = False) -> None:
+        if width:
+            cls.width, cls.signed = width, signed
+            cls._mask, cls._bias = (1 << width) - 1, (1 << (width - 1) if signed else 0)
+            cls.lowest, cls.highest = -cls._bias, cls._mask - cls._bias
+
+    if not TYPE_CHECKING:  # each class below states which arguments it takes
+
+        def __new__(cls, value):
+            """A literal that must fit, or a value-preserving widening of a word, or of a bool (0 or 1)."""
+            kind = value.__class__
+            if kind is int or kind is bool:
+                number = int(value)
+                if not cls.lowest <= number <= cls.highest:
+                    raise ValueError(f"{number} does not fit in {cls.__name__} ({cls.lowest} to {cls.highest})")
+            elif issubclass(kind, Word):
+                number = value._value
+                if kind.lowest < cls.lowest or kind.highest > cls.highest:
+                    raise TypeError(
+                        f"{cls.__name__}(...) only widens, and not every {kind.__name__} fits: truncate, as_signed, as_unsigned"
+                    )
+            else:
+                raise TypeError(f"{cls.__name__}(...) takes a literal, a bool or a narrower word, not {kind.__name__}")
+            word = _new(cls)
+            word._value = number
+            return word
+
+        def __bool__(self):
+            raise TypeError(f"{self.__class__.__name__} is no condition: compare it")
+
+    @classmethod
+    def _wrap(cls, number: int) -> Self:
+        """The word that equals number modulo 2**width."""
+        word = _new(cls)
+        word._value = ((number + cls._bias) & cls._mask) - cls._bias
+        return word
+
+    def _number(self, other: Any) -> Any:
+        """Other's value as a plain number if it may stand beside self, else NotImplemented."""
+        if other.__class__ is self.__class__:
+            return other._value
+        return self.__class__(other)._value if other.__class__ is int else NotImplemented
+
+    # Each operator tests for its common case in place: these run millions of times in tests of cryptography.
+
+    def __add__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value + number)
+
+    def __sub__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value - number)
+
+    def __mul__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value * number)
+
+    def __and__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value & number)
+
+    def __or__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value | number)
+
+    def __xor__(self, other: Self | int) -> Self:
+        cls = self.__class__
+        right: Any = other
+        number = right._value if right.__class__ is cls else self._number(right)
+        return NotImplemented if number is NotImplemented else cls._wrap(self._value ^ number)
+
+    # The reflected forms are for a literal on the left.
+
+    def __radd__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number + self._value)
+
+    def __rsub__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number - self._value)
+
+    def __rmul__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number * self._value)
+
+    def __rand__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number & self._value)
+
+    def __ror__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number | self._value)
+
+    def __rxor__(self, other: int) -> Self:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(number ^ self._value)
+
+    def __invert__(self) -> Self:
+        return self._wrap(~self._value)
+
+    def _count(self, count: Any) -> Any:
+        """A shift count as a plain number below the width: a literal must be, a variable one is checked."""
+        if count.__class__ is int:
+            if not 0 <= count < self.width:
+                raise ValueError(f"shift of {self.__class__.__name__} by {count}")
+            return count
+        if not isinstance(count, Unsigned):
+            return NotImplemented
+        if count._value >= self.width:
+            raise CheckFailed(f"shift of {self.__class__.__name__} by {count._value}")
+        return count._value
+
+    def __lshift__(self, count: Unsigned | int) -> Self:
+        number = self._count(count)
+        return NotImplemented if number is NotImplemented else self._wrap(self._value << number)
+
+    def __rshift__(self, count: Unsigned | int) -> Self:
+        number = self._count(count)
+        return NotImplemented if number is NotImplemented else self._wrap(self._value >> number)
+
+    # Comparisons
+
+    def _comparable(self, other: Any) -> Any:
+        number = self._number(other)
+        if number is NotImplemented and not getattr(other, "_tainted", False):
+            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
+        return number
+
+    def __eq__(self, other: Self | int) -> bool:  # type: ignore[override]  # so that mypy refuses two widths
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value == number
+
+    def __ne__(self, other: Self | int) -> bool:  # type: ignore[override]
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value != number
+
+    def __lt__(self, other: Self | int) -> bool:
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value < number
+
+    def __le__(self, other: Self | int) -> bool:
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value <= number
+
+    def __gt__(self, other: Self | int) -> bool:
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value > number
+
+    def __ge__(self, other: Self | int) -> bool:
+        number = self._comparable(other)
+        return NotImplemented if number is NotImplemented else self._value >= number
+
+    # For the host's Python only: programs have no int.
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __int__(self) -> int:
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self._value})"
+
+    def __format__(self, specification: str) -> str:
+        return format(self._value, specification)
+
+    if not TYPE_CHECKING:  # declared by the classes that have it
+
+        def truncate(self, word):
+            """The low bits, as a narrower word of the same sign."""
+            if not issubclass(word, Word) or word.signed != self.signed or word.width >= self.width:
+                raise TypeError(
+                    f"{self.__class__.__name__}.truncate takes a narrower word of its sign, not {word.__name__}"
+                )
+            return word._wrap(self._value)
+
+
+class Unsigned(Word):
+    """u8 to u64. Division truncates; dividing by zero is a failed check."""
+
+    __slots__ = ()
+
+    def _divisor(self, other: Any) -> Any:
+        number = self._number(other)
+        if number == 0 and number is not NotImplemented:
+            raise CheckFailed("division by zero")
+        return number
+
+    def __floordiv__(self, other: Self | int) -> Self:
+        number = self._divisor(other)
+        return NotImplemented if number is NotImplemented else self._wrap(self._value // number)
+
+    def __mod__(self, other: Self | int) -> Self:
+        number = self._divisor(other)
+        return NotImplemented if number is NotImplemented else self._wrap(self._value % number)
+
+    def __rfloordiv__(self, other: int) -> Self:
+        return NotImplemented if other.__class__ is not int else self.__class__(other) // self
+
+    def __rmod__(self, other: int) -> Self:
+        return NotImplemented if other.__class__ is not int else self.__class__(other) % self
+
+
+class Signed(Word):
+    """i8 to i64, two's complement. Division is divide_truncating and remainder_truncating."""
+
+    __slots__ = ()
+
+    def __neg__(self) -> Self:
+        return self._wrap(-self._value)
+
+
+class u8(Unsigned, width=8):
+    """An unsigned word of 8 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8) -> Self: ...
+
+    def as_signed(self) -> i8:
+        """The same bits, signed."""
+        return i8._wrap(self._value)
+
+
+class u16(Unsigned, width=16):
+    """An unsigned word of 16 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | u16) -> Self: ...
+        def truncate(self, word: type[u8]) -> u8: ...
+
+    def as_signed(self) -> i16:
+        """The same bits, signed."""
+        return i16._wrap(self._value)
+
+
+class u32(Unsigned, width=32):
+    """An unsigned word of 32 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | u16 | u32) -> Self: ...
+        def truncate(self, word: type[_Below32]) -> _Below32: ...
+
+    def as_signed(self) -> i32:
+        """The same bits, signed."""
+        return i32._wrap(self._value)
+
+
+class u64(Unsigned, width=64):
+    """An unsigned word of 64 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | u16 | u32 | u64) -> Self: ...
+        def truncate(self, word: type[_Below64]) -> _Below64: ...
+
+    def as_signed(self) -> i64:
+        """The same bits, signed."""
+        return i64._wrap(self._value)
+
+
+class i8(Signed, width=8, signed=True):
+    """A signed word of 8 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | i8) -> Self: ...
+
+    def as_unsigned(self) -> u8:
+        """The same bits, unsigned."""
+        return u8._wrap(self._value)
+
+
+class i16(Signed, width=16, signed=True):
+    """A signed word of 16 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | i8 | i16) -> Self: ...
+        def truncate(self, word: type[i8]) -> i8: ...
+
+    def as_unsigned(self) -> u16:
+        """The same bits, unsigned."""
+        return u16._wrap(self._value)
+
+
+class i32(Signed, width=32, signed=True):
+    """A signed word of 32 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | u16 | i8 | i16 | i32) -> Self: ...
+        def truncate(self, word: type[_BelowI32]) -> _BelowI32: ...
+
+    def as_unsigned(self) -> u32:
+        """The same bits, unsigned."""
+        return u32._wrap(self._value)
+
+
+class i64(Signed, width=64, signed=True):
+    """A signed word of 64 bits."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(cls, value: int | u8 | u16 | u32 | i8 | i16 | i32 | i64) -> Self: ...
+        def truncate(self, word: type[_BelowI64]) -> _BelowI64: ...
+
+    def as_unsigned(self) -> u64:
+        """The same bits, unsigned."""
+        return u64._wrap(self._value)
+
+
+_Below32 = TypeVar("_Below32", u8, u16)
+_Below64 = TypeVar("_Below64", u8, u16, u32)
+_BelowI32 = TypeVar("_BelowI32", i8, i16)
+_BelowI64 = TypeVar("_BelowI64", i8, i16, i32)
+
+WORDS = (u8, u16, u32, u64, i8, i16, i32, i64)
