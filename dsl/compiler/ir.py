@@ -212,6 +212,7 @@ class Module:
 
     functions: dict[str, Function] = field(default_factory=dict)
     objects: dict[str, DataObject] = field(default_factory=dict)
+    supplied: dict[str, str] = field(default_factory=dict)  # object's symbol -> name in compile_program(supplied=...); content is b"" here
 
 
 class IllegalIR(Exception):

@@ -1,0 +1,141 @@
+"""Python objects of build time as operands: numbers, words, enum members, memory objects; and the symbols of the latter."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dsl.compiler import ir
+from dsl.compiler.builder import Builder
+from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
+from dsl.compiler.shapes import BOOL, FAILURE, WORDS, bits_layout, record_fields
+from dsl.compiler.source import Sources
+from dsl.lang.addresses import Address
+from dsl.lang.annotations import resolve
+from dsl.lang.array import Array
+from dsl.lang.bits import Bits
+from dsl.lang.failure import Failure
+from dsl.lang.record import Record
+from dsl.lang.staging import Declaration, PerCpu
+from dsl.lang.struct import Struct
+from dsl.lang.types import AddressType, ArrayType, BitsType, EnumType, RecordType, StructType, Type
+from dsl.lang.words import Word
+
+if TYPE_CHECKING:
+    from dsl.compiler.lower import Lowering
+
+
+class Constants:
+    """Turns Python objects into operands, and memory objects into DataObjects of the module."""
+
+    def __init__(self, module: ir.Module, sources: Sources) -> None:
+        self.module = module
+        self.sources = sources
+        self.symbols: dict[int, str] = {}  # id of a Declaration -> symbol
+        self.declarations: list[Declaration] = []  # keeps those ids valid
+        self.texts: dict[bytes, str] = {}
+        self.counts: dict[str, int] = {}  # texts of each Python module
+
+    def operand(self, builder: Builder, python: Any, text: str) -> Operand:
+        """A Python object as an operand; what is no value stays a Named object."""
+        if python is None:
+            return Nothing()
+        if isinstance(python, bool):
+            return Typed(BOOL, (builder.constant(int(python), 1),))
+        if isinstance(python, int):
+            return Integer(int(python))
+        declaration = None if isinstance(python, type) else getattr(python, "__declaration__", None)
+        if isinstance(declaration, Declaration) and isinstance(python, Array | Struct):
+            return self.memory_object(builder, declaration, text)
+        return self.value(builder, python) or Named(python, text)
+
+    def value(self, builder: Builder, python: Any) -> Typed | None:
+        """A word, address, Bits, Enum member, Record or Failure made at build time."""
+        if isinstance(python, Word):
+            kind = WORDS[type(python)]
+            return Typed(kind, (builder.constant(int(python), kind.width),))
+        if isinstance(python, Address):
+            return Typed(AddressType(type(python)), (builder.constant(int(python), 64),))
+        if isinstance(python, Bits):
+            width = bits_layout(type(python)).storage.width
+            return Typed(BitsType(type(python)), (builder.constant(int(python.raw()), width),))
+        if isinstance(python, Enum) and isinstance(python.value, Word):
+            kind_ = self.enum_type(type(python))
+            return Typed(kind_, (builder.constant(int(python.value), kind_.word.width),))
+        if isinstance(python, Failure):
+            return Typed(FAILURE, (builder.constant(int(python.code), 64),))
+        if isinstance(python, Record):
+            parts = [self.value(builder, getattr(python, name)) for name in record_fields(type(python))]
+            if all(part is not None for part in parts):
+                return Typed(RecordType(type(python)), tuple(v for part in parts if part for v in part.values))
+        return None
+
+    # types
+
+    @staticmethod
+    @cache
+    def enum_type(python: type[Enum]) -> EnumType:
+        kind = resolve(python, {})
+        assert isinstance(kind, EnumType)
+        return kind
+
+    def class_type(self, lowering: Lowering, python: Any, node: ast.AST) -> Type:
+        """The type that a class given as an argument means."""
+        try:
+            return resolve(python, lowering.namespace)
+        except (TypeError, NameError) as problem:
+            raise lowering.error("type-mismatch", node, f"expected a type of the language: {problem}") from None
+
+    @staticmethod
+    def per_cpu(python: PerCpu[Any]) -> Type:
+        return python.__declaration__.type
+
+    # memory objects
+
+    def memory_object(self, builder: Builder, declaration: Declaration, text: str) -> Typed:
+        symbol = builder.emit("symbol", 64, data=ir.Address(self.object_symbol(declaration, text)))
+        if declaration.kind == "static":
+            assert isinstance(declaration.type, StructType)
+            return Typed(declaration.type, (symbol,))
+        kind = ArrayType(declaration.type, declaration.length)
+        return Typed(kind, (symbol, builder.constant(declaration.length, 64)))
+
+    def object_symbol(self, declaration: Declaration, text: str) -> str:
+        """The symbol of a memory object; at its first use it joins the module."""
+        if id(declaration) not in self.symbols:
+            symbol = declared_name(declaration, self.sources) or f"unnamed.{text}.{len(self.symbols)}"
+            self.symbols[id(declaration)] = symbol
+            self.declarations.append(declaration)
+            content = {"table": declaration.content, "supplied": b""}.get(declaration.kind)
+            self.module.objects[symbol] = ir.DataObject(symbol, declaration.size(), declaration.alignment(), content)
+            if declaration.kind == "supplied":
+                assert declaration.name is not None
+                self.module.supplied[symbol] = declaration.name
+        return self.symbols[id(declaration)]
+
+    def text_symbol(self, module_name: str, content: bytes) -> str:
+        """The symbol of a constant text; equal texts share one."""
+        if content not in self.texts:
+            number = self.counts.get(module_name, 0)
+            self.counts[module_name] = number + 1
+            symbol = f"{module_name}.text.{number}"
+            self.texts[content] = symbol
+            self.module.objects[symbol] = ir.DataObject(symbol, len(content), 1, content)
+        return self.texts[content]
+
+
+def declared_name(declaration: Declaration, sources: Sources) -> str | None:
+    """`module.NAME` of the assignment that holds a memory object: importers of the name do not count."""
+    candidates = []
+    for module_name, module in sorted(sys.modules.items()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if isinstance(value, Array | Struct) and value.__declaration__ is declaration:
+                candidates.append((module_name, name, module))
+    for module_name, name, module in candidates:
+        filename = getattr(module, "__file__", None)
+        if filename and name in sources.file(filename, module_name).assigned:
+            return f"{module_name}.{name}"
+    return f"{candidates[0][0]}.{candidates[0][1]}" if candidates else None

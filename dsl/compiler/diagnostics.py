@@ -1,0 +1,73 @@
+"""What the compiler says about a program: an error at an exact place, several in one run, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dsl.compiler.ir import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A place that led to an error: one link of the call chain."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One error: a stable code, what is wrong, where, one line of help, and the chain of calls that led there."""
+
+    code: str
+    text: str
+    span: Span
+    source_line: str
+    help: str = ""
+    chain: tuple[Note, ...] = ()
+
+    def render(self) -> str:
+        """The error as a terminal shows it: columns are 1-based characters."""
+        span = self.span
+        width = span.end_column - span.column if span.end_line == span.line else len(self.source_line) - span.column
+        margin = " " * len(str(span.line))
+        lines = [
+            f"{span.file}:{span.line}:{span.column + 1}: error[{self.code}]: {self.text}",
+            f" {span.line} | {self.source_line}",
+            f" {margin} | {caret_indent(self.source_line, span.column)}{'^' * max(width, 1)}",
+        ]
+        if self.help:
+            lines.append(f" {margin} = help: {self.help}")
+        lines += [f" {margin} = in {note.text}, called at {note.span.file}:{note.span.line}" for note in self.chain]
+        return "\n".join(lines)
+
+
+def caret_indent(line: str, column: int) -> str:
+    """Blanks as wide as the first `column` characters of the line: its tabs stay tabs, wide characters count two."""
+    import unicodedata
+
+    blanks = []
+    for character in line[:column]:
+        wide = unicodedata.east_asian_width(character) in "WF"
+        blanks.append("\t" if character == "\t" else "  " if wide else " ")
+    return "".join(blanks)
+
+
+class CompileError(Exception):
+    """The program is not valid; `diagnostics` says why, in source order of discovery."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n\n".join(diagnostic.render() for diagnostic in self.diagnostics))
+
+
+class Reported(Exception):
+    """Unwinds to the statement being compiled, after its error was recorded."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A help line that names the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,189 @@
+"""From a machine function to an IR module: everything reachable is found, checked and lowered."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from dsl.compiler import ir
+from dsl.compiler.builder import clean
+from dsl.compiler.constants import Constants
+from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
+from dsl.compiler.lower import Lowering, assigned_names
+from dsl.compiler.naked import read_assembly
+from dsl.compiler.recursion import refuse_recursion
+from dsl.compiler.shapes import FAILURE, widths
+from dsl.compiler.signatures import Signature, SignatureError, read_signature
+from dsl.compiler.source import Sources
+from dsl.lang import intrinsics
+from dsl.lang.annotations import resolve
+from dsl.lang.failure import Failure
+from dsl.lang.types import Type
+
+if TYPE_CHECKING:
+    from dsl.lang.staging import MachineOptions
+
+INLINE_VALUES: Final = 24  # a function of at most so many values is worth inlining everywhere
+
+
+def build_module(entry: Callable[..., Any]) -> ir.Module:
+    """Compile `entry` and all that it reaches. Raises CompileError with every error found."""
+    unit = Unit()
+    symbol = unit.start(entry)
+    unit.run()
+    refuse_recursion(unit)
+    if unit.diagnostics:
+        raise CompileError(unit.diagnostics)
+    unit.prune(symbol)
+    return unit.module
+
+
+class Request:
+    """A function to compile: with the values of its Static parameters, and the calls that led to it."""
+
+    def __init__(self, python: Callable[..., Any], statics: tuple[object, ...], chain: tuple[Note, ...]) -> None:
+        self.python, self.statics, self.chain = python, statics, chain
+
+
+class Unit:
+    """One compilation: what was found, what is still to do, what was wrong."""
+
+    def __init__(self) -> None:
+        self.sources = Sources()
+        self.module = ir.Module()
+        self.constants = Constants(self.module, self.sources)
+        self.diagnostics: list[Diagnostic] = []
+        self.requests: dict[str, Request] = {}
+        self.pending: list[str] = []
+        self.signatures: dict[Callable[..., Any], Signature] = {}
+        self.options: dict[str, MachineOptions] = {}
+        self.failure: Type = FAILURE
+        self.failure_class = Failure
+
+    def report(self, diagnostic: Diagnostic) -> None:
+        """Record an error, once."""
+        if diagnostic not in self.diagnostics:
+            self.diagnostics.append(diagnostic)
+
+    # finding functions
+
+    def start(self, entry: Callable[..., Any]) -> str:
+        """Ask for the program's entry."""
+        if getattr(entry, "__machine__", None) is None:
+            raise ValueError(f"{entry!r} is no machine function: decorate it with @machine")
+        symbol = function_symbol(entry, ())
+        self.requests[symbol] = Request(entry, (), ())
+        self.pending.append(symbol)
+        return symbol
+
+    def request(self, python: Callable[..., Any], statics: tuple[object, ...], lowering: Lowering, node: ast.AST) -> str:
+        """The symbol of a machine function for these Static values; it will be compiled."""
+        symbol = function_symbol(python, statics)
+        if symbol not in self.requests:
+            chain: tuple[Note, ...] = ()
+            if statics:
+                chain = (Note(symbol.rpartition(".")[2], lowering.source.span(node)), *lowering.chain)
+            self.requests[symbol] = Request(python, statics, chain)
+            self.pending.append(symbol)
+        return symbol
+
+    def node_of(self, python: Callable[..., Any]) -> ast.FunctionDef:
+        """The syntax of a function, which stands unconditionally at its module's top level."""
+        node = self.sources.file_of(python).functions.get(python.__name__)
+        if node is None:
+            raise LookupError(f"{python.__module__}.{python.__qualname__} is not at the top level of its module")
+        return node
+
+    def signature(self, python: Callable[..., Any]) -> Signature:
+        """The signature of a machine function; an error in it is reported once, at its place."""
+        if python not in self.signatures:
+            source = self.sources.file_of(python)
+            try:
+                self.signatures[python] = read_signature(python, self.node_of(python))
+            except SignatureError as problem:
+                span = source.span(problem.node)
+                self.report(Diagnostic("signature", problem.text, span, source.line(span.line), problem.help))
+                raise Reported() from None
+        return self.signatures[python]
+
+    def library_signature(self, python: Callable[..., Any]) -> Signature:
+        """The signature of an intrinsic."""
+        return self.signature(python)
+
+    def instruction(self, name: str) -> object:
+        """The row of the instruction table that the compiler itself uses."""
+        return getattr(intrinsics, name).__instruction__
+
+    def annotation(self, lowering: Lowering, node: ast.expr) -> Type:
+        """The type that a local's annotation means."""
+        try:
+            return resolve(ast.unparse(node), lowering.namespace)
+        except (TypeError, NameError, AttributeError) as problem:
+            raise lowering.error("signature", node, f"this annotation is no type of the language: {problem}") from None
+
+    # compiling
+
+    def run(self) -> None:
+        """Compile what was asked for, and what that asks for, first come first served."""
+        while self.pending:
+            symbol = self.pending.pop(0)
+            try:
+                self.module.functions[symbol] = self.compile(symbol, self.requests[symbol])
+            except Reported:
+                continue
+
+    def compile(self, symbol: str, request: Request) -> ir.Function:
+        python = request.python
+        signature = self.signature(python)
+        node, source = self.node_of(python), self.sources.file_of(python)
+        parameters = tuple(width for _, kind in signature.run_time for width in widths(kind))
+        function = ir.Function(symbol, parameters, widths(signature.result), source.span(node))
+        options = python.__machine__  # type: ignore[attr-defined]
+        self.options[symbol] = options
+        lowering = Lowering(self, python, signature, function, request.chain)
+        lowering.bind_parameters(node, request.statics)
+        if options.naked:
+            function.assembly = read_assembly(lowering, node)
+            function.blocks.clear()
+            return function
+        lowering.locals |= assigned_names(node.body)
+        lowering.enter(symbol, options.depth)
+        lowering.body(node.body)
+        lowering.end(node)
+        clean(function)
+        function.inline_hint = sum(1 for _ in function.values()) <= INLINE_VALUES
+        return function
+
+    def prune(self, entry: str) -> None:
+        """Drop functions and objects that only dead code named; the entry stays first."""
+        kept: dict[str, None] = {}
+        pending = [entry]
+        while pending:
+            symbol = pending.pop(0)
+            if symbol in kept:
+                continue
+            kept[symbol] = None
+            if symbol in self.module.functions:
+                pending += named_symbols(self.module.functions[symbol])
+        self.module.functions = {symbol: self.module.functions[symbol] for symbol in kept if symbol in self.module.functions}
+        self.module.objects = {symbol: item for symbol, item in self.module.objects.items() if symbol in kept}
+        self.module.supplied = {symbol: name for symbol, name in self.module.supplied.items() if symbol in kept}
+
+
+def named_symbols(function: ir.Function) -> list[str]:
+    """Every symbol that a function's code names, in order."""
+    if isinstance(function.assembly, ir.Assembly):
+        return [value.symbol for _, value in function.assembly.names if isinstance(value, ir.Address)]
+    return [value.data.symbol for value in function.values() if isinstance(value.data, ir.Callee | ir.Address)]
+
+
+def function_symbol(python: Callable[..., Any], statics: tuple[object, ...]) -> str:
+    """`module.path.function`, and `[values]` for a specialisation."""
+    symbol = f"{python.__module__}.{python.__qualname__}"
+    return f"{symbol}[{','.join(static_name(value) for value in statics)}]" if statics else symbol
+
+
+def static_name(value: Any) -> str:
+    name = getattr(value, "name", None)
+    return str(name) if isinstance(name, str) else str(value if isinstance(value, bool) else int(value))

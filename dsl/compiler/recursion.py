@@ -1,0 +1,46 @@
+"""Recursion: refused, unless a function of the cycle says how deep it may go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsl.compiler import ir
+from dsl.compiler.diagnostics import Diagnostic
+
+if TYPE_CHECKING:
+    from dsl.compiler.frontend import Unit
+
+
+def refuse_recursion(unit: Unit) -> None:
+    """Report each call that closes a cycle in which no function has a depth."""
+    done: set[str] = set()
+    for symbol in unit.module.functions:
+        search(unit, symbol, [], done)
+
+
+def search(unit: Unit, symbol: str, path: list[str], done: set[str]) -> None:
+    """Depth-first over the calls of functions without a depth; `path` is the chain of callers."""
+    function = unit.module.functions.get(symbol)
+    if symbol in done or function is None or unit.options[symbol].depth is not None:
+        return
+    path.append(symbol)
+    for value in function.values():
+        if value.operation != "call" or not isinstance(value.data, ir.Callee):
+            continue
+        callee = value.data.symbol
+        if callee in path:
+            report_cycle(unit, value, path[path.index(callee) :])
+        else:
+            search(unit, callee, path, done)
+    path.pop()
+    done.add(symbol)
+
+
+def report_cycle(unit: Unit, call: ir.Value, cycle: list[str]) -> None:
+    span = call.span
+    assert span is not None
+    names = " -> ".join(symbol.rpartition(".")[2] for symbol in [*cycle, cycle[0]])
+    source = unit.sources.by_display(span.file)
+    unit.report(
+        Diagnostic("recursion", f"recursion: {names}", span, source.line(span.line), "use a loop, or say how deep: @machine(depth=N)")
+    )

@@ -1,0 +1,60 @@
+"""What a machine function takes and gives, read once from its annotations."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dsl.compiler.shapes import NONE
+from dsl.lang import annotations
+from dsl.lang.types import StaticType, Type
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Parameters in order with their types (Static ones too), the result, and whether the function ever returns."""
+
+    name: str
+    parameters: tuple[tuple[str, Type], ...]
+    result: Type
+    returns: bool = True
+
+    @property
+    def run_time(self) -> tuple[tuple[str, Type], ...]:
+        """The parameters that exist in machine code."""
+        return tuple((name, kind) for name, kind in self.parameters if not isinstance(kind, StaticType))
+
+
+class SignatureError(Exception):
+    """An annotation is missing or has no type in the language. `node` is where."""
+
+    def __init__(self, node: ast.AST, text: str, help_: str = "") -> None:
+        super().__init__(text)
+        self.node, self.text, self.help = node, text, help_
+
+
+def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signature:
+    """The signature of a machine function; raises SignatureError at the first part that is not in the language."""
+    arguments = node.args
+    if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kw_defaults:
+        raise SignatureError(node, f"'{node.name}' has default, * or ** parameters", "a machine function takes a fixed list of parameters")
+    parameters = []
+    for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+        if argument.annotation is None:
+            raise SignatureError(argument, f"the parameter '{argument.arg}' has no type", "annotate it: name: u64")
+        parameters.append((argument.arg, resolve(function, argument.arg, argument.annotation)))
+    if node.returns is None:
+        raise SignatureError(node, f"'{node.name}' has no result type", "annotate it: -> None")
+    result = function.__annotations__.get("return")
+    if result is NoReturn or result == "NoReturn":
+        return Signature(node.name, tuple(parameters), NONE, returns=False)
+    return Signature(node.name, tuple(parameters), resolve(function, "return", node.returns))
+
+
+def resolve(function: Callable[..., Any], name: str, node: ast.AST) -> Type:
+    try:
+        return annotations.resolve(function.__annotations__[name], function.__globals__)
+    except (TypeError, NameError, AttributeError, ValueError) as problem:
+        raise SignatureError(node, f"this annotation is no type of the language: {problem}") from None

@@ -1,0 +1,92 @@
+"""The source of machine functions: each file read and parsed once, every node with its span in characters."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from dsl.compiler.ir import Span
+
+
+class SourceFile:
+    """One module's text, its lines and its syntax tree."""
+
+    def __init__(self, filename: str, display: str) -> None:
+        self.display = display
+        self.lines = [line.rstrip("\r\n") for line in linecache.getlines(filename)]
+        if not self.lines:
+            raise FileNotFoundError(f"{filename}: no source text; machine functions are compiled from their file")
+        self.encoded = [line.encode() for line in self.lines]
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse("\n".join(self.lines) + "\n")
+
+    @cached_property
+    def functions(self) -> dict[str, ast.FunctionDef]:
+        """Top-level functions by name; the last definition counts, as it does in Python."""
+        return {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
+
+    @cached_property
+    def assigned(self) -> set[str]:
+        """Names that top-level statements assign, as opposed to import."""
+        nodes = (node for statement in self.tree.body for node in ast.walk(statement))
+        return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+    def line(self, number: int) -> str:
+        """The text of line `number`, which counts from 1; empty outside the file."""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+    def column(self, line: int, byte_offset: int) -> int:
+        """The character column of a UTF-8 byte offset, which is what ast gives."""
+        return len(self.encoded[line - 1][:byte_offset].decode())
+
+    def span(self, node: ast.AST) -> Span:
+        """The span of a syntax node (its position attributes must be set)."""
+        where: Any = node
+        return Span(
+            self.display,
+            where.lineno,
+            self.column(where.lineno, where.col_offset),
+            where.end_lineno,
+            self.column(where.end_lineno, where.end_col_offset),
+        )
+
+
+class Sources:
+    """All source files read so far, by the name that code objects give."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, SourceFile] = {}
+
+    def file_of(self, function: Callable[..., Any]) -> SourceFile:
+        """The file that defines a Python function."""
+        return self.file(function.__code__.co_filename, function.__module__)
+
+    def file(self, filename: str, module: str) -> SourceFile:
+        """A module's file."""
+        if filename not in self._files:
+            self._files[filename] = SourceFile(filename, display_name(filename, module))
+        return self._files[filename]
+
+    def by_display(self, display: str) -> SourceFile:
+        """The file that spans call by this name."""
+        return next(file for file in self._files.values() if file.display == display)
+
+
+def display_name(filename: str, module: str) -> str:
+    """The file's path from the root its module was imported from: the same in every directory the tree stands in."""
+    parts = filename.replace("\\", "/").removesuffix(".py").split("/")
+    if parts[-1] == "__init__":
+        parts.pop()
+    dotted = module.split(".")
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        dotted = spec.name.split(".") if spec else parts[-1:]
+    common = dotted if parts[-len(dotted) :] == dotted else parts[-1:]
+    suffix = "/__init__.py" if filename.endswith("__init__.py") and common == dotted else ".py"
+    return "/".join(common) + suffix
