@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Struct, array, u8, u32, u64
+from boot.header import HEADER_SIZE
+from boot.refusal import Refusal, Rule, good
+from dsl.lang import Array, Struct, array, machine, u8, u32, u64
 
 PARAMETERS_BASE: Final = 0x7000
 PARAMETERS_MAGIC: Final = int.from_bytes(b"TRNBOOT1", "little")
@@ -36,3 +38,17 @@ class BootParameters(Struct, size=3072):
     reserved: Array[u8] = array(28)
     ranges: Array[FirmwareRange] = array(120)
     reserved_tail: Array[u8] = array(128)
+
+
+@machine
+def check_parameters(parameters: BootParameters) -> Refusal:
+    """Check that stage 2 and the loader body speak of the same thing."""
+    if parameters.magic != PARAMETERS_MAGIC:
+        return Refusal(Rule.PARAMETERS_MAGIC, u64(0), u64(PARAMETERS_MAGIC), parameters.magic)
+    if parameters.version != PARAMETERS_VERSION:
+        return Refusal(Rule.PARAMETERS_VERSION, u64(0), u64(PARAMETERS_VERSION), u64(parameters.version))
+    if parameters.range_count == 0 or parameters.range_count > FIRMWARE_RANGES:
+        return Refusal(Rule.PARAMETERS_RANGES, u64(0), u64(FIRMWARE_RANGES), u64(parameters.range_count))
+    if parameters.staging_size < HEADER_SIZE:
+        return Refusal(Rule.STAGING_SIZE, u64(0), u64(HEADER_SIZE), parameters.staging_size)
+    return good()

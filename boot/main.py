@@ -1,0 +1,147 @@
+"""The loader body: from what a firmware left to a running monitor. Read it from top to bottom.
+
+It runs in long mode on the first processor, interrupts off, memory identity-mapped, linked at 0x10000; stage 2 (boot/stages.py) came
+before it, `boot.parameters.BootParameters` is what it is given, `boot.handoff.Handoff` what it gives. Nothing that failed is ever started.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from boot.acpi import find_acpi_root
+from boot.device import derive_monitor
+from boot.entries import SECRET, load_entries
+from boot.exceptions import exceptions_start
+from boot.handoff import DIRECT_MAP, HANDOFF_MAGIC, HANDOFF_SIZE, HANDOFF_VERSION, MONITOR_BASE, Handoff
+from boot.header import EntryKind, ImageHeader, check_header
+from boot.image import check_signature
+from boot.leave import leave
+from boot.memory_map import map_top
+from boot.monitor_space import MonitorPlace, TableBlock, build_monitor_space, table_block_size
+from boot.output import output_start, require, say
+from boot.parameters import PARAMETERS_BASE, BootParameters, check_parameters
+from boot.places import FREE, allocate, find_memory, hand_over_memory
+from boot.quiet import park_processors, stop_bus_masters
+from boot.refusal import Refusal, Rule
+from dsl.lang import (
+    HostPhysical,
+    HostVirtual,
+    address_of,
+    array_at,
+    as_secret,
+    asm,
+    erase,
+    function_address,
+    image_base,
+    image_end,
+    machine,
+    static,
+    static_array,
+    supplied,
+    text,
+    u8,
+    u32,
+    u64,
+)
+from dsl.std.flat import FlatPrologue
+
+PAGE_SIZE: Final = 4096
+STACK_SIZE: Final = 65536
+HEADER_KEY: Final = supplied(u8, 32, "boot.header_key")  # who may sign an image: never taken from the image
+STACK: Final = static_array(u8, STACK_SIZE, align=16)
+HEADER: Final = static(ImageHeader)
+MONITOR: Final = static(MonitorPlace)
+
+
+@machine(naked=True)
+def start() -> None:
+    """Where stage 2 jumps to: set the stack and never come back."""
+    asm(
+        """
+        lea rsp, [rip + {stack}]
+        add rsp, {size}
+        xor ebp, ebp
+        call {main}
+        ud2
+        """,
+        stack=STACK,
+        size=STACK_SIZE,
+        main=main,
+    )
+
+
+@machine
+def main() -> None:
+    """The whole of it."""
+    output_start()
+    exceptions_start()
+    say(text("loader: checking the image"))
+    # Safe because stage 2 left its parameters there, below the loader.
+    parameters = BootParameters.at(HostVirtual(PARAMETERS_BASE))
+    require(check_parameters(parameters))
+    park_processors()
+    stop_bus_masters()
+
+    # Safe because stage 2 read the partition there; check_parameters saw that it is at least a header long.
+    staging = HostVirtual(parameters.staging_base)
+    HEADER.copy_from(ImageHeader.at(staging))
+    require(check_signature(HEADER, HEADER_KEY))
+    require(check_header(HEADER, parameters.staging_size))
+    require(check_device_secret(HEADER))
+    find_memory(parameters)
+
+    handoff = new_handoff(HEADER)
+    load_entries(handoff, HEADER, staging, MONITOR)
+    say(text("loader: DEVELOPMENT SECRET, mode debug: what follows proves the flow, not a machine"))
+    derive_monitor(handoff, as_secret(SECRET), handoff.entries[0].row, u64(HEADER.entries[0].security_version))
+    erase(SECRET)
+    tables = build_tables(handoff)
+    hand_over_memory(handoff)
+
+    # Safe because the monitor lies there, and its prologue was checked.
+    program = FlatPrologue.at(HostVirtual(MONITOR.physical))
+    say(text("loader: every entry is what the signed header says; the monitor starts"))
+    entry = HostVirtual(MONITOR_BASE) + u64(program.entry)
+    leave(address_of(handoff) + DIRECT_MAP, tables, entry, image_base(), image_end())
+
+
+@machine
+def check_device_secret(header: ImageHeader) -> Refusal:
+    """Check that there is a device secret: without a TPM that is the image's development secret, the last kind of entry."""
+    if header.entries[u64(header.entry_count) - 1].kind == EntryKind.DEVELOPMENT_SECRET.value:
+        return Refusal(Rule.GOOD, u64(0), u64(0), u64(0))
+    return Refusal(Rule.SECRET_MISSING, u64(0), u64(1), u64(0))
+
+
+@machine
+def new_handoff(header: ImageHeader) -> Handoff:
+    """An empty handoff in memory of its own."""
+    # Safe because the memory was just allocated for it.
+    handoff = Handoff.at(allocate(u64(HANDOFF_SIZE), u64(PAGE_SIZE), Rule.MEMORY_HANDOFF, u64(0)))
+    handoff.clear()
+    handoff.magic = u64(HANDOFF_MAGIC)
+    handoff.version = u32(HANDOFF_VERSION)
+    handoff.size = u32(HANDOFF_SIZE)
+    handoff.signer_key.copy_from(HEADER_KEY)
+    handoff.security_version = header.security_version
+    handoff.acpi_root = find_acpi_root()
+    return handoff
+
+
+@machine
+def build_tables(handoff: Handoff) -> HostVirtual:
+    """Build the monitor's address space; the result is its PML4's address."""
+    top = map_top(FREE)
+    size = table_block_size(top, MONITOR.memory_size)
+    base = allocate(size, u64(PAGE_SIZE), Rule.MEMORY_TABLES, u64(0))
+    # Safe because the memory was just allocated for the tables.
+    array_at(u8, base, size).fill(u8(0))
+    block = TableBlock()
+    block.next = base
+    block.end = base + size
+    root = build_monitor_space(block, top, MONITOR, function_address(leave).as_u64())
+    handoff.monitor_physical = HostPhysical(MONITOR.physical)
+    handoff.monitor_memory = MONITOR.memory_size
+    handoff.page_tables = HostPhysical(base.as_u64())
+    handoff.page_tables_size = size
+    return root

@@ -1,0 +1,78 @@
+"""What the loader says: lines on COM1 and the screen, and how it stops."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from boot.refusal import Refusal, Rule, append_refusal
+from dsl.lang import Array, HostVirtual, machine, static, text, u8
+from dsl.lang.intrinsics import cli, hlt
+from dsl.std.print import Line, append_text, line_bytes, line_clear
+from dsl.std.screen import TEXT_PHYSICAL, Screen, screen_start, screen_write
+from dsl.std.serial import serial_start, serial_write
+
+SCREEN: Final = static(Screen)
+LINE: Final = static(Line)  # the one line under construction: the loader runs on one CPU, without interrupts
+
+
+@machine
+def output_start() -> None:
+    """Set up the UART (nothing is sent if there is none: no byte is ever taken) and take over the screen."""
+    serial_start()
+    screen_start(SCREEN, HostVirtual(TEXT_PHYSICAL))
+
+
+@machine
+def put(data: Array[u8]) -> None:
+    """Write bytes to COM1 and the screen."""
+    serial_write(data)
+    screen_write(SCREEN, data)
+
+
+@machine
+def begin_line() -> Line:
+    """A new line that begins with the loader's name."""
+    line_clear(LINE)
+    append_text(LINE, text("terrane| "))
+    return LINE
+
+
+@machine
+def put_line() -> None:
+    """Write the line under construction, with a newline, and start it again (empty, to go on with)."""
+    put(line_bytes(LINE))
+    put(text("\n"))
+    line_clear(LINE)
+
+
+@machine
+def put_piece() -> None:
+    """Write the line under construction so far, and start it again (empty): for lines longer than a Line."""
+    put(line_bytes(LINE))
+    line_clear(LINE)
+
+
+@machine
+def say(words: Array[u8]) -> None:
+    """One whole line."""
+    append_text(begin_line(), words)
+    put_line()
+
+
+@machine
+def stop_here() -> None:
+    """Say that nothing goes on, and halt for good."""
+    say(text("stopped"))
+    while True:
+        cli()
+        hlt()
+
+
+@machine
+def require(refusal: Refusal) -> None:
+    """Return if nothing is wrong; otherwise say what is, and stop."""
+    if refusal.rule != Rule.GOOD:
+        append_text(begin_line(), text("refused: "))
+        append_refusal(LINE, refusal)
+        put_line()
+        stop_here()
