@@ -24,8 +24,9 @@ _PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
 class Operand:
     """A value that goes in or comes out, in a general register.
 
-    where is the name of a fixed 64-bit register, or "any". The register's bits above width are undefined, in both directions; width 1 is a byte
-    of 0 or 1. An "any" operand shares its register with no other operand and with no clobber. An input and an output may name one fixed register.
+    where is the name of a fixed 64-bit register, or "any". The register's bits above width are undefined, in both directions;
+    width 1 is a byte of 0 or 1. An "any" operand shares its register with no other operand and with no clobber. An input and an
+    output may name one fixed register.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One row. text is Keystone's Intel syntax, instructions separated by ';'.
+    """One row. text is Keystone's Intel syntax, instructions separated by ';', position independent.
 
-    In text {name} is an operand's 64-bit register, {name:32} {name:16} {name:8} its lower parts; fixed registers are written out. Every
-    instruction of the text is position independent. A `ud2` in it is a failed check at the place of the call, and gets a row in the table of checks.
-    clobbers: fixed registers whose content is lost, also those of inputs, and "flags". No row is ever removed, repeated or moved across another;
-    reads_memory and writes_memory say what it does to memory that ordinary loads and stores see.
+    In text {name} is an operand's 64-bit register, {name:32} {name:16} {name:8} its lower parts; fixed registers are written out.
+    clobbers: fixed registers whose content is lost, also those of inputs, and "flags". No row is ever removed, repeated or moved
+    across another; reads_memory and writes_memory say what it does to memory that ordinary loads and stores see.
+    stops_if: a condition of the flags after the text, such as "be", that is a failed check: the compiler adds the jump to its ud2.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Instruction:
     clobbers: tuple[str, ...] = ()
     reads_memory: bool = False
     writes_memory: bool = False
+    stops_if: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse rows that contradict themselves."""
@@ -102,6 +104,7 @@ def lowers_to(
     loses: str = "",
     reads_memory: bool = False,
     writes_memory: bool = False,
+    stops_if: str | None = None,
 ) -> Callable[[F], F]:
     """Make a function the typed face of an instruction; its body is the model under CPython.
 
@@ -111,7 +114,7 @@ def lowers_to(
     def link(function: F) -> F:
         linked: Any = function
         row = Instruction(
-            function.__name__, text, operands(takes), operands(gives), tuple(loses.split()), reads_memory, writes_memory
+            function.__name__, text, operands(takes), operands(gives), tuple(loses.split()), reads_memory, writes_memory, stops_if
         )
         linked.__instruction__ = row
         return function

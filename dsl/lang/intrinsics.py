@@ -761,17 +761,19 @@ def _write_field(encoding: int, value: int) -> None:
         raise CheckFailed(f"VMWRITE of {encoding:#06x} failed")
 
 
-# A jump over the ud2 that a failure runs into: `ja` is taken when neither CF nor ZF is set. As bytes, since Keystone has no local labels.
-_OR_STOP = "; .byte 0x77, 0x02; ud2"
+# VMfail sets CF or ZF: the condition "be".
 
 
-@lowers_to(f"vmread {{value}}, {{field}}{_OR_STOP}", takes="field:64", gives="value:64", loses="flags")
+@lowers_to("vmread {value}, {field}", takes="field:64", gives="value:64", loses="flags", stops_if="be")
 def vmread(field: Field[W]) -> W:
-    """Read a field of the current VMCS. A failure is a failed check. (The field goes in as its encoding; the value comes out in the field's word.)"""
+    """Read a field of the current VMCS. A failure is a failed check.
+
+    The field goes in as its encoding; of the value that comes out the low bits make the field's word.
+    """
     return field.word._wrap(_read_field(field.encoding))
 
 
-@lowers_to(f"vmwrite {{field}}, {{value}}{_OR_STOP}", takes="field:64 value:64", loses="flags")
+@lowers_to("vmwrite {field}, {value}", takes="field:64 value:64", loses="flags", stops_if="be")
 def vmwrite(field: Field[W], value: W) -> None:
     """Write a field of the current VMCS. A failure is a failed check. (The value goes in zero-extended.)"""
     if value.__class__ is not field.word:
@@ -779,13 +781,13 @@ def vmwrite(field: Field[W], value: W) -> None:
     _write_field(field.encoding, int(value))
 
 
-@lowers_to(f"vmread {{value}}, {{encoding}}{_OR_STOP}", takes="encoding:64", gives="value:64", loses="flags")
+@lowers_to("vmread {value}, {encoding}", takes="encoding:64", gives="value:64", loses="flags", stops_if="be")
 def vmread_raw(encoding: u64) -> u64:
     """Read a field by its encoding: for dumps and loops over fields."""
     return u64(_read_field(int(encoding)))
 
 
-@lowers_to(f"vmwrite {{encoding}}, {{value}}{_OR_STOP}", takes="encoding:64 value:64", loses="flags")
+@lowers_to("vmwrite {encoding}, {value}", takes="encoding:64 value:64", loses="flags", stops_if="be")
 def vmwrite_raw(encoding: u64, value: u64) -> None:
     """Write a field by its encoding: for loops over tables of fields."""
     _write_field(int(encoding), int(value))
