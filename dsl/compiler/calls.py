@@ -12,10 +12,11 @@ from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.dispatch import dispatch_call
 from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce
-from dsl.compiler.library import LIBRARY
+from dsl.compiler.library import LIBRARY, ord_
 from dsl.compiler.methods import method
 from dsl.compiler.operands import Named, Operand, Typed
-from dsl.compiler.shapes import describe, strip, widths
+from dsl.compiler.shapes import NONE, WORDS, describe, strip, widths
+from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
 from dsl.lang.types import ArrayType, BoolType, EnumType, NoneType_, RecordType, StaticType, StructType, Type, WordType
 
@@ -91,6 +92,8 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
         return intrinsic_call(lowering, python, row, evaluate_arguments(lowering, node), node)
     if isinstance(python, type):
         return construct(lowering, python, evaluate_arguments(lowering, node), node)
+    if python is ord:
+        return ord_(lowering, evaluate_arguments(lowering, node).bind(lowering, node, "ord", ["c"]), node)
     module = getattr(python, "__module__", None) or ""
     if module.startswith("dsl.lang") and python.__name__ in LIBRARY:
         code = python.__code__
@@ -173,10 +176,12 @@ def static_argument(lowering: Lowering, operand: Operand, kind: Type, node: ast.
 
 def intrinsic_call(lowering: Lowering, python: Any, row: Any, arguments: Arguments, node: ast.Call) -> Typed:
     """An instruction: its Python function gives parameters and result, its row the rest."""
+    if row.name in ("vmread", "vmwrite"):
+        return field_access(lowering, row, arguments, node)
     signature = lowering.unit.library_signature(python)
     bound = arguments.bind(lowering, node, signature.name, [name for name, _ in signature.parameters])
     passed = [
-        coerce(lowering, operand, kind, argument, literal=True)
+        coerce(lowering, operand, kind, argument)
         for (_, kind), (operand, argument) in zip(signature.parameters, bound, strict=True)
     ]
     builder = lowering.at(node)
@@ -188,3 +193,20 @@ def intrinsic_call(lowering: Lowering, python: Any, row: Any, arguments: Argumen
         builder.finish("stop", [], f"{signature.name} returned")
     return Typed(result, extracted)
 
+
+
+def field_access(lowering: Lowering, row: Any, arguments: Arguments, node: ast.Call) -> Typed:
+    """vmread(FIELD) and vmwrite(FIELD, value): the constant Field gives the encoding and the width."""
+    reads = row.name == "vmread"
+    (field, where), *rest = arguments.bind(lowering, node, row.name, ["field"] if reads else ["field", "value"])
+    if not isinstance(field, Named) or not isinstance(field.python, Field):
+        raise lowering.error("type-mismatch", where, f"expected a constant Field, found {lowering.spell(field)}")
+    word = WORDS[field.python.word]
+    builder = lowering.at(node)
+    encoding = builder.constant(field.python.encoding, 64)
+    if reads:
+        made = builder.emit("intrinsic", 0, encoding, data=row)
+        return Typed(word, (builder.resize(builder.emit("extract", 64, made, data=0), word.width),))
+    value = coerce(lowering, rest[0][0], word, rest[0][1]).value
+    builder.emit("intrinsic", 0, encoding, builder.resize(value, 64), data=row)
+    return Typed(NONE, ())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dsl.compiler import ir
 from dsl.compiler.arithmetic import WORD_FUNCTIONS
 from dsl.compiler.fitting import coerce, public
-from dsl.compiler.memory import fill, frame_slot, scaled, zero
+from dsl.compiler.memory import frame_slot, zero, zero_elements
 from dsl.compiler.operands import Integer, Named, Operand, Typed
 from dsl.compiler.shapes import NONE, U8, U64, describe, memory_size, strip, struct_layout, taint_of, tainted
 from dsl.lang.addresses import HostVirtual
@@ -110,7 +110,7 @@ def erase(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
         zero(lowering, address, length.data * memory_size(element), volatile=True)
     else:
         lowering.at(where)
-        fill(lowering, address, builder.constant(0, 8), scaled(lowering, length, memory_size(element)))
+        zero_elements(lowering, address, length, memory_size(element))
     return Typed(NONE, ())
 
 
@@ -196,6 +196,14 @@ def declassify_array(lowering: Lowering, given: Given, node: ast.Call) -> Operan
         raise lowering.error("type-mismatch", given[0][1], f"declassify_array takes an Array[Secret[T]], found {describe(array.type)}")
     assert isinstance(array.type, ArrayType)
     return Typed(ArrayType(strip(element), array.type.length), array.values, array.in_frame)
+
+
+def ord_(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
+    """Python's ord of one character: an int constant."""
+    character = text_argument(lowering, given[0], "ord(...)")
+    if len(character) != 1:
+        raise lowering.error("type-mismatch", given[0][1], f"ord takes one character, found {len(character)}")
+    return Integer(ord(character))
 
 
 LIBRARY: Final[dict[str, Lower]] = {

@@ -246,23 +246,46 @@ def zero(lowering: Lowering, address: ir.Value, size: int, volatile: bool = Fals
     """Zero `size` bytes; volatile: no pass may remove it."""
     builder = lowering.builder
     if size > UNROLLED:
-        fill(lowering, address, builder.constant(0, 8), builder.constant(size, 64))
+        zero_elements(lowering, address, builder.constant(size, 64), 1)
         return
     for offset, width in pieces(size):
         builder.emit("store", 0, address, builder.constant(0, width), data=ir.Access(offset, volatile))
 
 
+def zero_elements(lowering: Lowering, address: ir.Value, count: ir.Value, size: int) -> None:
+    """Zero count elements of `size` bytes by an intrinsic, which no pass removes."""
+    builder = lowering.builder
+    words = whole_words(lowering, count, size)
+    if words is None:
+        fill(lowering, address, builder.constant(0, 8), scaled(lowering, count, size))
+    else:
+        builder.emit("intrinsic", 0, address, builder.constant(0, 64), words, data=lowering.unit.instruction("fill_words"))
+
+
+def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | None:
+    """How many u64 are count elements of `size` bytes; None if that may be no whole number."""
+    if size % 8 == 0:
+        return scaled(lowering, count, size // 8)
+    if count.operation == "const" and isinstance(count.data, int) and count.data * size % 8 == 0:
+        return lowering.builder.constant(count.data * size // 8, 64)
+    return None
+
+
 def fill(lowering: Lowering, address: ir.Value, byte: ir.Value, size: ir.Value) -> None:
-    """Set `size` bytes to `byte`. An intrinsic, which no pass removes."""
+    """Set `size` bytes to `byte`."""
     lowering.builder.emit("intrinsic", 0, address, byte, size, data=lowering.unit.instruction("fill_bytes"))
 
 
-def copy(lowering: Lowering, target: ir.Value, source: ir.Value, size: ir.Value) -> None:
-    """Copy `size` bytes between areas that are equal or do not overlap."""
+def copy(lowering: Lowering, target: ir.Value, source: ir.Value, count: ir.Value, size: int) -> None:
+    """Copy count elements of `size` bytes between areas that are equal or do not overlap."""
     builder = lowering.builder
-    if isinstance(size.data, int) and size.operation == "const" and size.data <= UNROLLED:
-        for offset, width in pieces(size.data):
+    known = count.data * size if count.operation == "const" and isinstance(count.data, int) else None
+    if known is not None and known <= UNROLLED:
+        for offset, width in pieces(known):
             value = builder.emit("load", width, source, data=ir.Access(offset))
             builder.emit("store", 0, target, value, data=ir.Access(offset))
         return
-    builder.emit("intrinsic", 0, target, source, size, data=lowering.unit.instruction("copy_bytes"))
+    words = whole_words(lowering, count, size)
+    number = scaled(lowering, count, size) if words is None else words
+    row = lowering.unit.instruction("copy_bytes" if words is None else "copy_words")
+    builder.emit("intrinsic", 0, target, source, number, data=row)

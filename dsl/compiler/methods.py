@@ -11,7 +11,7 @@ from dsl.compiler.builder import Binding, Position
 from dsl.compiler.conditions import choose
 from dsl.compiler.diagnostics import Reported, suggestion
 from dsl.compiler.fitting import coerce, public
-from dsl.compiler.memory import copy, fill, load, no_field, scaled, store, zero
+from dsl.compiler.memory import copy, fill, load, no_field, scaled, store, zero, zero_elements
 from dsl.compiler.operands import Integer, Named, Operand, Place, Typed
 from dsl.compiler.shapes import (
     BOOL,
@@ -206,7 +206,7 @@ def struct_copy_from(lowering: Lowering, receiver: Typed, arguments: Arguments, 
     ((operand, where),) = arguments.bind(lowering, node, "copy_from", ["other"])
     other = coerce(lowering, operand, receiver.type, where)
     builder = lowering.at(node)
-    copy(lowering, receiver.value, other.value, builder.constant(memory_size(receiver.type), 64))
+    copy(lowering, receiver.value, other.value, builder.constant(1, 64), memory_size(receiver.type))
     return Typed(NONE, ())
 
 
@@ -271,7 +271,7 @@ def array_copy_from(lowering: Lowering, receiver: Typed, arguments: Arguments, n
     builder = lowering.at(node)
     length = receiver.values[1]
     builder.check(builder.emit("eq", 1, length, other.values[1]), "copy of an array of another length")
-    copy(lowering, receiver.values[0], other.values[0], scaled(lowering, length, memory_size(element)))
+    copy(lowering, receiver.values[0], other.values[0], length, memory_size(element))
     return Typed(NONE, ())
 
 
@@ -289,6 +289,8 @@ def array_fill(lowering: Lowering, receiver: Typed, arguments: Arguments, node: 
     byte = known & 0xFF if isinstance(known, int) else 0
     if size == 1:
         fill(lowering, address, builder.resize(value.value, 8), length)
+    elif known == 0:
+        zero_elements(lowering, address, length, size)
     elif isinstance(known, int) and known == int.from_bytes(bytes([byte]) * size, "little"):
         fill(lowering, address, builder.constant(byte, 8), scaled(lowering, length, size))
     else:
