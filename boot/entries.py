@@ -10,7 +10,7 @@ from boot.image import check_prologue, is_intact
 from boot.monitor_space import LARGE_PAGE_SIZE, MonitorPlace
 from boot.output import begin_line, put_line, put_piece, require, stop_here
 from boot.places import allocate
-from boot.refusal import Refusal, Rule
+from boot.refusal import Rule
 from dsl.lang import (
     Array,
     HostPhysical,
@@ -24,7 +24,6 @@ from dsl.lang import (
     table,
     text,
     u8,
-    u32,
     u64,
     upto,
 )

@@ -39,7 +39,7 @@ def check_prologue(program: FlatPrologue, size: u64) -> Refusal:
         return Refusal(Rule.PROLOGUE_MAGIC, u64(0), u64(FLAT_MAGIC), program.magic)
     if program.base != MONITOR_BASE:
         return Refusal(Rule.PROLOGUE_BASE, u64(0), u64(MONITOR_BASE), program.base)
-    if program.data_end != size:
+    if u64(program.data_end) != size:
         return Refusal(Rule.PROLOGUE_DATA, u64(0), size, u64(program.data_end))
     if u64(program.memory_size) < size or program.memory_size > MONITOR_SPAN:
         return Refusal(Rule.PROLOGUE_MEMORY, u64(0), size, u64(program.memory_size))

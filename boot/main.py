@@ -80,7 +80,7 @@ def main() -> None:
     parameters = BootParameters.at(HostVirtual(PARAMETERS_BASE))
     require(check_parameters(parameters))
     park_processors()
-    stop_bus_masters()
+    _ = stop_bus_masters()
 
     # Safe because stage 2 read the partition there; check_parameters saw that it is at least a header long.
     staging = HostVirtual(parameters.staging_base)

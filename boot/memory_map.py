@@ -128,7 +128,10 @@ def smallest_range(memory: MemoryMap) -> u64:
     """The index of the smallest range of a map that is not empty."""
     smallest = u64(0)
     for index in upto(memory.count, at_most=MAP_CAPACITY):
-        if memory.ranges[index].end - memory.ranges[index].base < memory.ranges[smallest].end - memory.ranges[smallest].base:
+        if (
+            memory.ranges[index].end - memory.ranges[index].base
+            < memory.ranges[smallest].end - memory.ranges[smallest].base
+        ):
             smallest = index
     return smallest
 
@@ -236,7 +239,7 @@ def remove_other(memory: MemoryMap, base: u64, size: u64) -> None:
 
 @machine
 def saturating_end(base: u64, size: u64) -> u64:
-    """base + size, or 2**64 - 1 if that does not fit."""
+    """Base + size, or 2**64 - 1 if that does not fit."""
     if size > HIGHEST - base:
         return u64(HIGHEST)
     return base + size

@@ -21,7 +21,9 @@ LOW_PAGES: Final = 256  # the first MiB
 DIRECT_INDEX: Final = (DIRECT_MAP >> 39) & 511  # in the PML4
 MONITOR_ROOT_INDEX: Final = (MONITOR_BASE >> 39) & 511
 MONITOR_DIRECTORY_INDEX: Final = (MONITOR_BASE >> 30) & 511
-FIXED_TABLES: Final = 7  # PML4, direct directory pointers, three for the first MiB, the monitor's directory pointers and directory
+FIXED_TABLES: Final = (
+    7  # PML4, direct directory pointers, three for the first MiB, the monitor's directory pointers and directory
+)
 
 
 class PageEntry(Bits, storage=u64):

@@ -18,7 +18,7 @@ LINE: Final = static(Line)  # the one line under construction: the loader runs o
 @machine
 def output_start() -> None:
     """Set up the UART (nothing is sent if there is none: no byte is ever taken) and take over the screen."""
-    serial_start()
+    _ = serial_start()
     screen_start(SCREEN, HostVirtual(TEXT_PHYSICAL))
 
 

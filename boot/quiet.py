@@ -5,10 +5,9 @@ From here on firmware is not called. Devices and firmware code (SMM) are trusted
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
-from dsl.lang import Device, HostVirtual, Struct, at, machine, u8, u16, u32, u64, upto
+from dsl.lang import Device, HostVirtual, Struct, at, machine, u16, u32, u64, upto
 from dsl.lang.intrinsics import in32, out32, rdmsr, wrmsr
 
 # PCI Local Bus Specification 3.0, 3.2.2.3.2: configuration mechanism #1

@@ -8,10 +8,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from dsl.lang import Array, Record, machine, table, u8, u64, upto
+from dsl.lang import Record, machine, table, u8, u64, upto
 from dsl.std.print import Line, append_byte, append_decimal, append_hexadecimal
 
 TEMPLATE_SIZE: Final = 120
+EXPECTED_MARK: Final = u8(ord("@"))
+FOUND_MARK: Final = u8(ord("$"))
+ROW_MARK: Final = u8(ord("#"))
 
 
 class Rule(Enum):
@@ -144,11 +147,11 @@ def append_refusal(line: Line, refusal: Refusal) -> None:
         character = template[index]
         if character == 0:
             return
-        if character == ord("@"):
+        if character == EXPECTED_MARK:
             append_hexadecimal(line, refusal.expected)
-        elif character == ord("$"):
+        elif character == FOUND_MARK:
             append_hexadecimal(line, refusal.found)
-        elif character == ord("#"):
+        elif character == ROW_MARK:
             append_decimal(line, refusal.row)
         else:
             append_byte(line, character)

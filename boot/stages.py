@@ -513,7 +513,9 @@ def emit_stage1(stage2_lba: int, stage2_sectors: int) -> bytes:
     """
     limit = (BODY_LIMIT - STAGE2_BASE) // SECTOR_SIZE
     if not STAGE2_SIZE // SECTOR_SIZE < stage2_sectors <= limit:
-        raise ValueError(f"stage 2 with body: expected more than 64 and at most {limit} sectors, found {stage2_sectors}")
+        raise ValueError(
+            f"stage 2 with body: expected more than 64 and at most {limit} sectors, found {stage2_sectors}"
+        )
     _check_range("stage 2", stage2_lba, stage2_sectors)
     code = assemble(
         _STAGE1 + _READ + _PRINT,
@@ -545,7 +547,9 @@ def emit_stage2(partition_lba: int, partition_sectors: int, body_size: int) -> b
     if not 64 <= body_size <= BODY_LIMIT - BODY_BASE:
         raise ValueError(f"loader body: expected 64 to {BODY_LIMIT - BODY_BASE} bytes, found {body_size}")
     _check_range("partition", partition_lba, partition_sectors)
-    text = _STAGE2_CHECKS + _STAGE2_MEMORY + _STAGE2_READ + _STAGE2_LONG_MODE + _STAGE2_DATA + _features() + _READ + _PRINT
+    text = (
+        _STAGE2_CHECKS + _STAGE2_MEMORY + _STAGE2_READ + _STAGE2_LONG_MODE + _STAGE2_DATA + _features() + _READ + _PRINT
+    )
     code = assemble(
         text.replace("{capacity_decimal}", str(E820_CAPACITY)),
         STAGE2_BASE,

@@ -19,10 +19,11 @@ _SIZES: Final = ("byte", "word", "dword", "qword", "tbyte", "fword")
 _SAME_MNEMONIC: Final = {
     "jz": "je", "jnz": "jne", "jc": "jb", "jnc": "jae", "jna": "jbe", "pushad": "pushal", "popad": "popal",
 }  # fmt: skip
-_REGISTERS: Final = frozenset(
+_REGISTER_NAMES: Final = (
     "al ah bl bh cl ch dl dh ax bx cx dx si di bp sp eax ebx ecx edx esi edi ebp esp rax rbx rcx rdx rsi rdi rbp rsp "
-    "cs ds es fs gs ss cr0 cr2 cr3 cr4".split()
+    "cs ds es fs gs ss cr0 cr2 cr3 cr4"
 )
+_REGISTERS: Final = frozenset(re.findall(r"\w+", _REGISTER_NAMES))
 
 
 class ListingError(Exception):
@@ -68,7 +69,9 @@ def _read(text: str, symbols: Mapping[str, int]) -> list[_Line]:
         statement = raw.split("//")[0].strip()
         for name in re.findall(r"\{(\w+)\}", statement):
             if name not in symbols:
-                raise ListingError(f"line {number}: no symbol {name!r}; there are {', '.join(sorted(symbols)) or 'none'}")
+                raise ListingError(
+                    f"line {number}: no symbol {name!r}; there are {', '.join(sorted(symbols)) or 'none'}"
+                )
             statement = statement.replace("{" + name + "}", hex(symbols[name]))
         label = ""
         if match := _LABEL.fullmatch(statement):
@@ -153,7 +156,9 @@ def _check_line(line: _Line, code: bytes, offset: int, base: int, labels: Mappin
             raise ListingError(f"line {line.number}: {statement!r} became {code[offset : offset + len(content)]!r}")
         return len(content)
     if word.startswith("."):
-        raise ListingError(f"line {line.number}: directive {word} is not one of .byte .word .long .quad .asciz .code16 .code32 .code64")
+        raise ListingError(
+            f"line {line.number}: directive {word} is not one of .byte .word .long .quad .asciz .code16 .code32 .code64"
+        )
     return _check_instruction(line, code, offset, base, labels)
 
 
@@ -164,9 +169,13 @@ def _check_instruction(line: _Line, code: bytes, offset: int, base: int, labels:
     mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[line.mode]
     decoded = next(capstone.Cs(capstone.CS_ARCH_X86, mode).disasm(code[offset : offset + 15], base + offset, 1), None)
     if decoded is None:
-        raise ListingError(f"line {line.number}: {line.statement!r} became bytes that do not decode: {code[offset : offset + 15].hex()}")
+        raise ListingError(
+            f"line {line.number}: {line.statement!r} became bytes that do not decode: {code[offset : offset + 15].hex()}"
+        )
     if line.mode == 16 and decoded.mnemonic in ("call", "ret") and decoded.bytes[0] == 0x66:
-        raise ListingError(f"line {line.number}: {line.statement!r} got a 32-bit operand")  # it would unbalance the stack
+        raise ListingError(
+            f"line {line.number}: {line.statement!r} got a 32-bit operand"
+        )  # it would unbalance the stack
     if labels is not None:
         asked, got = _split(line.statement, labels, line), _split(f"{decoded.mnemonic} {decoded.op_str}", labels, line)
         if not _agree(asked, got, line.mode):

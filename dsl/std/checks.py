@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import HostVirtual, check_files, check_places, image_base, machine, u8, u64
-from dsl.std.print import Line, append_byte, append_decimal, append_padded_text
+from dsl.lang import HostVirtual, check_files, check_places, image_base, machine, text, u64
+from dsl.std.print import Line, append_decimal, append_padded_text, append_text
 
 PLACE_SIZE: Final = 8  # u32 offset from the image's base, u16 file index, u16 line
 FILE_SIZE: Final = 32  # zero-padded name
@@ -27,7 +27,7 @@ def append_place(line: Line, address: HostVirtual) -> bool:
         if row == offset:
             file = u64(places.load_u16(middle * PLACE_SIZE + 4))
             append_padded_text(line, files.slice(file * FILE_SIZE, u64(FILE_SIZE)))
-            append_byte(line, u8(ord(":")))
+            append_text(line, text(":"))
             append_decimal(line, u64(places.load_u16(middle * PLACE_SIZE + 6)))
             return True
         if row < offset:

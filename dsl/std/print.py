@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Struct, array, machine, table, u8, u64, upto
+from dsl.lang import Array, Struct, array, machine, table, text, u8, u64, upto
 
 LINE_CAPACITY: Final = 248
 FULL_MARK: Final = u8(ord("~"))
@@ -78,8 +78,7 @@ def append_decimal(line: Line, value: u64) -> None:
 @machine
 def append_hexadecimal(line: Line, value: u64) -> None:
     """Append 0x and sixteen hexadecimal digits."""
-    append_byte(line, u8(ord("0")))
-    append_byte(line, u8(ord("x")))
+    append_text(line, text("0x"))
     rest = value
     for _ in upto(16):
         append_byte(line, DIGITS[rest >> 60])

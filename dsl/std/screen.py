@@ -17,6 +17,7 @@ CURSOR_HIGH: Final = u8(0x0E)
 CURSOR_LOW: Final = u8(0x0F)
 GREY_ON_BLACK: Final = u16(0x0700)
 BLANK: Final = u16(0x0720)
+NEWLINE: Final = u8(ord("\n"))
 
 
 class TextMemory(Struct, size=4000):
@@ -49,7 +50,7 @@ def screen_write(screen: Screen, data: Array[u8]) -> None:
     # Safe because the owner of the Screen gave the address of text memory.
     page = TextMemory.at(screen.memory)
     for index in upto(data.length):
-        if data[index] == ord("\n"):
+        if data[index] == NEWLINE:
             screen.position += COLUMNS - screen.position % COLUMNS
         else:
             page.cells[screen.position] = GREY_ON_BLACK | u16(data[index])

@@ -28,6 +28,8 @@ DATA_READY: Final = u8(1)  # line status
 TRANSMIT_EMPTY: Final = u8(0x20)
 NOTHING_THERE: Final = u8(0xFF)  # what a port reads that no device answers
 
+NEWLINE: Final = u8(ord("\n"))
+CARRIAGE_RETURN: Final = u8(ord("\r"))
 WAIT_READS: Final = 0x20000  # of the line status, more than one byte's time at one microsecond a read
 
 
@@ -79,8 +81,8 @@ def serial_receive() -> u8:
 def serial_write(data: Array[u8]) -> None:
     """Send bytes, a newline as carriage return and newline; gives up at the first that is not taken."""
     for index in upto(data.length):
-        if data[index] == ord("\n"):
-            if not serial_send(u8(ord("\r"))):
+        if data[index] == NEWLINE:
+            if not serial_send(CARRIAGE_RETURN):
                 return
         if not serial_send(data[index]):
             return

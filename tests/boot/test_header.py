@@ -35,7 +35,13 @@ def machine() -> Iterator[Machine]:
 
 def header(entries: list[Entry] = GOOD, **fields: int) -> bytearray:
     """A header as the pipeline would write it, with some of its fields replaced."""
-    values = {"magic": int.from_bytes(b"TERRANE1", "little"), "version": 1, "size": HEADER_SIZE, "count": len(entries), "flags": 1}
+    values = {
+        "magic": int.from_bytes(b"TERRANE1", "little"),
+        "version": 1,
+        "size": HEADER_SIZE,
+        "count": len(entries),
+        "flags": 1,
+    }
     values |= {"security": 3, "image": 0xA020} | fields
     packed = struct.pack(
         "<QIIIIQQ", *(values[name] for name in ("magic", "version", "size", "count", "flags", "security", "image"))
@@ -44,7 +50,7 @@ def header(entries: list[Entry] = GOOD, **fields: int) -> bytearray:
     return bytearray((packed.ljust(64, b"\0") + rows).ljust(HEADER_SIZE - 64, b"\0") + b"s" * 64)
 
 
-def refusal_of(machine: Machine, content: bytes) -> tuple[Rule, int, int, int]:
+def refusal_of(machine: Machine, content: bytearray) -> tuple[Rule, int, int, int]:
     machine.memory.write(PLACE, bytes(content))
     refusal = check_header(ImageHeader.at(HostVirtual(PLACE)), u64(STAGED))
     return refusal.rule, int(refusal.row), int(refusal.expected), int(refusal.found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -52,7 +53,7 @@ def expected(rows: list[Row], limit: int) -> list[tuple[int, int]]:
             other.append((base // PAGE * PAGE, -(-end // PAGE) * PAGE))
     edges = sorted({edge for low, high in ram + other if low < high for edge in (low, high)})
     found: list[tuple[int, int]] = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = any(begin <= low and high <= end for begin, end in ram)
         if inside and not any(begin < high and low < end for begin, end in other):
             if found and found[-1][1] == low:
@@ -72,7 +73,10 @@ sizes = some.one_of(
     some.integers(0, 20).map(lambda page: page * PAGE),
     some.sampled_from([LIMIT, TOP - PAGE, TOP - 1]),
 )
-rows = some.lists(some.tuples(addresses, sizes, some.sampled_from([0, 1, 1, 1, 2, 3, 5, 77]), some.sampled_from([0, 1, 1, 1, 3])), max_size=24)
+rows = some.lists(
+    some.tuples(addresses, sizes, some.sampled_from([0, 1, 1, 1, 2, 3, 5, 77]), some.sampled_from([0, 1, 1, 1, 3])),
+    max_size=24,
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -83,7 +87,10 @@ def test_a_cleaned_map_is_exactly_the_ram_that_nothing_contradicts(rows: list[Ro
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows, some.lists(some.tuples(some.integers(1, 6 * PAGE), some.sampled_from([PAGE, 4 * PAGE, 16 * PAGE])), max_size=8))
+@given(
+    rows,
+    some.lists(some.tuples(some.integers(1, 6 * PAGE), some.sampled_from([PAGE, 4 * PAGE, 16 * PAGE])), max_size=8),
+)
 def test_allocations_are_aligned_apart_and_from_the_map(rows: list[Row], requests: list[tuple[int, int]]) -> None:
     with Machine():
         memory = clean(rows)
@@ -106,8 +113,8 @@ def test_allocations_are_aligned_apart_and_from_the_map(rows: list[Row], request
 
 def test_allocation_takes_the_highest_place_and_fails_without_change() -> None:
     memory = clean([(0x100000, 0x100000, 1, 1), (0x400000, 0x200000, 1, 1)])
-    assert int(tested.map_allocate(memory, u64(PAGE), u64(PAGE), u64(1 << 32))) == 0x5FF000  # type: ignore[call-overload]
-    assert int(tested.map_allocate(memory, u64(0x100000), u64(0x200000), u64(1 << 32))) == 0x400000  # type: ignore[call-overload]
+    assert tested.map_allocate(memory, u64(PAGE), u64(PAGE), u64(1 << 32)) == u64(0x5FF000)
+    assert tested.map_allocate(memory, u64(0x100000), u64(0x200000), u64(1 << 32)) == u64(0x400000)
     before = ranges(memory)
     for size in (0x101000, 1 << 40, TOP - 1):
         failure = tested.map_allocate(memory, u64(size), u64(PAGE), u64(1 << 32))
