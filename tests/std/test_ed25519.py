@@ -1,0 +1,135 @@
+"""Ed25519 keys, signatures and refusals are those of the published vectors, in every world."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from dsl.std.ed25519 import ed25519_public_key, ed25519_sign, ed25519_verify
+from dsl.std.scalar25519 import ORDER
+from tests.std.vectors import Signature, ed25519_signatures, ed25519_wycheproof
+from tests.std.worlds import CPython, Native, Unicorn, World
+
+PRIME: Final = 2**255 - 19
+
+
+def public_key_of(world: World, seed: bytes) -> bytes:
+    """The public key of a seed."""
+    out = bytearray(32)
+    world.call(ed25519_public_key, out, seed)
+    return bytes(out)
+
+
+def signature_of(world: World, vector: Signature) -> bytes:
+    """The signature that the vector's seed makes."""
+    assert vector.seed is not None
+    out = bytearray(64)
+    world.call(ed25519_sign, out, vector.message, vector.seed, vector.public_key)
+    return bytes(out)
+
+
+def is_accepted(world: World, vector: Signature) -> bool:
+    """What verification says."""
+    return world.call(ed25519_verify, vector.public_key, vector.message, vector.signature) == 1
+
+
+@pytest.mark.t0
+def test_cpython_signs_and_verifies() -> None:
+    """Three reference signatures, made again and verified."""
+    for vector in ed25519_signatures()[:3]:
+        assert vector.seed is not None
+        assert public_key_of(CPython(), vector.seed) == vector.public_key
+        assert signature_of(CPython(), vector) == vector.signature
+        assert is_accepted(CPython(), vector)
+
+
+@pytest.mark.t1
+def test_native_reference_signatures() -> None:
+    """All 1024 reference signatures: the key, the signature, its acceptance, and the refusal of a changed message."""
+    vectors = ed25519_signatures()
+    for vector in vectors:
+        assert vector.seed is not None
+        assert public_key_of(Native(), vector.seed) == vector.public_key
+        assert signature_of(Native(), vector) == vector.signature
+        assert is_accepted(Native(), vector)
+        changed = Signature(vector.public_key, vector.message + b"\0", vector.signature, False)
+        assert not is_accepted(Native(), changed)
+    assert len(vectors) == 1024
+
+
+@pytest.mark.t1
+def test_native_wycheproof() -> None:
+    """All of Wycheproof's, valid and invalid."""
+    vectors = ed25519_wycheproof()
+    for vector in vectors:
+        assert is_accepted(Native(), vector) == vector.valid, vector.comment
+    assert (len(vectors), sum(vector.valid for vector in vectors)) == (210, 117)
+
+
+@pytest.mark.t1
+def test_unicorn_signs_and_verifies() -> None:
+    """Four reference signatures with the emitted bytes in Unicorn."""
+    for vector in ed25519_signatures()[:4]:
+        assert signature_of(Unicorn(), vector) == vector.signature
+        assert is_accepted(Unicorn(), vector)
+
+
+def forgeries() -> list[Signature]:
+    """Signatures that a lax verifier takes: another encoding of S, of A, of R."""
+    good = ed25519_signatures()[1]
+    scalar = int.from_bytes(good.signature[32:], "little")
+    identity_key, identity_r = (1).to_bytes(32, "little"), (1).to_bytes(32, "little")
+    beyond_p = (PRIME + 1).to_bytes(32, "little")  # y = 1 once more
+    zero_with_sign = (1 | 1 << 255).to_bytes(32, "little")  # x = 0, sign bit set
+    off_curve = (2).to_bytes(32, "little")
+    zero_scalar = bytes(32)
+    found = [
+        Signature(good.public_key, good.message, good.signature[:32] + (scalar + ORDER).to_bytes(32, "little"), False),
+        Signature(beyond_p, b"", identity_r + zero_scalar, False),
+        Signature(zero_with_sign, b"", identity_r + zero_scalar, False),
+        Signature(off_curve, b"", identity_r + zero_scalar, False),
+        Signature(identity_key, b"", beyond_p + zero_scalar, False),
+        Signature(identity_key, b"", zero_with_sign + zero_scalar, False),
+        Signature(good.public_key[:31], good.message, good.signature, False),
+        Signature(good.public_key, good.message, good.signature + b"\0", False),
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(CPython(), marks=pytest.mark.t0, id="cpython"),
+        pytest.param(Native(), marks=pytest.mark.t1, id="native"),
+    ],
+)
+@pytest.mark.parametrize("number", range(8))
+def test_strictness(world: World, number: int) -> None:
+    """Each kind of second encoding, and each wrong size, is refused."""
+    assert not is_accepted(world, forgeries()[number])
+
+
+@pytest.mark.t1
+def test_every_bit_of_a_signature_counts() -> None:
+    """One flipped bit anywhere in signature or key is refused."""
+    good = ed25519_signatures()[5]
+    for bit in range(64 * 8):
+        wrong = bytearray(good.signature)
+        wrong[bit // 8] ^= 1 << bit % 8
+        assert not is_accepted(Native(), Signature(good.public_key, good.message, bytes(wrong), False))
+    for bit in range(32 * 8):
+        wrong = bytearray(good.public_key)
+        wrong[bit // 8] ^= 1 << bit % 8
+        assert not is_accepted(Native(), Signature(bytes(wrong), good.message, good.signature, False))
+
+
+@pytest.mark.t1
+def test_instruction_counts() -> None:
+    """Signing and verifying a certificate's size of bytes stay below their limits."""
+    vector = ed25519_signatures()[600]
+    engine = Unicorn()
+    signature_of(engine, vector)
+    assert engine.instructions < 1_500_000
+    is_accepted(engine, vector)
+    assert engine.instructions < 3_000_000

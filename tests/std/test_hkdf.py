@@ -1,0 +1,65 @@
+"""HMAC-SHA-512 and HKDF-SHA-512 give the published results, in every world."""
+
+from __future__ import annotations
+
+import pytest
+
+from dsl.std.hkdf import hkdf, hmac
+from tests.std.vectors import Expansion, hkdf_sha512, hmac_sha512
+from tests.std.worlds import CPython, Native, Unicorn, World
+
+
+def hmac_of(world: World, key: bytes, message: bytes) -> bytes:
+    """The 64-byte code."""
+    out = bytearray(64)
+    world.call(hmac, out, key, message)
+    return bytes(out)
+
+
+def hkdf_of(world: World, vector: Expansion) -> bytes:
+    """As much output as the vector has."""
+    out = bytearray(len(vector.output))
+    world.call(hkdf, out, vector.secret_input, vector.salt, vector.information)
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(CPython(), marks=pytest.mark.t0, id="cpython"),
+        pytest.param(Native(), marks=pytest.mark.t1, id="native"),
+        pytest.param(Unicorn(), marks=pytest.mark.t1, id="unicorn"),
+    ],
+)
+def test_hmac_rfc_4231(world: World) -> None:
+    """All six; the fifth prints only the first 128 bits."""
+    vectors = hmac_sha512()
+    for vector in vectors:
+        assert hmac_of(world, vector.key, vector.message)[: len(vector.code)] == vector.code
+    assert sorted(len(vector.code) for vector in vectors) == [64] * 6
+
+
+@pytest.mark.t0
+def test_hkdf_cpython() -> None:
+    """The first five of Wycheproof's, a longest one and an empty salt among them."""
+    vectors = hkdf_sha512()[:5]
+    for vector in vectors:
+        assert hkdf_of(CPython(), vector) == vector.output
+    assert len(vectors) == 5
+
+
+@pytest.mark.t1
+def test_hkdf_native() -> None:
+    """All of Wycheproof's that have an output."""
+    vectors = hkdf_sha512()
+    for vector in vectors:
+        assert hkdf_of(Native(), vector) == vector.output
+    assert len(vectors) == 80
+    assert max(len(vector.output) for vector in vectors) == 255 * 64
+
+
+@pytest.mark.t0
+def test_hkdf_refuses_more_than_255_blocks() -> None:
+    """The three sizes that Wycheproof calls invalid stop the machine."""
+    with pytest.raises(AssertionError, match="255 blocks"):
+        CPython().call(hkdf, bytearray(255 * 64 + 1), b"key", b"salt", b"information")
