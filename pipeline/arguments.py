@@ -120,6 +120,9 @@ def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--box", metavar="NAME", help="the box that must have been endorsed (default: the only closed box)"
     )
     verify.add_argument(
+        "--accept-unprovisioned", action="store_true", help="accept mode 0, an all-zero device secret (NOT AUTHENTIC)"
+    )
+    verify.add_argument(
         "--certificates", metavar="FOLDER", help="also write the certificates as PEM files into this folder"
     )
     add_json(verify)

@@ -1,0 +1,249 @@
+"""Build everything: compile loader, monitor and programs, lower the boxes, sign the image, write the reference file.
+
+A pure function of the tree, the keys and the guests' packages: bit-identical in any folder and under any hash seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import chain, disk, image, keys, paths, reference, release
+from pipeline.boxes import Box, CompiledProgram, lower_boxes
+from pipeline.errors import PipelineError, UsageError
+from pipeline.progress import say, step
+
+SECURITY_VERSION = 1
+DEBUG = True  # the development secret is in the image, and everything says so
+POSTURE = chain.POSTURE_DEBUG | chain.POSTURE_DEVELOPMENT_SECRET
+LOADER = "boot.main:start"
+MONITOR = "vmm.main:start"
+MEBIBYTE = 1 << 20
+LARGE_PAGE = 2 << 20
+TABLES_RESERVE = 6 * MEBIBYTE  # the first MiB, the monitor's page tables, the boxes' EPTs, what alignment costs
+TOOLS = ("peachpy", "keystone-engine", "capstone", "cryptography")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What decides the content of an image. `folders`: the boxes'; `pool`: registers of the allocator, or None; sizes in bytes."""
+
+    folders: tuple[Path, ...]
+    machine_memory: int
+    pool: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A build in memory: the disk image, its reference, and the programs with their symbols."""
+
+    disk: bytes
+    reference: dict[str, Any]
+    programs: dict[str, Any]  # name -> dsl.compiler.pipeline.Program
+    boxes: tuple[Box, ...]
+    sizes: dict[str, int]
+
+
+def machine_function(name: str) -> Any:
+    """The function that `module:function` names. Raises UsageError where there is none."""
+    module_name, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UsageError(f"{name}: expected a machine function of that name, found none: {error}") from None
+
+
+class Compiler:
+    """Compiles programs, and keeps them by name."""
+
+    def __init__(self, header_key: bytes, pool: int | None) -> None:
+        """`header_key` goes into the programs that ask for it."""
+        self.supplied = {"boot.header_key": header_key}
+        self.pool = pool
+        self.programs: dict[str, Any] = {}
+
+    def compile(self, label: str, name: str, base: int, supplied: bool = False) -> Any:
+        """Compile `module:function` at a base. Raises PipelineError with the compiler's own message."""
+        from dsl.compiler import pipeline as compiler
+        from dsl.compiler.diagnostics import CompileError
+
+        options: dict[str, Any] = {"base": base}
+        if supplied:
+            options["supplied"] = self.supplied
+        if self.pool is not None:
+            options["pool"] = self.pool
+        try:
+            with step(f"Compiling {label}"):
+                program = compiler.compile_program(machine_function(name), **options)
+        except CompileError as error:
+            raise PipelineError(f"compiling {name}:\n{error}") from None
+        self.programs[label] = program
+        return program
+
+    def for_box(self, name: str, base: int) -> CompiledProgram:
+        """Compile a guest's program."""
+        program = self.compile(name.partition(":")[0], name, base)
+        return CompiledProgram(program.image, program.memory_size, entry_of(program.image, base))
+
+
+def entry_of(flat: bytes, base: int) -> int:
+    """The address of a flat program's first instruction (docs/formats.md, "Flat program")."""
+    if flat[:8] != b"TRNFLAT1":
+        raise PipelineError(f"flat program: expected the magic b'TRNFLAT1', found {flat[:8]!r}")
+    return base + int.from_bytes(flat[8:12], "little")
+
+
+def box_folders(names: str | None) -> tuple[Path, ...]:
+    """The folders of the boxes to build. Raises UsageError for one that is not there."""
+    if names is None:
+        return tuple(sorted(path.parent for path in paths.GUESTS.glob("*/box.toml")))
+    folders = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        folder = paths.GUESTS / name
+        if not (folder / "box.toml").is_file():
+            found = ", ".join(sorted(path.parent.name for path in paths.GUESTS.glob("*/box.toml")))
+            raise UsageError(f"--boxes: expected folders under guests/ with a box.toml ({found}), found {name!r}")
+        folders.append(folder)
+    if not folders:
+        raise UsageError("--boxes: expected at least one name, found none")
+    return tuple(folders)
+
+
+def build(choices: Choices) -> Built:
+    """Build an image in memory. Raises PipelineError."""
+    from boot.handoff import MONITOR_BASE
+    from boot.stages import BODY_BASE
+
+    all_keys = keys.load()
+    if all_keys.created:
+        say(f"Made keys/: {', '.join(all_keys.created)}")
+    header_key = keys.public_bytes(all_keys.header)
+    compiler = Compiler(header_key, choices.pool)
+    loader = compiler.compile("loader", LOADER, BODY_BASE, supplied=True)
+    monitor = compiler.compile("monitor", MONITOR, MONITOR_BASE)
+    monitor_memory = -(-monitor.memory_size // LARGE_PAGE) * LARGE_PAGE
+    with step("Lowering the boxes"):
+        boxes = lower_boxes(
+            list(choices.folders), choices.machine_memory, monitor_memory + TABLES_RESERVE, compiler.for_box
+        )
+    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs)
+
+
+def loader_stages(loader: bytes, partition_size: int) -> tuple[bytes, bytes]:
+    """Stage 1, and what the BIOS boot partition holds: stage 2, padded, then the loader body."""
+    from boot import stages
+
+    stage2 = stages.emit_stage2(disk.TERRANE_FIRST, disk.sectors_of(partition_size), len(loader))
+    whole = stage2.ljust(stages.STAGE2_SIZE, b"\0") + loader
+    return stages.emit_stage1(disk.BIOS_BOOT_FIRST, disk.sectors_of(len(whole))), whole
+
+
+def pack_image(
+    all_keys: keys.Keys,
+    loader: bytes,
+    monitor: bytes,
+    boxes: list[Box],
+    programs: dict[str, Any],
+    emit: Callable[[bytes, int], tuple[bytes, bytes]] = loader_stages,
+) -> Built:
+    """Sign and lay out compiled programs and lowered boxes."""
+    descriptors = [(box.name, box.descriptor()) for box in boxes]
+    identities = [(name, hashlib.sha256(data).digest()) for name, data in descriptors]
+    segments = [segment.data for box in boxes for segment in box.segments]
+    monitor_sha256 = hashlib.sha256(monitor).digest()
+
+    def partition_for(loader_sha256: bytes) -> tuple[image.Partition, list[bytes]]:
+        links = release.release_chain(all_keys, SECURITY_VERSION, loader_sha256, monitor_sha256, identities)
+        entries = image.collect_entries(monitor, descriptors, segments, links, all_keys.development_secret)
+        return image.build_partition(entries, SECURITY_VERSION, DEBUG, all_keys), links
+
+    # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
+    size = len(partition_for(bytes(32))[0].data)
+    stage1, stage2 = emit(loader, size)
+    loader_sha256 = hashlib.sha256(stage1 + stage2).digest()
+    partition, links = partition_for(loader_sha256)
+    if len(partition.data) != size:
+        raise PipelineError(f"partition: expected {size} bytes whatever the loader's hash, found {len(partition.data)}")
+    whole = disk.build_disk(stage1, stage2, partition.data)
+    values = reference_values(all_keys, loader_sha256, partition, links, boxes, hashlib.sha256(whole).hexdigest())
+    sizes = {"stage 1": len(stage1), "stage 2 and loader": len(stage2), "monitor": len(monitor), "image": len(whole)}
+    sizes |= {f"box {box.name}": sum(len(segment.data) for segment in box.segments) for box in boxes}
+    return Built(whole, values, programs, tuple(boxes), sizes)
+
+
+def reference_values(
+    all_keys: keys.Keys,
+    loader_sha256: bytes,
+    partition: image.Partition,
+    links: list[bytes],
+    boxes: list[Box],
+    image_sha256: str,
+) -> dict[str, Any]:
+    """What the reference file says."""
+    header_key = keys.public_bytes(all_keys.header)
+    monitor_row = partition.rows(image.layout.EntryKind.MONITOR)[0]
+    box_rows = partition.rows(image.layout.EntryKind.DESCRIPTOR)
+    named = [(chain.MONITOR_NAME, monitor_row.row, SECURITY_VERSION)]
+    named += [(placed.entry.name, placed.row, SECURITY_VERSION) for placed in box_rows]
+    device, *layers = chain.expected_chain(all_keys.development_secret, header_key, chain.MODE_DEBUG, POSTURE, named)
+    described = [layer_values(layer) for layer in layers]
+    for values, box in zip(described[1:], boxes, strict=True):
+        values["closed"] = box.closed
+        values["memory"] = box.memory
+        values["packages"] = [package.describe() for package in box.packages]
+    return {
+        "mode": chain.MODE_DEBUG,
+        "posture": POSTURE,
+        "security_version": SECURITY_VERSION,
+        "release_root": release.fingerprint(links[0]),
+        "header_key": header_key.hex(),
+        "loader_sha256": loader_sha256.hex(),
+        "device": {"public_key": device.public_key.hex(), "identifier": device.identifier},
+        "monitor": described[0],
+        "boxes": described[1:],
+        "image_sha256": image_sha256,
+        "tools": tool_versions(),
+    }
+
+
+def layer_values(layer: chain.ExpectedLayer) -> dict[str, Any]:
+    """A layer as the reference file has it."""
+    return {
+        "name": layer.name,
+        "row": layer.row.hex(),
+        "sha256": layer.row[24:56].hex(),
+        "configuration": layer.configuration.hex(),
+        "security_version": layer.security_version,
+        "public_key": layer.public_key.hex(),
+        "identifier": layer.identifier,
+    }
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions of what took part in the build."""
+    versions = {"python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def write(built: Built, out: Path = paths.OUT) -> None:
+    """Write the image, its reference file, and ELF, map and listing of loader and monitor."""
+    out.mkdir(parents=True, exist_ok=True)
+    disk.write_sparse(out / "terrane.img", built.disk)
+    reference.write(out / "terrane.json", built.reference)
+    for name in ("loader", "monitor"):
+        program = built.programs.get(name)
+        if program is not None:
+            (out / f"{name}.elf").write_bytes(program.elf())
+            (out / f"{name}.map").write_text(program.map())
+            (out / f"{name}.lst").write_text(program.listing())

@@ -1,0 +1,132 @@
+"""Measurements as rows: ours, an anchor, their ratio, the unit, and how it was counted. Counted instructions before wall time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.errors import OK
+from pipeline.progress import say
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. `anchor`: what it is held against, or None."""
+
+    name: str
+    ours: float
+    anchor: float | None
+    unit: str
+    how: str
+
+    def values(self) -> dict[str, object]:
+        """As JSON has it."""
+        ratio = None if not self.anchor else round(self.ours / self.anchor, 4)
+        return {**asdict(self), "ratio": ratio}
+
+
+TRUSTED_FOLDERS = ("boot", "vmm")
+IMAGE_LIMIT = 64 << 10  # bytes of loader and monitor: the number to reach
+TEXT_LIMIT = 48 << 10
+LINES_LIMIT = 8000
+BUILD_LIMIT, WARM_LIMIT = 10.0, 2.0  # seconds
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a Python file that hold code: no blank lines, comments or docstrings."""
+    import ast
+
+    source = path.read_text()
+    lines: set[int] = set()
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and node.body and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            skipped |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        if isinstance(node, (ast.stmt, ast.expr)):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    text = source.splitlines()
+    return sum(1 for number in lines - skipped if text[number - 1].strip() and not text[number - 1].lstrip().startswith("#"))
+
+
+def trusted_files() -> list[Path]:
+    """The files of boot and vmm, and those of dsl/std and dsl/hw that they import, directly or not."""
+    import ast
+
+    files: dict[Path, None] = dict.fromkeys(
+        path for folder in TRUSTED_FOLDERS for path in sorted((paths.ROOT / folder).rglob("*.py"))
+    )
+    waiting = list(files)
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            path = paths.ROOT / (node.module.replace(".", "/") + ".py")
+            if node.module.startswith(("dsl.std", "dsl.hw")) and path.exists() and path not in files:
+                files[path] = None
+                waiting.append(path)
+    return list(files)
+
+
+def size() -> list[Row]:
+    """Image and text sizes, and lines of trusted source."""
+    from pipeline import assemble
+
+    built = assemble.build(assemble.Choices(assemble.box_folders(None), 1 << 30))
+    rows = []
+    both = text = 0
+    for name in ("loader", "monitor"):
+        image = built.programs[name].image
+        text_end = int.from_bytes(image[12:16], "little")
+        both, text = both + len(image), text + text_end
+        rows.append(Row(f"{name}: flat image", len(image), None, "bytes", "the flat program as linked"))
+        rows.append(Row(f"{name}: text", text_end, None, "bytes", "from the flat program's head"))
+    rows.append(Row("loader + monitor: flat images", both, IMAGE_LIMIT, "bytes", "sum; the anchor is the number to reach"))
+    rows.append(Row("loader + monitor: text", text, TEXT_LIMIT, "bytes", "sum; the anchor is the number to reach"))
+    rows.append(Row("disk image", len(built.disk), None, "bytes", "whole raw image, sparse"))
+    lines = sum(code_lines(path) for path in trusted_files())
+    how = "boot, vmm and what they import of dsl.std and dsl.hw, without blank lines, comments and docstrings"
+    rows.append(Row("trusted source", lines, LINES_LIMIT, "lines", how))
+    return rows
+
+
+def build() -> list[Row]:
+    """Wall time of a build in a fresh process, first without and then with what the first one cached."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(paths.ROOT / "build.py"), "build"]
+    compiled = paths.CACHE / "compiled"
+    if compiled.exists():
+        import shutil
+
+        shutil.rmtree(compiled)
+    rows = []
+    for name, limit in (("cold", BUILD_LIMIT), ("warm", WARM_LIMIT)):
+        began = time.monotonic()
+        subprocess.run(command, cwd=paths.ROOT, check=True, stdout=subprocess.DEVNULL)
+        how = "wall time of `build.py build` in a fresh process; the anchor is the number to reach"
+        rows.append(Row(f"build, {name}", round(time.monotonic() - began, 2), limit, "s", how))
+    return rows
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {"size": size, "build": build}
+
+
+def report(name: str, as_json: bool) -> int:
+    """Run one bench and print its rows."""
+    say(f"bench {name}")
+    rows = BENCHES[name]()
+    if as_json:
+        print(json.dumps({"rows": [row.values() for row in rows]}, indent=1))
+        return OK
+    for row in rows:
+        values = row.values()
+        held = "" if row.anchor is None else f"  anchor {row.anchor:,}  ratio {values['ratio']}"
+        print(f"{row.name:34} {row.ours:>14,} {row.unit}{held}")
+    return OK

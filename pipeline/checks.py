@@ -1,0 +1,59 @@
+"""`test` and `check`: the tests by tier, and the static checks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from pipeline import doctor, paths
+from pipeline.errors import OK, REFUSED
+from pipeline.progress import say
+
+TIERS = ("t0", "t1", "t2", "t3")
+LAYER_TEST = "tests/pipeline/test_layers.py"
+STATIC_CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("format", ("-m", "ruff", "format", "--check", ".")),
+    ("lint", ("-m", "ruff", "check", ".")),
+    ("types", ("-m", "mypy",)),
+    ("layers", ("-m", "pytest", "-q", LAYER_TEST)),
+)  # fmt: skip
+
+
+def tiers_missing() -> dict[str, list[str]]:
+    """For each tier that this machine cannot run, the reasons."""
+    missing: dict[str, list[str]] = {}
+    for row in doctor.examine():
+        tier = str(row["name"]).split(":", maxsplit=1)[0].lower()
+        reasons = row["missing"]
+        if tier in TIERS and reasons:
+            assert isinstance(reasons, list)
+            missing.setdefault(tier, []).extend(reasons)
+    return missing
+
+
+def marker_expression(quick: bool, missing: dict[str, list[str]]) -> str:
+    """What pytest selects."""
+    return " and ".join([*(["not slow"] if quick else []), *(f"not {tier}" for tier in sorted(missing))])
+
+
+def run_tests(quick: bool, rest: list[str]) -> int:
+    """Run pytest; 0 if everything passed."""
+    missing = tiers_missing()
+    for tier, reasons in sorted(missing.items()):
+        say(f"{tier.upper()} is skipped: missing {'; '.join(dict.fromkeys(reasons))}")
+    expression = marker_expression(quick, missing)
+    command = [sys.executable, "-m", "pytest", *(["-m", expression] if expression else []), *rest]
+    say("Running " + " ".join(command[1:]))
+    status = subprocess.run(command, cwd=paths.ROOT, check=False).returncode
+    return OK if status == 0 else REFUSED
+
+
+def run_checks() -> int:
+    """Run all static checks, even after one fails; 0 if all passed."""
+    failed = []
+    for name, arguments in STATIC_CHECKS:
+        say(f"{name}: {' '.join(arguments[1:])}")
+        if subprocess.run([sys.executable, *arguments], cwd=paths.ROOT, check=False).returncode != 0:
+            failed.append(name)
+    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return REFUSED if failed else OK

@@ -1,0 +1,166 @@
+"""The verbs, once the machine is set up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import OK, PipelineError, UsageError
+from pipeline.progress import say
+
+if TYPE_CHECKING:
+    from pipeline import assemble
+
+MEBIBYTE = 1 << 20
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Do what the command line asks; the exit status. Modules load here, so that `verify` needs no compiler."""
+    verbs = {
+        "keys": show_keys,
+        "build": build,
+        "run": run,
+        "verify": verify,
+        "test": test,
+        "check": check,
+        "bench": bench,
+    }
+    return verbs[options.verb](options)
+
+
+def show_keys(options: argparse.Namespace) -> int:
+    """Make what is missing in keys/ and show the public halves."""
+    from pipeline import keys, paths
+
+    loaded = keys.load()
+    public = {name: keys.public_bytes(getattr(loaded, name)).hex() for name in keys.SIGNING_KEYS}
+    if options.json:
+        print(json.dumps({"folder": str(paths.KEYS), "created": list(loaded.created), "public": public}, indent=1))
+        return OK
+    for name, value in public.items():
+        print(f"{name:8} {value}{'  (made just now)' if name in loaded.created else ''}")
+    created = "  (made just now)" if keys.DEVELOPMENT_SECRET in loaded.created else ""
+    print(f"{keys.DEVELOPMENT_SECRET}: kept secret{created}")
+    return OK
+
+
+def build(options: argparse.Namespace) -> int:
+    """Build the image and its reference file."""
+    from pipeline import paths
+
+    started = time.monotonic()
+    built = write_image(options)
+    seconds = time.monotonic() - started
+    if options.json:
+        values = {
+            "image": str(paths.IMAGE),
+            "sizes": built.sizes,
+            "seconds": round(seconds, 2),
+            "reference": built.reference,
+        }
+        print(json.dumps(values, indent=1))
+        return OK
+    for name, size in built.sizes.items():
+        print(f"{name:28} {size:>12,} bytes")
+    for box in built.reference["boxes"]:
+        print(f"{box['name']:28} {'closed' if box['closed'] else 'open':6} {box['sha256']}")
+    print(
+        f"built {paths.IMAGE.relative_to(paths.ROOT)} and {paths.REFERENCE.relative_to(paths.ROOT)} in {seconds:.1f} s"
+    )
+    return OK
+
+
+def write_image(options: argparse.Namespace) -> assemble.Built:
+    """Build and write what the options choose."""
+    from pipeline import assemble
+
+    built = assemble.build(
+        assemble.Choices(assemble.box_folders(options.boxes), options.memory * MEBIBYTE, options.pool)
+    )
+    assemble.write(built)
+    return built
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build unless an image is given; boot; verify."""
+    from pipeline import bochs, paths, reference
+    from pipeline import run as runner
+
+    bochs.check_installed()
+    try:
+        path, expect = paths.IMAGE, paths.REFERENCE
+        if options.image is not None:
+            if options.boxes or options.pool:
+                raise UsageError("--image: boots an image as it is; --boxes and --pool have no meaning with it")
+            path = Path(options.image)
+            expect = Path(options.expect) if options.expect else path.with_suffix(".json")
+        elif options.expect:
+            raise UsageError("--expect: has a meaning only with --image")
+        else:
+            write_image(options)
+        machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
+        session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
+        return runner.run(session, options.json)
+    except PipelineError as error:
+        report_failure(options, error)
+        raise
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify an evidence file."""
+    from pipeline import evidence, reference, report
+    from pipeline.verify import verify_evidence
+
+    try:
+        nonce = bytes.fromhex(options.nonce)
+    except ValueError:
+        raise UsageError(f"--nonce: expected 64 hex digits, found {options.nonce!r}") from None
+    try:
+        data = Path(options.evidence).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{options.evidence}: expected an evidence file, cannot read it: {error.strerror}") from None
+    try:
+        expected = reference.load(Path(options.expect))
+        bundle = evidence.from_text_or_bytes(data)
+        verdict = verify_evidence(bundle, expected, nonce, options.box, options.accept_unprovisioned)
+    except PipelineError as error:
+        report_failure(options, error)
+        raise
+    if options.certificates:
+        report.write_certificates(verdict, Path(options.certificates))
+    print(report.verdict_json(verdict) if options.json else report.tree(verdict))
+    return OK
+
+
+def report_failure(options: argparse.Namespace, error: PipelineError) -> None:
+    """For --json: the failure on standard output; the message on standard error comes in any case."""
+    from pipeline import report
+
+    if options.json:
+        print(report.failure_json(error))
+    elif error.status != UsageError.status:
+        say("NOT VERIFIED")
+
+
+def test(options: argparse.Namespace) -> int:
+    """Run the tests."""
+    from pipeline import checks
+
+    return checks.run_tests(options.quick, options.rest)
+
+
+def check(_: argparse.Namespace) -> int:
+    """Run format, lint, types and layers."""
+    from pipeline import checks
+
+    return checks.run_checks()
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure."""
+    from pipeline import bench as benches
+
+    return benches.report(options.name, options.json)

@@ -1,0 +1,52 @@
+"""The serial line as the monitor writes it: lines led by their box's name, taken apart again (docs/formats.md, "Console")."""
+
+from __future__ import annotations
+
+import re
+
+ATTENTION = b"\x01"
+MONITOR = "terrane"
+LEAD = re.compile(r"([a-z0-9-]{1,31})([|+]) ?(.*)", re.DOTALL)
+REFUSED = re.compile(r"refused: .*")
+
+
+class Transcript:
+    """What each box said so far. Feed it bytes in any pieces."""
+
+    def __init__(self) -> None:
+        """Nothing said yet."""
+        self._pending = ""
+        self._said: dict[str, str] = {}
+
+    def feed(self, data: bytes) -> None:
+        """Take further bytes of the line."""
+        text = self._pending + data.decode("ascii", "backslashreplace")
+        *lines, self._pending = text.split("\n")
+        for line in lines:
+            self._add(line.rstrip("\r"))
+
+    def _add(self, line: str) -> None:
+        lead = LEAD.fullmatch(line)
+        if lead is None:
+            return
+        name, mark, text = lead.groups()
+        before = self._said.get(name, "")
+        self._said[name] = before + (text if mark == "+" or not before else "\n" + text)
+
+    def said(self, name: str) -> str:
+        """All lines of a box, joined where the console cut them; the line that has not ended yet included."""
+        lead = LEAD.fullmatch(self._pending.rstrip("\r"))
+        before = self._said.get(name, "")
+        if lead is None or lead[1] != name:
+            return before
+        return before + (lead[3] if lead[2] == "+" or not before else "\n" + lead[3])
+
+    def refusal(self) -> str | None:
+        """The monitor's or loader's refusal, once its line has ended."""
+        found = REFUSED.search(self._said.get(MONITOR, ""))
+        return found[0] if found else None
+
+
+def focus(index: int) -> bytes:
+    """The keys that give the focus to a box, by its place in the image."""
+    return ATTENTION + f"{index:x}".encode()

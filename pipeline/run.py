@@ -1,0 +1,212 @@
+"""Boot an image in Bochs, ask its closed box for evidence with a fresh nonce, and verify what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import selectors
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import console, disk, evidence, image, paths, report
+from pipeline.bochs import Bochs, BochsError, Machine
+from pipeline.errors import OK, REFUSED, PipelineError, UsageError
+from pipeline.progress import say
+from pipeline.reference import LayerReference, Reference
+from pipeline.verify import NONCE_SIZE, Verdict, verify_evidence
+
+LEAVE = b"\x1d"  # Ctrl-]
+EVIDENCE = re.compile(r"begin-evidence\n([0-9a-f\n]*)\nend-evidence ([0-9a-f]{64})")
+READY = re.compile(r"^ready\b", re.MULTILINE)
+QUIET_SECONDS = 3.0  # input from a pipe has ended: leave when nothing more came for this long
+EVIDENCE_SECONDS = 60.0
+BEAT_SECONDS = 5.0
+
+
+class Refused(PipelineError):
+    """The machine itself refused to go on, and said why."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What to run and for how long. `attach`: name of a box to stay with."""
+
+    machine: Machine
+    reference: Reference
+    seconds: float
+    attach: str | None = None
+
+
+class Terminal:
+    """Serial output as it comes, for a person; and the transcript that the program reads."""
+
+    def __init__(self, show: bool) -> None:
+        """`show`: write to standard output, otherwise to standard error (standard output then belongs to JSON)."""
+        self.transcript = console.Transcript()
+        self.stream = sys.stdout.buffer if show else sys.stderr.buffer
+
+    def take(self, data: bytes) -> None:
+        """Show a piece and remember it."""
+        self.stream.write(data)
+        self.stream.flush()
+        self.transcript.feed(data)
+
+
+def run(session: Session, as_json: bool) -> int:
+    """Boot, verify, report; the exit status. Raises PipelineError where something did not go well."""
+    closed = [box for box in session.reference.boxes if box.closed]
+    attach_index(session)
+    terminal = Terminal(show=not as_json)
+    started = time.monotonic()
+    deadline = started + session.seconds
+    say(f"Booting {session.machine.image.name} in Bochs ({session.machine.cpu}, {session.machine.memory} MiB)")
+    status = REFUSED
+    with Bochs(session.machine, terminal.take) as bochs:
+        if closed:
+            verdict = attest(session, bochs, terminal.transcript, closed[0], deadline)
+            print()
+            print(report.verdict_json(verdict) if as_json else report.tree(verdict), flush=True)
+            status = OK if report.is_verified(verdict) else REFUSED
+            say(f"Verified {time.monotonic() - started:.1f} s after power-on")
+        else:
+            say("not verified: the image has no closed box")
+        if session.attach is not None:
+            stay(session, bochs, terminal.transcript, deadline)
+    return status
+
+
+def attach_index(session: Session) -> int:
+    """The place of the box to attach to. Raises UsageError naming the boxes there are."""
+    names = [box.name for box in session.reference.boxes]
+    if session.attach is None:
+        return 0
+    if session.attach not in names:
+        raise UsageError(f"--attach: expected one of {', '.join(names)}, found {session.attach!r}")
+    return names.index(session.attach)
+
+
+def watch(transcript: console.Transcript, found: Callable[[], bool], what: str) -> Callable[[], bool]:
+    """A condition for Bochs.wait_for that also fails on a refusal and says every few seconds that it still waits."""
+    last = [time.monotonic()]
+
+    def condition() -> bool:
+        refusal = transcript.refusal()
+        if refusal is not None:
+            raise Refused(refusal)
+        if time.monotonic() - last[0] > BEAT_SECONDS:
+            last[0] = time.monotonic()
+            say(f"waiting for {what}")
+        return found()
+
+    return condition
+
+
+def attest(
+    session: Session, bochs: Bochs, transcript: console.Transcript, box: LayerReference, deadline: float
+) -> Verdict:
+    """Fetch evidence from a closed box for a fresh nonce and verify it."""
+    index = session.reference.boxes.index(box)
+    ready = f"the line 'ready' of the box {box.name}"
+    condition = watch(transcript, lambda: READY.search(transcript.said(box.name)) is not None, ready)
+    bochs.wait_for(condition, ready, deadline - time.monotonic())
+    nonce = secrets.token_bytes(NONCE_SIZE)
+    say(f"Asking {box.name} for evidence with the nonce {nonce.hex()}")
+    bochs.send(console.focus(index) + b"attest " + nonce.hex().encode() + b"\n")
+    bundle = receive_evidence(bochs, transcript, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
+    complete = with_release_chain(bundle, session.machine.image, index)
+    paths.OUT.mkdir(parents=True, exist_ok=True)
+    (paths.OUT / "evidence.bin").write_bytes(complete)
+    (paths.OUT / "evidence.nonce").write_text(nonce.hex() + "\n")
+    return verify_evidence(complete, session.reference, nonce, box.name)
+
+
+def receive_evidence(bochs: Bochs, transcript: console.Transcript, name: str, seconds: float) -> bytes:
+    """The bundle that a box prints. Raises EvidenceError where its own checksum does not fit."""
+    what = f"evidence from the box {name}"
+    bochs.wait_for(watch(transcript, lambda: EVIDENCE.search(transcript.said(name)) is not None, what), what, seconds)
+    found = EVIDENCE.search(transcript.said(name))
+    assert found is not None
+    bundle = bytes.fromhex(found[1].replace("\n", ""))
+    digest = hashlib.sha256(bundle).hexdigest()
+    if digest != found[2]:
+        raise evidence.EvidenceError(
+            f"evidence: expected SHA-256 {found[2]} (the box's own line), found {digest}: garbled on the way"
+        )
+    return bundle
+
+
+def with_release_chain(bundle: bytes, path: Path, index: int) -> bytes:
+    """The bundle with the release chain of the image added: root, boot, VMM, and the box's own link."""
+    chain = image.read_release_chain(disk.read_terrane_partition(path))
+    links = [*chain[:3], *chain[3 + index : 4 + index]]
+    items = [item for item in evidence.parse(bundle) if item.kind is not evidence.Kind.RELEASE]
+    return evidence.pack([*items, *(evidence.Item(evidence.Kind.RELEASE, link) for link in links)])
+
+
+def stay(session: Session, bochs: Bochs, transcript: console.Transcript, deadline: float) -> None:
+    """Keep the person's terminal on a box until Ctrl-], or, for input from a pipe, until it has ended and nothing more comes."""
+    assert session.attach is not None
+    what = f"a line of the box {session.attach}"
+    bochs.wait_for(
+        watch(transcript, lambda: bool(transcript.said(str(session.attach))), what), what, deadline - time.monotonic()
+    )
+    say(f"Attached to {session.attach}; Ctrl-] leaves")
+    bochs.send(console.focus(attach_index(session)))
+    with raw_terminal():
+        forward(bochs)
+
+
+def forward(bochs: Bochs) -> None:
+    """Carry standard input to the serial line while output goes on."""
+    assert bochs.connection is not None
+    descriptor = sys.stdin.fileno()
+    ended: float | None = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(bochs.connection, selectors.EVENT_READ, "machine")
+        with contextlib.suppress(PermissionError):  # a plain file cannot be waited for: it is read below
+            selector.register(descriptor, selectors.EVENT_READ, "person")
+        if len(selector.get_map()) == 1:
+            bochs.send(os.read(descriptor, 1 << 16))
+            ended = time.monotonic()
+        while ended is None or time.monotonic() - ended < QUIET_SECONDS:
+            for key, _ in selector.select(0.5):
+                if key.data == "machine":
+                    try:
+                        bochs.read(0)
+                    except BochsError as error:
+                        say(str(error))
+                        return
+                    ended = ended and time.monotonic()
+                    continue
+                typed = os.read(descriptor, 1024)
+                before, leave, _ = typed.partition(LEAVE)
+                bochs.send(before)
+                if leave:
+                    return
+                if not typed:
+                    selector.unregister(descriptor)
+                    ended = time.monotonic()
+
+
+@contextlib.contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Raw mode on standard input while inside, where it is a terminal."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    descriptor = sys.stdin.fileno()
+    saved = termios.tcgetattr(descriptor)
+    tty.setraw(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
+        print()
