@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from dsl.compiler import ir
 from dsl.compiler.builder import Binding, Position
 from dsl.compiler.expressions import evaluate
-from dsl.compiler.fitting import taint_barrier
-from dsl.compiler.operands import Named, Nothing, Typed
-from dsl.compiler.shapes import BOOL, FAILURE, describe, strip, taint_of
+from dsl.compiler.fitting import coerce, taint_barrier
+from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
+from dsl.compiler.shapes import BOOL, FAILURE, general, taint_of
 from dsl.lang.types import BoolType, FailureType, FallibleType, StructType, Type
 
 if TYPE_CHECKING:
@@ -145,17 +145,32 @@ def choose(lowering: Lowering, arms: list[tuple[Position, Typed]]) -> Typed:
 
 
 def conditional(lowering: Lowering, node: ast.IfExp) -> Typed:
-    """`a if c else b`: one arm is evaluated; both have one type."""
+    """`a if c else b`: one arm is evaluated; both have one type, or one is a reference and the other None."""
     yes, no = condition(lowering, node.test)
-    arms: list[tuple[Position, Typed]] = []
+    arms: list[tuple[Position, Operand]] = []
     for position, part in ((yes, node.body), (no, node.orelse)):
         lowering.builder.position = position
         operand = evaluate(lowering, part)
-        if not isinstance(operand, Typed):
+        if isinstance(operand, Integer | Named):
             text = f"an arm of a conditional needs a type, found {lowering.spell(operand)}"
             raise lowering.error("bare-int", part, text, "give the literal a type: u64(0)")
         arms.append((lowering.builder.position, operand))
-    kind, other = arms[0][1].type, arms[1][1].type
-    if strip(kind) != strip(other) or kind != other:
-        raise lowering.error("type-mismatch", node, f"one arm is {describe(kind)}, the other {describe(other)}", "convert one of them")
-    return choose(lowering, arms)
+    kind = common_kind(lowering, arms[0][1], arms[1][1], node)
+    chosen = []
+    for (position, operand), part in zip(arms, (node.body, node.orelse), strict=True):
+        lowering.builder.position = position
+        chosen.append((position, coerce(lowering, operand, kind, part)))
+    return choose(lowering, chosen)
+
+
+def common_kind(lowering: Lowering, first: Operand, second: Operand, node: ast.AST) -> Type:
+    """The one type of two arms."""
+    kinds = [general(operand.type) for operand in (first, second) if isinstance(operand, Typed)]
+    references = [kind for kind in kinds if isinstance(kind, StructType)]
+    if references and len(references) == len(kinds) and len({kind.python for kind in references}) == 1:
+        absent = len(kinds) == 1 or any(kind.optional for kind in references)
+        return StructType(references[0].python, optional=absent)
+    if len(kinds) != 2 or kinds[0] != kinds[1]:
+        text = f"one arm is {lowering.spell(first)}, the other {lowering.spell(second)}"
+        raise lowering.error("type-mismatch", node, text, "convert one of them")
+    return kinds[0]
