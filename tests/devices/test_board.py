@@ -1,0 +1,186 @@
+"""The board: which port belongs to whom, widths, lines, resets; and that no sequence of accesses stops the monitor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsl.lang import u8, u16, u32, u64
+from dsl.lang.model import Machine
+from vmm.descriptor import (
+    DEVICE_INTERRUPTS_AND_TIMER,
+    DEVICE_KEYBOARD,
+    DEVICE_PCI,
+    DEVICE_SERIAL,
+    DEVICES_KNOWN,
+)
+from vmm.devices.board import (
+    NEVER,
+    REGIONS,
+    Board,
+    board_acknowledge,
+    board_advance,
+    board_interrupt_pending,
+    board_port_read,
+    board_port_write,
+    board_reset,
+    board_take_reset,
+)
+from vmm.devices.ring import RING_SIZE, ring_count, ring_push, ring_take
+
+pytestmark = pytest.mark.t0
+
+
+def new_board(devices: int = DEVICES_KNOWN) -> Board:
+    """Return a board after reset."""
+    board = Board()
+    board_reset(board, u64(devices), u64(0))
+    return board
+
+
+def read(board: Board, port: int, width: int = 1, now: int = 0) -> int:
+    """Read a port."""
+    return int(board_port_read(board, u16(port), u64(width), u64(now)))
+
+
+def write(board: Board, port: int, value: int, width: int = 1, now: int = 0) -> None:
+    """Write a port."""
+    board_port_write(board, u16(port), u64(width), u32(value), u64(now))
+
+
+def test_regions_do_not_overlap() -> None:
+    """A port belongs to one row at most."""
+    ports = [port for region in REGIONS for port in range(region.first, region.first + region.count)]
+    assert len(ports) == len(set(ports))
+
+
+def test_absent_ports_are_all_ones_at_every_width() -> None:
+    """What no row holds, and what the box does not have, reads as all ones of the width, and swallows writes."""
+    with Machine():
+        board = new_board(0)
+        for port in (0, 0x20, 0x3F8, 0x61, 0x80, 0xE9, 0xCF8, 0xFFFF):
+            for width, ones in ((1, 0xFF), (2, 0xFFFF), (4, 0xFFFF_FFFF)):
+                write(board, port, 0, width)
+                assert read(board, port, width) == ones
+        assert int(board_advance(board, u64(10**12))) == NEVER
+        assert not board_interrupt_pending(board)
+
+
+def test_wide_accesses_are_split() -> None:
+    """A word at 3FEh is MSR and scratch register; a write goes to both."""
+    with Machine():
+        board = new_board()
+        write(board, 0x3FE, 0x7700, 2)
+        assert read(board, 0x3FF) == 0x77
+        assert read(board, 0x3FE, 2) == 0x77B0
+
+
+@pytest.mark.parametrize(
+    "steps", [[(0x64, 0xFE)], [(0x64, 0xD1), (0x60, 0xDE)], [(0xCF9, 0x06)], [(0xCF9, 0x02), (0xCF9, 0x04)]]
+)
+def test_the_ways_to_reset(steps: list[tuple[int, int]]) -> None:
+    """Pulse of line 0, output port, CF9h: each asks once; without the device, none does."""
+    with Machine():
+        board = new_board()
+        for port, value in steps:
+            assert not board_take_reset(board)
+            write(board, port, value)
+        assert board_take_reset(board)
+        assert not board_take_reset(board)
+        other = new_board(DEVICES_KNOWN & ~(DEVICE_KEYBOARD | DEVICE_PCI))
+        for port, value in steps:
+            write(other, port, value)
+        assert not board_take_reset(other)
+
+
+def initialize_pics(board: Board) -> None:
+    """Vectors 30h and 38h, nothing masked."""
+    for command, words in ((0x20, (0x30, 4, 1, 0)), (0xA0, (0x38, 2, 1, 0))):
+        write(board, command, 0x11)
+        for word in words:
+            write(board, command + 1, word)
+
+
+def test_received_bytes_interrupt() -> None:
+    """A byte in the input ring becomes interrupt line 4 at the next advance, and is gone once read."""
+    with Machine():
+        board = new_board(DEVICE_SERIAL | DEVICE_INTERRUPTS_AND_TIMER)
+        initialize_pics(board)
+        write(board, 0x43, 0x38)
+        write(board, 0x3FC, 0x08)
+        write(board, 0x3F9, 0x01)
+        board_advance(board, u64(0))
+        assert not board_interrupt_pending(board)
+        assert ring_push(board.input, u8(0x41))
+        board_advance(board, u64(1))
+        assert board_interrupt_pending(board)
+        assert int(board_acknowledge(board)) == 0x34
+        assert read(board, 0x3FA) == 0x04
+        assert read(board, 0x3F8) == 0x41
+        write(board, 0x20, 0x20)
+        assert not board_interrupt_pending(board)
+
+
+def test_a_lonely_byte_in_the_fifo_times_out() -> None:
+    """With a trigger of 14 a single byte interrupts after four character times, at the deadline that was announced."""
+    with Machine():
+        board = new_board(DEVICE_SERIAL)
+        for port, value in ((0x3FB, 0x83), (0x3F8, 1), (0x3F9, 0), (0x3FB, 3), (0x3FA, 0xC1), (0x3F9, 1)):
+            write(board, port, value)
+        ring_push(board.input, u8(0x41))
+        deadline = int(board_advance(board, u64(1000)))
+        assert deadline == 1000 + 4 * 86_806
+        assert read(board, 0x3FA, now=deadline - 1) == 0xC1
+        assert read(board, 0x3FA, now=deadline) == 0xCC
+        assert read(board, 0x3F8, now=deadline) == 0x41
+        assert read(board, 0x3FA, now=deadline) == 0xC1
+
+
+def test_a_full_ring_holds_the_transmitter_back() -> None:
+    """THRE and TEMT go when the ring has no room for a FIFO, come back with the room and interrupt then: a polling driver loses nothing."""
+    with Machine():
+        board = new_board(DEVICE_SERIAL | DEVICE_INTERRUPTS_AND_TIMER)
+        initialize_pics(board)
+        write(board, 0x43, 0x38)
+        write(board, 0x3FC, 0x08)
+        sent = 0
+        while read(board, 0x3FD) & 0x20:
+            write(board, 0x3F8, sent & 0xFF)
+            sent += 1
+        assert RING_SIZE - 16 <= sent <= RING_SIZE
+        write(board, 0x3F9, 0x02)
+        assert read(board, 0x3FA) == 0x01
+        taken = [int(ring_take(board.output)) for _ in range(int(ring_count(board.output)))]
+        assert taken == [index & 0xFF for index in range(sent)]
+        board_advance(board, u64(1))
+        assert board_interrupt_pending(board)
+        assert read(board, 0x3FA) == 0x02
+        assert read(board, 0x3FD) & 0x60 == 0x60
+
+
+ports = [port for region in REGIONS for port in range(region.first, region.first + region.count)]
+accesses = st.tuples(
+    st.sampled_from(ports) | st.integers(0, 0xFFFF),
+    st.sampled_from([1, 2, 4]),
+    st.none() | st.integers(0, 0xFFFF_FFFF),
+    st.integers(0, 10**8),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(accesses, max_size=60))
+def test_no_sequence_of_accesses_stops_the_monitor(steps: list[tuple[int, int, int | None, int]]) -> None:
+    """Whatever a box does to its ports, no check fails, answers fit their width, and deadlines are never in the past."""
+    with Machine():
+        board = new_board()
+        now = 0
+        for port, width, value, passed in steps:
+            now += passed
+            if value is None:
+                assert read(board, port, width, now) < 1 << 8 * width
+            else:
+                write(board, port, value & ((1 << 8 * width) - 1), width, now)
+            assert int(board_advance(board, u64(now))) > now
+            if board_interrupt_pending(board):
+                board_acknowledge(board)
