@@ -1,0 +1,267 @@
+"""What the folder knows about each operation: identities that give a simpler value. A rule returns None where it has nothing to say.
+
+A rule is called with a constant on the right of a commutative operation, and never with all arguments constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from dsl.compiler.ir import Value
+
+if TYPE_CHECKING:
+    from dsl.compiler.fold import Folder
+
+INVERSE: Final = {"eq": ("ne", False), "ne": ("eq", False), "ult": ("ule", True), "ule": ("ult", True), "slt": ("sle", True), "sle": ("slt", True)}
+
+
+def constant(value: Value) -> int | None:
+    return value.data if value.operation == "const" and isinstance(value.data, int) else None
+
+
+def all_ones(width: int) -> int:
+    return (1 << width) - 1
+
+
+def power_of_two(value: int | None) -> int | None:
+    """log2 of a power of two, else None."""
+    return value.bit_length() - 1 if value and value & (value - 1) == 0 else None
+
+
+def add(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if known == 0:
+        return left
+    if known is not None and left.operation == "add":
+        inner = constant(left.arguments[1])
+        if inner is not None:
+            return f.make("add", value.width, left.arguments[0], f.constant(inner + known, value.width))
+    return None
+
+
+def sub(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if known is not None:
+        return f.make("add", value.width, left, f.constant(-known, value.width))
+    if left is right:
+        return f.constant(0, value.width)
+    if constant(left) == 0:
+        return f.make("neg", value.width, right)
+    if left.operation == "add":
+        if left.arguments[1] is right:
+            return left.arguments[0]
+        if left.arguments[0] is right:
+            return left.arguments[1]
+    return None
+
+
+def mul(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if known == 0:
+        return right
+    if known == 1:
+        return left
+    shift = power_of_two(known)
+    return None if shift is None else f.make("shl", value.width, left, f.constant(shift, value.width))
+
+
+def umulh(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if known in (0, 1):
+        return f.constant(0, 64)
+    shift = power_of_two(known)
+    return None if shift is None else f.make("shr", 64, left, f.constant(64 - shift, 64))
+
+
+def udiv(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    shift = power_of_two(constant(right))
+    return None if shift is None else f.make("shr", value.width, left, f.constant(shift, value.width))
+
+
+def urem(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    return None if power_of_two(known) is None else f.make("and", value.width, left, f.constant((known or 0) - 1, value.width))
+
+
+def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if left is right or known == all_ones(value.width):
+        return left
+    if known == 0:
+        return right
+    if known is not None and left.operation == "and":
+        inner = constant(left.arguments[1])
+        if inner is not None:
+            return f.make("and", value.width, left.arguments[0], f.constant(inner & known, value.width))
+    if known is not None and left.operation == "zext" and known & all_ones(left.arguments[0].width) == all_ones(left.arguments[0].width):
+        return left
+    return None
+
+
+def bitwise_or(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if left is right or known == 0:
+        return left
+    return right if known == all_ones(value.width) else None
+
+
+def bitwise_xor(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if left is right:
+        return f.constant(0, value.width)
+    if known == 0:
+        return left
+    return f.make("not", value.width, left) if known == all_ones(value.width) else None
+
+
+def bitwise_not(f: Folder, value: Value, left: Value) -> Value | None:
+    if left.operation == "not":
+        return left.arguments[0]
+    if left.operation in INVERSE:
+        operation, swapped = INVERSE[left.operation]
+        first, second = left.arguments
+        return f.make(operation, 1, second, first) if swapped else f.make(operation, 1, first, second)
+    return None
+
+
+def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    if known is not None and known % value.width == 0 or constant(left) == 0:
+        return left
+    if known is not None and value.operation == "shr" and left.operation == "shl" and constant(left.arguments[1]) == known:
+        mask = all_ones(value.width) >> known % value.width
+        return f.make("and", value.width, left.arguments[0], f.constant(mask, value.width))
+    return None
+
+
+def rotate(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    known = constant(right)
+    return left if known is not None and known % value.width == 0 else None
+
+
+def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """eq and ne."""
+    known = constant(right)
+    is_equal = value.operation == "eq"
+    if left is right:
+        return f.constant(int(is_equal), 1)
+    if known is None:
+        return None
+    if left.width == 1:
+        return left if bool(known) == is_equal else f.make("not", 1, left)
+    if left.operation == "zext":
+        inner = left.arguments[0]
+        if known > all_ones(inner.width):
+            return f.constant(int(not is_equal), 1)
+        return f.make(value.operation, 1, inner, f.constant(known, inner.width))
+    if left.operation == "sub" and known == 0:
+        return f.make(value.operation, 1, *left.arguments)
+    return None
+
+
+def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """ult and ule."""
+    strict = value.operation == "ult"
+    low, high = constant(left), constant(right)
+    top = all_ones(left.width)
+    if left is right:
+        return f.constant(int(not strict), 1)
+    if strict and (high == 0 or low == top):
+        return f.constant(0, 1)
+    if not strict and (high == top or low == 0):
+        return f.constant(1, 1)
+    if strict and high == 1 or not strict and high == 0:
+        return f.make("eq", 1, left, f.constant(0, left.width))
+    if strict and low == 0 or not strict and low == 1:
+        return f.make("ne", 1, right, f.constant(0, right.width))
+    if not strict and high is not None:
+        return f.make("ult", 1, left, f.constant(high + 1, left.width))
+    return _narrow_order(f, value, left, right)
+
+
+def _narrow_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """Compare an extended value with a constant at its own width."""
+    for wide, other, flipped in ((left, right, False), (right, left, True)):
+        known = constant(other)
+        if wide.operation == "zext" and wide.arguments[0].width > 1 and known is not None:
+            inner = wide.arguments[0]
+            if known > all_ones(inner.width):
+                return f.constant(int(not flipped), 1)
+            narrow = f.constant(known, inner.width)
+            return f.make(value.operation, 1, *((narrow, inner) if flipped else (inner, narrow)))
+    return None
+
+
+def signed_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    return f.constant(int(value.operation == "sle"), 1) if left is right else None
+
+
+def zext(f: Folder, value: Value, left: Value) -> Value | None:
+    if left.operation == "zext":
+        return f.make("zext", value.width, left.arguments[0])
+    return None
+
+
+def sext(f: Folder, value: Value, left: Value) -> Value | None:
+    if left.operation == "sext":
+        return f.make("sext", value.width, left.arguments[0])
+    if left.operation == "zext":
+        return f.make("zext", value.width, left.arguments[0])
+    return None
+
+
+def trunc(f: Folder, value: Value, left: Value) -> Value | None:
+    width = value.width
+    if left.operation == "trunc":
+        return f.make("trunc", width, left.arguments[0])
+    if left.operation in ("zext", "sext"):
+        inner = left.arguments[0]
+        if inner.width == width:
+            return inner
+        return f.make("trunc" if inner.width > width else left.operation, width, inner)
+    if left.operation == "and" and width > 1:
+        known = constant(left.arguments[1])
+        if known is not None and known & all_ones(width) == all_ones(width):
+            return f.make("trunc", width, left.arguments[0])
+    return None
+
+
+def select(f: Folder, value: Value, flag: Value, chosen: Value, other: Value) -> Value | None:
+    known = constant(flag)
+    if known is not None:
+        return chosen if known else other
+    if chosen is other:
+        return chosen
+    yes, no = constant(chosen), constant(other)
+    if (yes, no) == (1, 0):
+        return flag if value.width == 1 else f.make("zext", value.width, flag)
+    if (yes, no) == (0, 1):
+        inverse = f.make("not", 1, flag)
+        return inverse if value.width == 1 else f.make("zext", value.width, inverse)
+    if flag.operation == "not":
+        return f.make("select", value.width, flag.arguments[0], other, chosen)
+    return None
+
+
+RULES: Final[dict[str, Callable[..., Value | None]]] = {
+    "add": add,
+    "sub": sub,
+    "mul": mul,
+    "umulh": umulh,
+    "udiv": udiv,
+    "urem": urem,
+    "and": bitwise_and,
+    "or": bitwise_or,
+    "xor": bitwise_xor,
+    "not": bitwise_not,
+    **dict.fromkeys(("shl", "shr", "sar"), shift),
+    **dict.fromkeys(("rotl", "rotr"), rotate),
+    **dict.fromkeys(("eq", "ne"), equal),
+    **dict.fromkeys(("ult", "ule"), unsigned_order),
+    **dict.fromkeys(("slt", "sle"), signed_order),
+    "zext": zext,
+    "sext": sext,
+    "trunc": trunc,
+    "select": select,
+}

@@ -1,0 +1,27 @@
+"""Removes what nobody uses: pure values and plain loads."""
+
+from __future__ import annotations
+
+from dsl.compiler.ir import OPERATIONS, Access, Function, Value
+
+REMOVABLE = ("udiv", "urem", "sdiv", "srem", "parameter")  # their conditions were checked before
+
+
+def is_removable(value: Value) -> bool:
+    """Whether a value may go when nothing uses it."""
+    if value.operation == "load":
+        return isinstance(value.data, Access) and not value.data.volatile
+    return OPERATIONS[value.operation].pure or value.operation in REMOVABLE
+
+
+def remove_dead(function: Function) -> None:
+    """Keep what has an effect, and what that needs."""
+    needed = {value for value in function.values() if not is_removable(value)}
+    pending = list(needed)
+    while pending:
+        for argument in pending.pop().arguments:
+            if argument not in needed:
+                needed.add(argument)
+                pending.append(argument)
+    for block in function.blocks:
+        block.values = [value for value in block.values if value in needed]

@@ -1,0 +1,200 @@
+"""The control flow graph: orders, dominators, loops, users of values, and the few edits that passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dsl.compiler.ir import Block, Function, Value
+
+
+def reverse_postorder(entry: Block) -> list[Block]:
+    """Blocks reachable from the entry, each before its successors but for back edges."""
+    order: list[Block] = []
+    seen = {entry}
+    stack = [(entry, iter(entry.successors))]
+    while stack:
+        block, rest = stack[-1]
+        for successor in rest:
+            if successor not in seen:
+                seen.add(successor)
+                stack.append((successor, iter(successor.successors)))
+                break
+        else:
+            order.append(block)
+            stack.pop()
+    order.reverse()
+    return order
+
+
+class Dominators:
+    """The dominator tree of a function (Cooper, Harvey, Kennedy)."""
+
+    def __init__(self, function: Function) -> None:
+        self.order = reverse_postorder(function.blocks[0])
+        self.number = {block: number for number, block in enumerate(self.order)}
+        self.immediate: dict[Block, Block] = {self.order[0]: self.order[0]}
+        changed = True
+        while changed:
+            changed = False
+            for block in self.order[1:]:
+                known = [p for p in block.predecessors if p in self.immediate]
+                dominator = known[0]
+                for other in known[1:]:
+                    dominator = self._common(dominator, other)
+                if self.immediate.get(block) is not dominator:
+                    self.immediate[block] = dominator
+                    changed = True
+        self.children: dict[Block, list[Block]] = {block: [] for block in self.order}
+        for block in self.order[1:]:
+            self.children[self.immediate[block]].append(block)
+        self._number_tree()
+
+    def _common(self, first: Block, second: Block) -> Block:
+        while first is not second:
+            while self.number[first] > self.number[second]:
+                first = self.immediate[first]
+            while self.number[second] > self.number[first]:
+                second = self.immediate[second]
+        return first
+
+    def _number_tree(self) -> None:
+        self._enter: dict[Block, int] = {}
+        self._leave: dict[Block, int] = {}
+        clock = 0
+        for block, entering in self.walk():
+            clock += 1
+            (self._enter if entering else self._leave)[block] = clock
+
+    def walk(self) -> list[tuple[Block, bool]]:
+        """The tree in depth-first order: (block, True) on the way in and (block, False) on the way out."""
+        steps: list[tuple[Block, bool]] = []
+        stack = [(self.order[0], True)]
+        while stack:
+            block, entering = stack.pop()
+            steps.append((block, entering))
+            if entering:
+                stack.append((block, False))
+                stack += [(child, True) for child in reversed(self.children[block])]
+        return steps
+
+    def dominates(self, first: Block, second: Block) -> bool:
+        """Whether every path to second passes through first (a block dominates itself)."""
+        return self._enter[first] <= self._enter[second] and self._leave[second] <= self._leave[first]
+
+
+class Loops:
+    """The natural loops: the blocks of each header's loop, and how deep each block is nested."""
+
+    def __init__(self, dominators: Dominators) -> None:
+        self.bodies: dict[Block, set[Block]] = {}
+        for block in dominators.order:
+            for successor in block.successors:
+                if dominators.dominates(successor, block):
+                    self._collect(self.bodies.setdefault(successor, {successor}), block)
+        self.depth = {block: 0 for block in dominators.order}
+        for body in self.bodies.values():
+            for block in body:
+                self.depth[block] += 1
+
+    @staticmethod
+    def _collect(body: set[Block], latch: Block) -> None:
+        pending = [latch]
+        while pending:
+            block = pending.pop()
+            if block not in body:
+                body.add(block)
+                pending += block.predecessors
+
+
+def users(function: Function) -> dict[Value, list[Value]]:
+    """Each value's users, once per mention, in the order of the function."""
+    found: dict[Value, list[Value]] = {value: [] for value in function.values()}
+    for value in function.values():
+        for argument in value.arguments:
+            found[argument].append(value)
+    return found
+
+
+def replace(function: Function, replaced: dict[Value, Value]) -> None:
+    """Make every use of a key a use of its replacement (chains followed), and drop the keys from their blocks."""
+    if not replaced:
+        return
+
+    def final(value: Value) -> Value:
+        while value in replaced:
+            value = replaced[value]
+        return value
+
+    for block in function.blocks:
+        block.values = [value for value in block.values if value not in replaced]
+        for value in block.values:
+            if value.arguments:
+                value.arguments = [final(argument) for argument in value.arguments]
+
+
+def remove_edge(source: Block, target: Block) -> None:
+    """Take one edge away, with the arguments of the target's phis that came along it."""
+    index = target.predecessors.index(source)
+    del target.predecessors[index]
+    for phi in target.phis():
+        del phi.arguments[index]
+    source.successors.remove(target)
+
+
+def drop_unreachable(function: Function) -> bool:
+    """Remove the blocks that the entry does not reach; whether there were any."""
+    order = reverse_postorder(function.blocks[0])
+    if len(order) == len(function.blocks):
+        return False
+    kept = set(order)
+    for block in function.blocks:
+        if block not in kept:
+            for successor in list(block.successors):
+                remove_edge(block, successor)
+    function.blocks = [block for block in function.blocks if block in kept]
+    return True
+
+
+def split_critical_edges(function: Function) -> None:
+    """Put an empty block on each edge from a block with two successors to one with several predecessors and phis."""
+    for block in list(function.blocks):
+        if len(block.successors) < 2:
+            continue
+        for index, successor in enumerate(block.successors):
+            if len(successor.predecessors) > 1 and next(successor.phis(), None) is not None:
+                middle = Block(f"{block.label}.{index}", predecessors=[block], successors=[successor])
+                middle.cold = block.cold or successor.cold
+                middle.values.append(Value("jump", 0, [], None, block.terminator.span, middle))
+                block.successors[index] = middle
+                successor.predecessors[_edge_position(block, successor, index)] = middle
+                function.blocks.insert(function.blocks.index(block) + 1, middle)
+
+
+def _edge_position(source: Block, target: Block, index: int) -> int:
+    """Which of the target's predecessors is the source's edge number index (both edges of a branch may lead to one block)."""
+    return target.predecessors.index(source)
+
+
+def relabel(function: Function) -> None:
+    """Name the blocks b0, b1, ... in order."""
+    for number, block in enumerate(function.blocks):
+        block.label = f"b{number}"
+
+
+def rewrite(function: Function, simplify: Callable[[Value], Value | None]) -> None:
+    """Replace each value by what simplify gives for it (None: keep), in reverse postorder, arguments first."""
+    replaced: dict[Value, Value] = {}
+
+    def final(value: Value) -> Value:
+        while value in replaced:
+            value = replaced[value]
+        return value
+
+    for block in reverse_postorder(function.blocks[0]):
+        for value in list(block.values):
+            if value.arguments:
+                value.arguments = [final(argument) for argument in value.arguments]
+            new = simplify(value)
+            if new is not None and new is not value:
+                replaced[value] = new
+    replace(function, replaced)

@@ -1,0 +1,44 @@
+"""Moves pure values out of loops whose turns do not change them."""
+
+from __future__ import annotations
+
+from dsl.compiler.graph import Dominators, Loops
+from dsl.compiler.ir import OPERATIONS, Block, Function, Value
+
+# Cheap to make again where they are used, or bound to their place.
+STAYS = frozenset(("const", "symbol", "frame", "phi", "extract", "opaque", "eq", "ne", "ult", "ule", "slt", "sle", "zext", "trunc"))
+
+
+def hoist(function: Function) -> None:
+    """Put each invariant value before the loop, innermost loops first."""
+    dominators = Dominators(function)
+    loops = Loops(dominators)
+    for header in sorted(loops.bodies, key=lambda block: -loops.depth[block]):
+        body = loops.bodies[header]
+        outside = [block for block in header.predecessors if block not in body]
+        if len(outside) == 1 and len(outside[0].successors) == 1:
+            _hoist_loop(header, body, outside[0], dominators)
+
+
+def _hoist_loop(header: Block, body: set[Block], before: Block, dominators: Dominators) -> None:
+    moved: list[Value] = []
+    for block in dominators.order:
+        if block in body:
+            kept = []
+            for value in block.values:
+                if _is_invariant(value, body):
+                    value.block = before
+                    moved.append(value)
+                else:
+                    kept.append(value)
+            block.values = kept
+    before.values[-1:-1] = moved
+
+
+def _is_invariant(value: Value, body: set[Block]) -> bool:
+    if not OPERATIONS[value.operation].pure or value.operation in STAYS:
+        return False
+    for argument in value.arguments:
+        if argument.block in body and argument.operation not in ("const", "symbol", "frame"):
+            return False
+    return True

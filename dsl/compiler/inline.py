@@ -1,0 +1,220 @@
+"""Inlining: a call becomes a copy of the called function's blocks, for functions that are small, called once, or hinted.
+
+Functions are visited callees first, so that what is copied is already as small as it gets. What nobody names any more is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.compiler.fold import fold
+from dsl.compiler.graph import relabel
+from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
+
+SMALL: Final = 24  # values: about what a call costs in instructions around it
+HINTED: Final = 400
+CALLED_ONCE: Final = 1500
+LARGEST: Final = 6000  # values a function may grow to
+
+
+def inline(module: Module) -> None:
+    """Inline in every function of the module; then drop functions and objects that the entry does not reach."""
+    order = _callees_first(module)
+    recursive = _recursive(module)
+    counts = _mentions(module)
+    for symbol in order:
+        function = module.functions[symbol]
+        if function.assembly is None:
+            fold(function)
+            _inline_into(function, module, counts, recursive)
+            fold(function)
+    drop_unreachable_symbols(module)
+
+
+def _callees(function: Function) -> list[str]:
+    return [value.data.symbol for value in function.values() if isinstance(value.data, Callee)]
+
+
+def _callees_first(module: Module) -> list[str]:
+    """Symbols in postorder of the call graph."""
+    order: list[str] = []
+    seen: set[str] = set()
+    for root in module.functions:
+        stack = [(root, iter(_callees(module.functions[root])))] if root not in seen else []
+        seen.add(root)
+        while stack:
+            symbol, rest = stack[-1]
+            for callee in rest:
+                if callee in module.functions and callee not in seen:
+                    seen.add(callee)
+                    stack.append((callee, iter(_callees(module.functions[callee]))))
+                    break
+            else:
+                order.append(symbol)
+                stack.pop()
+    return order
+
+
+def _recursive(module: Module) -> set[str]:
+    """Functions that can reach themselves."""
+    reach: dict[str, set[str]] = {}
+    direct = {symbol: set(_callees(function)) for symbol, function in module.functions.items()}
+    for symbol in module.functions:
+        seen: set[str] = set()
+        pending = sorted(direct[symbol])
+        while pending:
+            callee = pending.pop()
+            if callee not in seen:
+                seen.add(callee)
+                pending += sorted(direct.get(callee, ()))
+        reach[symbol] = seen
+    return {symbol for symbol, seen in reach.items() if symbol in seen}
+
+
+def _mentions(module: Module) -> dict[str, int]:
+    """How often each symbol is called or named; what assembly names counts twice, so that it stays."""
+    counts = dict.fromkeys(module.functions, 0)
+    for symbol, weight in _all_mentions(module):
+        if symbol in counts:
+            counts[symbol] += weight
+    first = next(iter(module.functions))
+    counts[first] += 2
+    return counts
+
+
+def _all_mentions(module: Module) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for function in module.functions.values():
+        found += _mentions_of(function)
+    return found
+
+
+def _mentions_of(function: Function) -> list[tuple[str, int]]:
+    if isinstance(function.assembly, Assembly):
+        return [(value.symbol, 2) for _, value in function.assembly.names if isinstance(value, Address)]
+    found = []
+    for value in function.values():
+        if isinstance(value.data, Callee):
+            found.append((value.data.symbol, 1))
+        elif isinstance(value.data, Address):
+            found.append((value.data.symbol, 2))
+    return found
+
+
+def _size(function: Function) -> int:
+    free = ("const", "symbol", "frame", "parameter", "extract", "phi", "jump", "return")
+    return sum(1 for value in function.values() if value.operation not in free)
+
+
+def _inline_into(function: Function, module: Module, counts: dict[str, int], recursive: set[str]) -> None:
+    size = _size(function)
+    for block in list(function.blocks):
+        current = block
+        calls = [value for value in block.values if value.operation == "call"]
+        for call in calls:
+            assert isinstance(call.data, Callee)
+            callee = module.functions.get(call.data.symbol)
+            if callee is None or callee.assembly is not None or callee.symbol in recursive or callee is function:
+                continue
+            added = _size(callee)
+            once = counts[callee.symbol] == 1 and added <= CALLED_ONCE
+            if (added <= SMALL or once or callee.inline_hint and added <= HINTED) and size + added <= LARGEST and not block.cold:
+                current = _splice(function, current, call, callee)
+                size += added
+                for symbol, weight in _mentions_of(callee):
+                    if symbol in counts:
+                        counts[symbol] += 0 if once else weight
+    relabel(function)
+
+
+def _splice(function: Function, block: Block, call: Value, callee: Function) -> Block:
+    """Replace one call by the callee's blocks; the block that holds what came after it (unreachable if the callee never returns)."""
+    index = block.values.index(call)
+    after = Block(f"{block.label}.after", block.values[index + 1 :], [], block.successors, block.cold)
+    for value in after.values:
+        value.block = after
+    for successor in after.successors:
+        successor.predecessors = [after if other is block else other for other in successor.predecessors]
+    blocks, returns = _copy(callee, call.arguments)
+    block.values[index:] = [Value("jump", 0, [], None, call.span, block)]
+    block.successors = [blocks[0]]
+    blocks[0].predecessors = [block]
+    results = _join_returns(after, returns, callee.results, call)
+    replaced: dict[Value, Value] = {}
+    for value in after.values:
+        if value.operation == "extract" and value.arguments[0] is call:
+            assert isinstance(value.data, int)
+            replaced[value] = results[value.data] if results else Value("const", value.width, [], 0, call.span, after)
+    position = function.blocks.index(block) + 1
+    function.blocks[position:position] = [*blocks, after]
+    _replace_later(function, replaced)
+    return after
+
+
+def _replace_later(function: Function, replaced: dict[Value, Value]) -> None:
+    if not replaced:
+        return
+    for block in function.blocks:
+        block.values = [value for value in block.values if value not in replaced]
+        for value in block.values:
+            if value.arguments:
+                value.arguments = [replaced.get(argument, argument) for argument in value.arguments]
+
+
+def _join_returns(after: Block, returns: list[tuple[Block, list[Value]]], widths: tuple[int, ...], call: Value) -> list[Value]:
+    """Send every return to `after`; the values of the results there."""
+    after.predecessors = [block for block, _ in returns]
+    if len(returns) == 1:
+        return returns[0][1]
+    phis = []
+    if returns:
+        for number, width in enumerate(widths):
+            phis.append(Value("phi", width, [values[number] for _, values in returns], None, call.span, after))
+    after.values[:0] = phis
+    return phis
+
+
+def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[tuple[Block, list[Value]]]]:
+    """A copy of the callee's blocks with arguments for parameters; each block that returned (now a jump without target), with its results."""
+    blocks = {block: Block(f"{callee.symbol}.{block.label}", cold=block.cold) for block in callee.blocks}
+    values: dict[Value, Value] = {}
+    slots: dict[Slot, Slot] = {}
+    for block, copied in blocks.items():
+        copied.predecessors = [blocks[other] for other in block.predecessors]
+        copied.successors = [blocks[other] for other in block.successors]
+        for value in block.values:
+            if value.operation == "parameter":
+                assert isinstance(value.data, int)
+                values[value] = arguments[value.data]
+                continue
+            data = value.data
+            if isinstance(data, Slot):
+                data = slots.setdefault(data, Slot(data.size, data.align))
+            values[value] = Value(value.operation, value.width, value.arguments, data, value.span, copied)
+            copied.values.append(values[value])
+    returns: list[tuple[Block, list[Value]]] = []
+    for copied in blocks.values():
+        for value in copied.values:
+            value.arguments = [values[argument] for argument in value.arguments]
+        last = copied.values[-1]
+        if last.operation == "return":
+            returns.append((copied, last.arguments))
+            last.operation, last.arguments = "jump", []
+    return list(blocks.values()), returns
+
+
+def drop_unreachable_symbols(module: Module) -> None:
+    """Remove functions and objects that the entry does not reach."""
+    first = next(iter(module.functions))
+    reached = {first}
+    pending = [first]
+    while pending:
+        function = module.functions.get(pending.pop())
+        if function is None:
+            continue
+        for symbol, _ in _mentions_of(function):
+            if symbol not in reached:
+                reached.add(symbol)
+                pending.append(symbol)
+    module.functions = {symbol: function for symbol, function in module.functions.items() if symbol in reached}
+    module.objects = {symbol: item for symbol, item in module.objects.items() if symbol in reached}

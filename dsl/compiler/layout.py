@@ -1,0 +1,153 @@
+"""The order of a function's blocks, and the jumps between them.
+
+A block is followed by the successor that runs most often; a loop's test goes to its end, so that each turn has one jump; cold
+blocks and the ud2 of failed checks stand after everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dsl.compiler.ir import Address, Span
+from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Trap, inverse
+
+
+@dataclass(eq=False, slots=True)
+class Label:
+    """A place in a function that jumps go to."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A jump inside the function; condition "": always."""
+
+    condition: str
+    target: Label
+    span: Span | None = None
+
+
+Item = Label | Jump | Instruction
+
+
+@dataclass(slots=True)
+class Traps:
+    """The shared ud2 of each place where a check may fail, in order of first mention."""
+
+    labels: dict[Trap, Label] = field(default_factory=dict)
+
+    def label(self, trap: Trap) -> Label:
+        return self.labels.setdefault(trap, Label(f"trap{len(self.labels)}"))
+
+
+def lay_out(function: MachineFunction) -> list[Item]:
+    """The function as one sequence of labels, instructions and jumps."""
+    _spread_cold(function)
+    _thread_jumps(function)
+    order = _order(function)
+    labels = {block: Label(block.label) for block in order}
+    traps = Traps()
+    items: list[Item] = []
+    for block, following in zip(order, [*order[1:], None], strict=True):
+        items.append(labels[block])
+        for instruction in block.instructions:
+            target = instruction.operands[0] if instruction.operands else None
+            if isinstance(target, Trap) and instruction.mnemonic != "ud2":
+                items.append(Jump(instruction.mnemonic[1:], traps.label(target), instruction.span))
+            else:
+                items.append(instruction)
+        items += _jumps(block, following, labels)
+    for trap, label in traps.labels.items():
+        items += [label, Instruction("ud2", (trap,))]
+    return items
+
+
+def _jumps(block: MachineBlock, following: MachineBlock | None, labels: dict[MachineBlock, Label]) -> list[Item]:
+    if not block.successors:
+        return []
+    if not block.condition or block.successors[0] is block.successors[-1]:
+        target = block.successors[0]
+        return [] if target is following else [Jump("", labels[target], block.span)]
+    taken, other = block.successors
+    if other is following:
+        return [Jump(block.condition, labels[taken], block.span)]
+    if taken is following:
+        return [Jump(inverse(block.condition), labels[other], block.span)]
+    return [Jump(block.condition, labels[taken], block.span), Jump("", labels[other], block.span)]
+
+
+def _spread_cold(function: MachineFunction) -> None:
+    """A block all of whose successors are cold is cold, but for the entry."""
+    changed = True
+    while changed:
+        changed = False
+        for block in function.blocks[1:]:
+            if not block.cold and block.successors and all(successor.cold for successor in block.successors):
+                block.cold = changed = True
+
+
+def _thread_jumps(function: MachineFunction) -> None:
+    """Send jumps past blocks that only jump on, and drop those blocks."""
+
+    def final(block: MachineBlock) -> MachineBlock:
+        seen = {block}
+        while not block.instructions and len(block.successors) == 1 and block.successors[0] not in seen:
+            block = block.successors[0]
+            seen.add(block)
+        return block
+
+    for block in function.blocks:
+        block.successors = [final(successor) for successor in block.successors]
+    reached = {function.blocks[0]}
+    pending = [function.blocks[0]]
+    while pending:
+        for successor in pending.pop().successors:
+            if successor not in reached:
+                reached.add(successor)
+                pending.append(successor)
+    function.blocks = [block for block in function.blocks if block in reached]
+    for block in function.blocks:
+        block.predecessors = []
+    for block in function.blocks:
+        for successor in block.successors:
+            successor.predecessors.append(block)
+
+
+def _order(function: MachineFunction) -> list[MachineBlock]:
+    """Chains of blocks that fall through, hot ones first."""
+    placed: dict[MachineBlock, None] = {}
+    pending = [function.blocks[0]]
+    rest = iter([*(block for block in function.blocks if not block.cold), *(block for block in function.blocks if block.cold)])
+    while True:
+        block: MachineBlock | None = pending.pop() if pending else next((b for b in rest if b not in placed), None)
+        if block is None:
+            return list(placed)
+        while block is not None:
+            placed[block] = None
+            block = _follower(block, placed)
+
+
+def _follower(block: MachineBlock, placed: dict[MachineBlock, None]) -> MachineBlock | None:
+    """What to place after a block: its likeliest successor; for a loop that tests at its top, the loop's body instead of the test."""
+    choices = [successor for successor in reversed(block.successors) if successor not in placed and successor.cold == block.cold]
+    if not choices:
+        return None
+    chosen = max(choices, key=lambda successor: successor.depth)
+    if chosen.depth > block.depth and chosen.condition:
+        inside = [successor for successor in chosen.successors if successor.depth >= chosen.depth and successor not in placed]
+        outside = [successor for successor in chosen.successors if successor.depth < chosen.depth]
+        if inside and outside and inside[0] is not chosen and not inside[0].cold and _returns(inside[0], chosen):
+            return inside[0]
+    return chosen
+
+
+def _returns(block: MachineBlock, header: MachineBlock) -> bool:
+    """Whether the header is entered again from deeper blocks, which can then fall into it."""
+    return any(predecessor.depth >= header.depth and predecessor is not header for predecessor in header.predecessors)
+
+
+def symbol_of(instruction: Instruction) -> Address | None:
+    """The function that a call names."""
+    target = instruction.operands[0] if instruction.operands else None
+    return target if isinstance(target, Address) else None

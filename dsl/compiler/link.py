@@ -1,0 +1,178 @@
+"""The linker: code and objects become a flat program (docs/formats.md, `Flat program`).
+
+Order in memory: header, functions, read-only objects with the check table, data, BSS; each group on pages of its own. Every mention of a symbol is
+relative to the instruction's end. After linking, the whole text is decoded once more and compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from dsl.compiler.code import Code, Line
+from dsl.compiler.encode import EncodingError, decode, number_text, same_text
+from dsl.compiler.ir import LINKER_SYMBOLS, DataObject
+from dsl.compiler.machine import Trap
+
+MAGIC: Final = b"TRNFLAT1"
+HEADER: Final = struct.Struct("<8sIIIIIIQ24x")
+PAGE: Final = 4096
+CHECK_ROW: Final = struct.Struct("<IHH")
+FILE_NAME: Final = 32  # bytes of a row of the check table's file names
+INT3: Final = 0xCC  # fills the gaps between functions
+MENTION: Final = re.compile(r"<([^<>]+)\+(-?\d+)>")
+
+
+class LinkError(Exception):
+    """The program does not fit its format: a symbol is missing or too far, or a table overflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A function ("function"), read-only object ("constant"), zeroed object ("object") or linker symbol ("linker")."""
+
+    address: int
+    size: int
+    kind: str
+
+
+@dataclass(slots=True)
+class Linked:
+    """A linked program. lines: every instruction with its absolute address."""
+
+    base: int
+    image: bytes
+    memory_size: int
+    symbols: dict[str, Symbol]
+    lines: list[tuple[int, Line]] = field(default_factory=list)
+    text_end: int = 0
+    checks: list[tuple[int, Trap]] = field(default_factory=list)
+
+
+def align_up(value: int, to: int) -> int:
+    return -(-value // to) * to
+
+
+def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) -> Linked:
+    """Place everything from `base` on, resolve all mentions of symbols, and check the result."""
+    symbols: dict[str, Symbol] = {}
+    offset = HEADER.size
+    for code in codes:
+        offset = align_up(offset, 16)
+        symbols[code.symbol] = Symbol(base + offset, len(code.data), "function")
+        offset += len(code.data)
+    text_end = align_up(offset, PAGE)
+    checks = sorted(
+        ((symbols[code.symbol].address - base + at, trap) for code in codes for at, trap in code.checks), key=lambda row: row[0]
+    )
+    rows, names = _check_table(checks)
+    constants = [item for item in objects if item.content is not None]
+    zeroed = [item for item in objects if item.content is None]
+    tables = [DataObject("linker.check_places", len(rows), 8, rows), DataObject("linker.check_files", len(names), 8, names)]
+    data_end = align_up(_place(symbols, [*constants, *tables], base, text_end, "constant"), PAGE)
+    memory_size = align_up(_place(symbols, zeroed, base, data_end, "object"), PAGE)
+    _linker_symbols(symbols, base, memory_size)
+    image = bytearray(data_end)
+    _check_entry(entry, symbols)
+    HEADER.pack_into(image, 0, MAGIC, symbols[entry].address - base, text_end, data_end, data_end, memory_size, 0, base)
+    image[HEADER.size : text_end] = bytes([INT3]) * (text_end - HEADER.size)
+    for code in codes:
+        _patch(code, symbols)
+        start = symbols[code.symbol].address - base
+        image[start : start + len(code.data)] = code.data
+    for item in [*constants, *tables]:
+        start = symbols[item.symbol].address - base
+        assert item.content is not None
+        image[start : start + len(item.content)] = item.content
+    linked = Linked(base, bytes(image), memory_size, symbols, text_end=text_end, checks=checks)
+    for code in codes:
+        _verify(linked, code)
+    return linked
+
+
+def _check_entry(entry: str, symbols: dict[str, Symbol]) -> None:
+    if entry not in symbols or symbols[entry].kind != "function":
+        raise LinkError(f"the entry {entry} is no function of the program")
+
+
+def _place(symbols: dict[str, Symbol], objects: list[DataObject], base: int, offset: int, kind: str) -> int:
+    """Give each object its address; the offset behind the last."""
+    for item in objects:
+        if item.align > PAGE:
+            offset = align_up(base + offset, item.align) - base
+        offset = align_up(offset, max(item.align, 1))
+        symbols[item.symbol] = Symbol(base + offset, item.size, kind)
+        offset += item.size
+    return offset
+
+
+def _linker_symbols(symbols: dict[str, Symbol], base: int, memory_size: int) -> None:
+    for name in ("linker.check_places", "linker.check_files"):
+        table = symbols[name]
+        symbols[name] = Symbol(table.address, table.size, "linker")
+        symbols[f"{name}_end"] = Symbol(table.address + table.size, 0, "linker")
+    symbols["linker.image_base"] = Symbol(base, memory_size, "linker")
+    symbols["linker.image_end"] = Symbol(base + memory_size, 0, "linker")
+    assert all(name in symbols for name in LINKER_SYMBOLS)
+
+
+def _check_table(checks: list[tuple[int, Trap]]) -> tuple[bytes, bytes]:
+    """The rows (offset, file index, line) in order of offset, and the file names in order of first mention."""
+    files: dict[str, int] = {}
+    rows = bytearray()
+    for offset, trap in checks:
+        index = files.setdefault(trap.file, len(files))
+        if index > 0xFFFF or trap.line > 0xFFFF:
+            raise LinkError(f"{trap.file}:{trap.line}: the check table holds files and lines up to 65535")
+        rows += CHECK_ROW.pack(offset, index, trap.line)
+    names = b"".join(name.encode()[-FILE_NAME:].ljust(FILE_NAME, b"\0") for name in files)
+    return bytes(rows), names
+
+
+def _patch(code: Code, symbols: dict[str, Symbol]) -> None:
+    """Fill in the displacements of one function."""
+    start = symbols[code.symbol].address
+    for relocation in code.relocations:
+        target = symbols.get(relocation.symbol)
+        if target is None:
+            raise LinkError(f"{code.symbol} names {relocation.symbol}, which the program does not contain")
+        displacement = target.address + relocation.addend - (start + relocation.end)
+        if not -(1 << 31) <= displacement < 1 << 31:
+            raise LinkError(f"{code.symbol}: {relocation.symbol} is {displacement:#x} away, expected a 32-bit distance")
+        code.data[relocation.offset : relocation.offset + 4] = displacement.to_bytes(4, "little", signed=True)
+
+
+def _verify(linked: Linked, code: Code) -> None:
+    """Decode a function where it lies; every instruction must be the one that was asked for."""
+    start = linked.symbols[code.symbol].address
+    offset = start - linked.base
+    decoded = decode(linked.image[offset : offset + len(code.data)], start)
+    asked = {start + line.offset: line for line in code.lines}
+    for at, size, text in decoded:
+        line = asked.pop(at, None)
+        if line is None:
+            raise EncodingError(f"{code.symbol}+{at - start:#x}: {text!r} decodes where no instruction was emitted")
+        wanted = _resolve(line.text, linked.symbols, start, at + size)
+        if wanted and wanted != text and not same_text(wanted, text, line.width):
+            raise EncodingError(f"{code.symbol}+{at - start:#x}: asked for {wanted!r}, decodes to {text!r}")
+        linked.lines.append((at, Line(line.offset, text, line.width, line.span)))
+    if asked:
+        raise EncodingError(f"{code.symbol}: instructions at {[hex(at) for at in asked]} are not where they were put")
+
+
+def _resolve(text: str, symbols: dict[str, Symbol], start: int, end: int) -> str:
+    """The text with jump targets and symbols as the decoder prints them."""
+    if "{" in text:
+        head, _, offset = text.partition("{")
+        return head + hex((start + int(offset.rstrip("}"))) % (1 << 64))
+    match = MENTION.search(text)
+    if match is None:
+        return text
+    target = symbols[match[1]].address + int(match[2])
+    if text.startswith("call "):
+        return f"call {hex(target)}"
+    displacement = target - end
+    spelt = f" {'-' if displacement < 0 else '+'} {number_text(abs(displacement))}" if displacement else ""
+    return text.replace(" " + match[0], spelt)

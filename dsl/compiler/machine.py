@@ -1,0 +1,222 @@
+"""Machine code before it is bytes: registers, operands, instructions, blocks, and what each instruction does with its operands.
+
+Registers 0 to 15 are the processor's, in its own numbering; from 16 on they are virtual. An instruction's operands are read and written as
+ROLES says. Besides them it may have fixed ones: `inputs` are put into processor registers by a parallel move just before it, `outputs`
+are taken from processor registers by one just after it, and `clobbers` are registers that it destroys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from dsl.compiler.ir import Address, Slot, Span
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
+R8, R9, R10, R11, R12, R13, R14, R15 = range(8, 16)
+FIRST_VIRTUAL: Final = 16
+
+NAMES: Final = {
+    64: ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16))),
+    32: ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", *(f"r{n}d" for n in range(8, 16))),
+    16: ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", *(f"r{n}w" for n in range(8, 16))),
+    8: ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", *(f"r{n}b" for n in range(8, 16))),
+}
+NUMBERS: Final = {name: (number, width) for width, names in NAMES.items() for number, name in enumerate(names)}
+
+CALLEE_SAVED: Final = (RBX, RBP, R12, R13, R14, R15)
+CALLER_SAVED: Final = (RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11)
+ARGUMENTS: Final = (RDI, RSI, RDX, RCX, R8, R9)
+RESULTS: Final = (RAX, RDX, RCX, RSI, RDI, R8, R9, R10)
+# The order in which a cut pool takes registers: those that fewest instructions fix come first.
+POOL: Final = (RSI, R8, RBX, R12, RCX, RDI, RAX, RDX, R9, R10, R13, RBP, R14, R15, R11)
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register, or the low `width` bits of one."""
+
+    number: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """[base + index*scale + displacement], or [rip + symbol + displacement], or a place in the frame plus displacement.
+
+    place: a Slot of the function, a Spill (both resolved after allocation), an Incoming or Outgoing stack argument.
+    """
+
+    width: int
+    base: int | None = None
+    index: int | None = None
+    scale: int = 1
+    displacement: int = 0
+    symbol: str | None = None
+    place: Slot | Spill | Incoming | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Spill:
+    """Eight bytes of the frame that hold a virtual register."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """The caller's stack argument number `index`."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """The cold ud2 of a failed check: a row of the check table."""
+
+    file: str
+    line: int
+
+
+Operand = Register | Memory | int | Address | Trap
+Source = Register | int | Address  # what a parallel move can read: ints and addresses are made on the spot
+
+
+@dataclass(eq=False, slots=True)
+class Instruction:
+    """One instruction. mnemonics in capitals are the compiler's own: MOVES (outputs <- inputs in parallel), EXPAND (template text)."""
+
+    mnemonic: str
+    operands: tuple[Operand, ...] = ()
+    span: Span | None = None
+    inputs: tuple[tuple[int, Source], ...] = ()  # processor register <- source; for MOVES: virtual register <- source
+    outputs: tuple[tuple[int, int], ...] = ()  # virtual register <- processor register
+    clobbers: tuple[int, ...] = ()
+    template: str = ""  # TEMPLATE: text with {0}, {1} for the operands
+    early: bool = False  # TEMPLATE: outputs are written before inputs are read
+
+
+@dataclass(eq=False, slots=True)
+class MachineBlock:
+    """Instructions, then control: a conditional jump if `condition`, to successors[0], else to the last successor."""
+
+    label: str
+    instructions: list[Instruction] = field(default_factory=list)
+    successors: list[MachineBlock] = field(default_factory=list)
+    predecessors: list[MachineBlock] = field(default_factory=list)
+    condition: str = ""
+    depth: int = 0
+    cold: bool = False
+    span: Span | None = None
+
+
+@dataclass(eq=False, slots=True)
+class MachineFunction:
+    """A function as machine code: virtual until allocation, then with its frame and saved registers."""
+
+    symbol: str
+    span: Span
+    blocks: list[MachineBlock] = field(default_factory=list)
+    next_register: int = FIRST_VIRTUAL
+    slots: list[Slot] = field(default_factory=list)
+    outgoing: int = 0  # bytes of stack arguments of calls
+    calls: bool = False
+    saved: list[int] = field(default_factory=list)
+    frame_size: int = 0
+
+    def new_register(self) -> int:
+        self.next_register += 1
+        return self.next_register - 1
+
+
+CONDITIONS: Final = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+
+
+def inverse(condition: str) -> str:
+    """The condition that holds when this one does not."""
+    return CONDITIONS[CONDITIONS.index(condition) ^ 1]
+
+
+# What an instruction does with its operands, in order: r read, w written, b both.
+ROLES: Final = {
+    **dict.fromkeys(("add", "sub", "and", "or", "xor", "adc", "sbb", "shl", "shr", "sar", "rol", "ror", "xadd"), "br"),
+    **dict.fromkeys(("cmp", "test", "bt"), "rr"),
+    **dict.fromkeys(("mov", "movzx", "movsx", "movsxd", "lea", "lzcnt", "tzcnt", "popcnt"), "wr"),
+    **dict.fromkeys(("shlx", "shrx", "sarx", "rorx", "andn"), "wrr"),
+    **dict.fromkeys(("neg", "not", "bswap"), "b"),
+    **dict.fromkeys(("div", "idiv", "push"), "r"),
+    **{f"set{condition}": "w" for condition in CONDITIONS},
+    **{f"cmov{condition}": "br" for condition in CONDITIONS},
+    **{f"j{condition}": "r" for condition in CONDITIONS},
+    "imul": "br",
+    "imul3": "wrr",
+    "mulx": "wwr",
+    "pop": "w",
+    "xchg": "bb",
+    "call": "r",
+    "ret": "",
+    "ud2": "",
+    "cdq": "",
+    "cqo": "",
+    "MOVES": "",
+}
+WRITES_FLAGS: Final = frozenset(
+    "add sub and or xor adc sbb shl shr sar rol ror xadd cmp test bt lzcnt tzcnt popcnt neg andn imul imul3 div idiv call TEMPLATE".split()
+)
+READS_FLAGS: Final = frozenset(
+    [f"{stem}{condition}" for stem in ("set", "cmov", "j") for condition in CONDITIONS] + ["adc", "sbb", "TEMPLATE"]
+)
+
+
+def roles(instruction: Instruction) -> str:
+    """One letter an operand; a TEMPLATE carries them in its mnemonic's tail."""
+    mnemonic = instruction.mnemonic
+    return mnemonic.partition(":")[2] if mnemonic.startswith("TEMPLATE") else ROLES[mnemonic]
+
+
+def is_copy(instruction: Instruction) -> bool:
+    """A whole-register move between registers."""
+    if instruction.mnemonic != "mov":
+        return False
+    target, source = instruction.operands
+    return isinstance(target, Register) and isinstance(source, Register) and target.width == 64
+
+
+def render(function: MachineFunction) -> str:
+    """The machine code as text, for dump="select" and dump="allocate"."""
+    lines = [f"machine function {function.symbol}"]
+    for block in function.blocks:
+        lines.append(f"{block.label}:  ; depth {block.depth}{' cold' if block.cold else ''}")
+        for instruction in block.instructions:
+            lines.append("  " + describe(instruction))
+        targets = ", ".join(successor.label for successor in block.successors)
+        lines.append(f"  -> {block.condition} {targets}" if targets else "  -> end")
+    return "\n".join(lines) + "\n"
+
+
+def describe(instruction: Instruction) -> str:
+    operands = ", ".join(show(operand) for operand in instruction.operands)
+    text = f"{instruction.mnemonic} {instruction.template and repr(instruction.template)} {operands}".rstrip()
+    if instruction.inputs:
+        text += "  in " + ", ".join(f"{name(to)}<-{show(source)}" for to, source in instruction.inputs)
+    if instruction.outputs:
+        text += "  out " + ", ".join(f"{name(to)}<-{name(source)}" for to, source in instruction.outputs)
+    return text
+
+
+def name(number: int, width: int = 64) -> str:
+    return NAMES[width][number] if number < FIRST_VIRTUAL else f"v{number}" + ("" if width == 64 else f".{width}")
+
+
+def show(operand: Operand) -> str:
+    match operand:
+        case Register(number, width):
+            return name(number, width)
+        case Memory():
+            parts = [name(operand.base)] if operand.base is not None else []
+            parts += [f"{name(operand.index)}*{operand.scale}"] if operand.index is not None else []
+            parts += [f"{operand.symbol}"] if operand.symbol else []
+            parts += [type(operand.place).__name__] if operand.place is not None else []
+            return f"{operand.width}[{' + '.join(parts)} + {operand.displacement:#x}]"
+        case _:
+            return str(operand)

@@ -1,0 +1,173 @@
+"""The compiler on one screen: a machine function becomes a program.
+
+    front end (source -> typed tree -> IR), inline, fold, number, checks, hoist, dead, select, allocate, finish, lay out, encode, link
+
+Every pass is a function of one ir.Function; `disable` leaves passes out by name, `dump` prints what a pass made. The result depends on the inputs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dsl.compiler import ir
+from dsl.compiler.allocate import allocate
+from dsl.compiler.checks import remove_checks
+from dsl.compiler.code import Code, Relocation, assemble_items
+from dsl.compiler.dead import remove_dead
+from dsl.compiler.elf import write_elf
+from dsl.compiler.encode import decode
+from dsl.compiler.finish import finish
+from dsl.compiler.fold import fold
+from dsl.compiler.hoist import hoist
+from dsl.compiler.inline import inline
+from dsl.compiler.layout import lay_out
+from dsl.compiler.link import Line, Linked, link
+from dsl.compiler.machine import render
+from dsl.compiler.number import number
+from dsl.compiler.report import list_program, map_program, without_collector
+from dsl.compiler.select import select
+from dsl.compiler.template import assemble_naked
+
+PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
+    # name: pass over one function, in order; after inlining
+    "fold": fold,
+    "number": number,
+    "checks": remove_checks,
+    "fold again": fold,
+    "hoist": hoist,
+    "number again": number,
+    "dead": remove_dead,
+}
+OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "dead")
+TEST_BASE: Final = 0x1000000
+
+
+@dataclass(slots=True)
+class Program:
+    """A compiled program: `image` is a flat program (docs/formats.md); symbols are (address, size, kind)."""
+
+    linked: Linked
+    entry: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image(self) -> bytes:
+        return self.linked.image
+
+    @property
+    def memory_size(self) -> int:
+        return self.linked.memory_size
+
+    @property
+    def base(self) -> int:
+        return self.linked.base
+
+    @property
+    def symbols(self) -> dict[str, tuple[int, int, str]]:
+        return {name: (symbol.address, symbol.size, symbol.kind) for name, symbol in self.linked.symbols.items()}
+
+    def elf(self) -> bytes:
+        """An ELF file with the image, its symbols and a line table that points at the Python source."""
+        return write_elf(self.linked, self.linked.symbols[self.entry].address)
+
+    def listing(self) -> str:
+        """Every instruction with its address, bytes, and the source line that it came from."""
+        return list_program(self.linked)
+
+    def map(self) -> str:
+        """Symbols by address with their sizes, largest functions last."""
+        return map_program(self.linked)
+
+
+def compile_program(
+    entry: Any,
+    *,
+    base: int,
+    supplied: dict[str, bytes] | None = None,
+    pool: int | None = None,
+    disable: Iterable[str] = (),
+    dump: str = "",
+    verify: bool = False,
+) -> Program:
+    """Compile everything reachable from the machine function `entry`. Raises CompileError for a user's mistake."""
+    from dsl.compiler.frontend import build_module
+
+    with without_collector():
+        module = build_module(entry)
+        return compile_module(module, base=base, pool=pool, disable=disable, dump=dump, verify=verify)
+
+
+def compile_function(function: Any, **options: Any) -> Program:
+    """A program with `function` as its entry at a fixed base, to be called from tests."""
+    return compile_program(function, base=options.pop("base", TEST_BASE), **options)
+
+
+def compile_module(
+    module: ir.Module,
+    *,
+    base: int = TEST_BASE,
+    pool: int | None = None,
+    disable: Iterable[str] = (),
+    dump: str = "",
+    verify: bool = False,
+) -> Program:
+    """Compile IR. The first function is the entry. verify: check legality after every pass, not only after the last."""
+    left_out = frozenset(disable)
+    unknown = left_out.difference(OPTIONAL)
+    if unknown:
+        raise ValueError(f"disable: no passes named {sorted(unknown)}, expected some of {OPTIONAL}")
+    entry = next(iter(module.functions))
+    if "inline" not in left_out:
+        inline(module)
+    codes = []
+    for function in module.functions.values():
+        if function.assembly is None:
+            optimise(function, left_out, dump, verify)
+            codes.append(generate(function, pool, dump))
+        else:
+            codes.append(naked(function))
+    linked = link(codes, list(module.objects.values()), entry, base)
+    return Program(linked, entry, statistics(linked))
+
+
+def optimise(function: ir.Function, left_out: frozenset[str] = frozenset(), dump: str = "", verify: bool = False) -> None:
+    """Run the passes over one function's IR."""
+    if verify:
+        ir.verify(function)
+    for name, run in PASSES.items():
+        if name.partition(" ")[0] in left_out:
+            continue
+        run(function)
+        if verify:
+            ir.verify(function)
+        if dump == name:
+            print(ir.render(function))
+    ir.verify(function)
+
+
+def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> Code:
+    """Turn one function's IR into bytes."""
+    machine = select(function)
+    if dump == "select":
+        print(render(machine))
+    finish(machine, allocate(machine, pool))
+    if dump == "allocate":
+        print(render(machine))
+    return assemble_items(function.symbol, lay_out(machine))
+
+
+def naked(function: ir.Function) -> Code:
+    """Assemble a function that is written in assembly."""
+    assert isinstance(function.assembly, ir.Assembly)
+    data, mentions = assemble_naked(function.symbol, function.assembly)
+    relocations = [Relocation(offset, target.symbol, target.addend, end) for offset, target, end in mentions]
+    lines = [Line(at, "", 64, function.span) for at, _, _ in decode(data)]
+    return Code(function.symbol, bytearray(data), relocations, lines=lines)
+
+
+def statistics(linked: Linked) -> dict[str, Any]:
+    """Sizes in bytes by function, and totals."""
+    functions = {name: symbol.size for name, symbol in linked.symbols.items() if symbol.kind == "function"}
+    return {"functions": functions, "text": linked.text_end, "image": len(linked.image), "instructions": len(linked.lines)}
