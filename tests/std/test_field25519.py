@@ -45,7 +45,7 @@ def pack(words: Element) -> bytes:
     return b"".join(word.to_bytes(8, "little") for word in words)
 
 
-def unpack(content: bytes) -> Element:
+def unpack(content: bytes | bytearray) -> Element:
     """Memory as words."""
     return [int.from_bytes(content[index : index + 8], "little") for index in range(0, len(content), 8)]
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from dsl.lang import Array, Failure, HostVirtual, Machine, Struct, array_at, size_of
 
@@ -19,9 +20,10 @@ LINKED_BASE: Final = 0x100_0000
 STACK_SIZE: Final = 0x10000
 
 
-class World(Protocol):
+class World(ABC):
     """Somewhere a machine function can run."""
 
+    @abstractmethod
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
         """Run it; write bytearrays back; give its one result as a number (0 for none)."""
 
@@ -59,7 +61,7 @@ def element_size(element: Any) -> int:
     return int(inner.width) // 8
 
 
-class CPython:
+class CPython(World):
     """The function as Python runs it, over a Machine of its own."""
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
@@ -106,7 +108,7 @@ def native_entry(function: Callable[..., Any]) -> tuple[mmap.mmap, int]:
     return memory, base + int.from_bytes(program.image[8:12], "little")
 
 
-class Native:
+class Native(World):
     """The emitted bytes on this processor, called through ctypes."""
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
@@ -138,12 +140,13 @@ def plain_result(function: Callable[..., Any], result: int) -> int:
     return result & 0xFF if kind is bool else result & ((1 << int(kind.width)) - 1)
 
 
-class Unicorn:
+class Unicorn(World):
     """The emitted bytes in Unicorn, which counts what was executed. trace: called with (kind, address), kind "block" or "memory"."""
 
     def __init__(self, trace: Callable[[str, int], None] | None = None) -> None:
         self.trace = trace
         self.instructions = 0
+        self.stack = b""  # what the last call left below its caller's stack pointer
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
         """Run it over copies of the arguments; self.instructions is then the number executed."""
@@ -183,6 +186,7 @@ class Unicorn:
         engine.reg_write(x86.UC_X86_REG_RSP, top)
         self._observe(engine, uc)
         engine.emu_start(LINKED_BASE + int.from_bytes(program.image[8:12], "little"), back)
+        self.stack = bytes(engine.mem_read(0x6000_0000, top - 0x6000_0000))
         address = arena
         for value in arguments:
             if not isinstance(value, int):
