@@ -164,6 +164,8 @@ def _replace_later(function: Function, replaced: dict[Value, Value]) -> None:
 def _join_returns(after: Block, returns: list[tuple[Block, list[Value]]], widths: tuple[int, ...], call: Value) -> list[Value]:
     """Send every return to `after`; the values of the results there."""
     after.predecessors = [block for block, _ in returns]
+    for block, _ in returns:
+        block.successors = [after]
     if len(returns) == 1:
         return returns[0][1]
     phis = []

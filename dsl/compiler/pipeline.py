@@ -7,8 +7,8 @@ Every pass is a function of one ir.Function; `disable` leaves passes out by name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dsl.compiler import ir
@@ -85,7 +85,7 @@ def compile_program(
     entry: Any,
     *,
     base: int,
-    supplied: dict[str, bytes] | None = None,
+    supplied: Mapping[str, bytes] | None = None,
     pool: int | None = None,
     disable: Iterable[str] = (),
     dump: str = "",
@@ -96,6 +96,7 @@ def compile_program(
 
     with without_collector():
         module = build_module(entry)
+        supply(module, supplied or {})
         return compile_module(module, base=base, pool=pool, disable=disable, dump=dump, verify=verify)
 
 
@@ -130,6 +131,17 @@ def compile_module(
             codes.append(naked(function))
     linked = link(codes, list(module.objects.values()), entry, base)
     return Program(linked, entry, statistics(linked))
+
+
+def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:
+    """Fill in the content of the module's supplied tables."""
+    for symbol, name in module.supplied.items():
+        item = module.objects[symbol]
+        if name not in supplied:
+            raise ValueError(f"supplied: {name!r} is missing, of which {symbol} takes {item.size} bytes")
+        if len(supplied[name]) != item.size:
+            raise ValueError(f"supplied: {name!r} has {len(supplied[name])} bytes, {symbol} takes {item.size}")
+        module.objects[symbol] = replace(item, content=bytes(supplied[name]))
 
 
 def optimise(function: ir.Function, left_out: frozenset[str] = frozenset(), dump: str = "", verify: bool = False) -> None:
