@@ -30,7 +30,9 @@ class Interpreter:
             if item.content is None:
                 machine.memory.map(address, item.size)
             else:
-                content = machine.supplied[module.supplied[item.symbol]] if item.symbol in module.supplied else item.content
+                content = (
+                    machine.supplied[module.supplied[item.symbol]] if item.symbol in module.supplied else item.content
+                )
                 machine.memory.map_read_only(address, content)
 
     def allocate(self, size: int, align: int) -> int:
@@ -45,7 +47,7 @@ class Interpreter:
         values: dict[ir.Value, Any] = {}
         block, previous = function.blocks[0], None
         while True:
-            taken = {}
+            taken: dict[ir.Value, Any] = {}
             for phi in block.phis():
                 assert previous is not None
                 taken[phi] = values[phi.arguments[block.predecessors.index(previous)]]
@@ -129,5 +131,3 @@ def components(kind: Any, result: Any) -> tuple[int, ...]:
         return ()
     parts = [getattr(result, name) for name in type(result).__record__] if isinstance(kind, RecordType) else [result]
     return tuple(int(part) & ((1 << width) - 1) for part, width in zip(parts, widths(kind), strict=True))
-
-

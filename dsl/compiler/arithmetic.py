@@ -23,13 +23,17 @@ Lower = Callable[["Lowering", Given, ast.Call], Operand]
 SECRET_U64: Final = QualifiedType("secret", U64)
 
 
-def word_argument(lowering: Lowering, argument: tuple[Operand, ast.expr], name: str, unsigned: bool = False) -> tuple[Typed, WordType]:
+def word_argument(
+    lowering: Lowering, argument: tuple[Operand, ast.expr], name: str, unsigned: bool = False
+) -> tuple[Typed, WordType]:
     """An argument that must be a word, and its type without taint."""
     operand, node = argument
     word = strip(operand.type) if isinstance(operand, Typed) else None
     if not isinstance(operand, Typed) or not isinstance(word, WordType) or (unsigned and word.signed):
         kind = "an unsigned word" if unsigned else "a word"
-        raise lowering.error("type-mismatch", node, f"{name} takes {kind}, found {lowering.spell(operand)}", "a literal has no width")
+        raise lowering.error(
+            "type-mismatch", node, f"{name} takes {kind}, found {lowering.spell(operand)}", "a literal has no width"
+        )
     return operand, word
 
 
@@ -62,7 +66,9 @@ def shifting(operation: str) -> Lower:
         elif isinstance(count, Typed) and isinstance(count.type, WordType) and not count.type.signed:
             amount = builder.resize(count.value, word.width)
         else:
-            raise lowering.error("type-mismatch", where, f"a shift count is an unsigned word, found {lowering.spell(count)}")
+            raise lowering.error(
+                "type-mismatch", where, f"a shift count is an unsigned word, found {lowering.spell(count)}"
+            )
         name = "sar" if operation == "shr" and word.signed else operation
         return Typed(value.type, (builder.emit(name, word.width, value.value, amount),))
 
@@ -100,7 +106,9 @@ def u64_arguments(lowering: Lowering, given: Given) -> tuple[list[ir.Value], str
     """Arguments that are all u64, some perhaps Secret or Untrusted; and the taint."""
     taints = {taint_of(operand.type) for operand, _ in given if isinstance(operand, Typed)} - {""}
     if len(taints) > 1:
-        raise lowering.error("type-mismatch", given[0][1], "one operand is Secret, the other Untrusted", "check the untrusted one first")
+        raise lowering.error(
+            "type-mismatch", given[0][1], "one operand is Secret, the other Untrusted", "check the untrusted one first"
+        )
     values = []
     for operand, node in given:
         taint = taint_of(operand.type) if isinstance(operand, Typed) else ""
@@ -108,7 +116,14 @@ def u64_arguments(lowering: Lowering, given: Given) -> tuple[list[ir.Value], str
     return values, taints.pop() if taints else ""
 
 
-def pair(lowering: Lowering, taint: str, public_class: type, secret_class: type, values: tuple[ir.Value, ir.Value], node: ast.AST) -> Typed:
+def pair(
+    lowering: Lowering,
+    taint: str,
+    public_class: type,
+    secret_class: type,
+    values: tuple[ir.Value, ir.Value],
+    node: ast.AST,
+) -> Typed:
     """A Record of two words, of the class that fits the taint."""
     if taint == "untrusted":
         raise taint_barrier(lowering, tainted(taint, U64), node, "part of multi-word arithmetic")
@@ -212,7 +227,9 @@ def truncating(operation: str) -> Lower:
     def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
         first, second, word, taint = two_words(lowering, given, node)
         if not word.signed:
-            raise lowering.error("type-mismatch", node, f"signed words only, found {describe(word)}", "// and % divide unsigned words")
+            raise lowering.error(
+                "type-mismatch", node, f"signed words only, found {describe(word)}", "// and % divide unsigned words"
+            )
         if taint:
             raise taint_barrier(lowering, tainted(taint, word), node, "divided")
         nonzero_divisor(lowering, second, node)
@@ -294,4 +311,3 @@ WORD_FUNCTIONS: Final[dict[str, Lower]] = {
     "constant_time_equal": constant_time_equal,
     "constant_time_select": constant_time_select,
 }
-

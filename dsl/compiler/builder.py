@@ -1,8 +1,8 @@
 """SSA construction: blocks, environments of local variables, joins with phis; constants are folded on the way.
 
-The language has no goto, so no general algorithm is needed: an environment maps each assigned local to its values; a branch copies it, a join
-merges the copies with phis, a loop header gets a phi for each local that its body assigns. A local that not every path assigned is
-missing from the merged environment, which is how definite assignment is checked.
+The language has no goto, so no general algorithm is needed: an environment maps each assigned local to its values; a branch copies it, a
+join merges the copies with phis, a loop header gets a phi for each local that its body assigns. A local that not every path assigned
+is missing from the merged environment, which is how definite assignment is checked.
 """
 
 from __future__ import annotations

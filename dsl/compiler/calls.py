@@ -35,11 +35,15 @@ class Arguments:
         """The arguments in the order of `names`; each must be given exactly once."""
         if len(self.positional) > len(names):
             text = f"{callee} takes {len(names)} arguments, found {len(self.positional)}"
-            raise lowering.error("argument-count", node, text, f"its parameters are: {', '.join(names)}" if names else "")
+            raise lowering.error(
+                "argument-count", node, text, f"its parameters are: {', '.join(names)}" if names else ""
+            )
         bound = dict(zip(names, self.positional, strict=False))
         for name, argument in self.named.items():
             if name not in names:
-                raise lowering.error("argument-count", argument[1], f"{callee} has no parameter '{name}'", suggestion(name, names))
+                raise lowering.error(
+                    "argument-count", argument[1], f"{callee} has no parameter '{name}'", suggestion(name, names)
+                )
             if name in bound:
                 raise lowering.error("argument-count", argument[1], f"'{name}' is given twice")
             bound[name] = argument
@@ -103,7 +107,9 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
         return LIBRARY[python.__name__](lowering, arguments, node)
     if module.startswith("dsl.lang"):
         raise lowering.error("unsupported", node, f"{callee.text} is not called in a machine function")
-    raise lowering.error("not-machine", node.func, f"'{callee.text}' is no machine function", "decorate it with @machine")
+    raise lowering.error(
+        "not-machine", node.func, f"'{callee.text}' is no machine function", "decorate it with @machine"
+    )
 
 
 def discardable(operand: Operand) -> bool:
@@ -132,7 +138,13 @@ def machine_call(lowering: Lowering, python: Any, arguments: Arguments, node: as
 
 
 def emit_call(
-    lowering: Lowering, symbol: str, passed: list[Typed], result: Type, node: ast.AST, builder: Any, returns: bool = True
+    lowering: Lowering,
+    symbol: str,
+    passed: list[Typed],
+    result: Type,
+    node: ast.AST,
+    builder: Any,
+    returns: bool = True,
 ) -> Typed:
     """The call itself and its results' extracts."""
     values = [value for argument in passed for value in argument.values]
@@ -160,7 +172,9 @@ def static_argument(lowering: Lowering, operand: Operand, kind: Type, node: ast.
     typed = coerce(lowering, operand, kind, node)
     values = [value.data for value in typed.values if value.operation == "const" and isinstance(value.data, int)]
     if len(values) != 1 or len(typed.values) != 1:
-        raise lowering.error("static-argument", node, "a Static parameter needs a value known at compile time", "pass a constant")
+        raise lowering.error(
+            "static-argument", node, "a Static parameter needs a value known at compile time", "pass a constant"
+        )
     match kind:
         case BoolType():
             return bool(values[0])
@@ -168,7 +182,9 @@ def static_argument(lowering: Lowering, operand: Operand, kind: Type, node: ast.
             return python._wrap(values[0])
         case EnumType(python=python, word=word):
             return python(word.python._wrap(values[0]))
-    raise lowering.error("static-argument", node, f"no Static parameter has the type {describe(kind)}", "bool, a word or an Enum")
+    raise lowering.error(
+        "static-argument", node, f"no Static parameter has the type {describe(kind)}", "bool, a word or an Enum"
+    )
 
 
 # Intrinsics
@@ -192,7 +208,6 @@ def intrinsic_call(lowering: Lowering, python: Any, row: Any, arguments: Argumen
     if not signature.returns:
         builder.finish("stop", [], f"{signature.name} returned")
     return Typed(result, extracted)
-
 
 
 def field_access(lowering: Lowering, row: Any, arguments: Arguments, node: ast.Call) -> Typed:

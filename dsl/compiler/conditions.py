@@ -59,7 +59,9 @@ def truth(lowering: Lowering, node: ast.expr) -> ir.Value:
             return operand.value
         if taint_of(operand.type):
             raise taint_barrier(lowering, operand.type, node, "a condition")
-    raise lowering.error("type-mismatch", node, f"a condition is bool, found {lowering.spell(operand)}", "compare it: x != 0")
+    raise lowering.error(
+        "type-mismatch", node, f"a condition is bool, found {lowering.spell(operand)}", "compare it: x != 0"
+    )
 
 
 def narrow(position: Position, name: str, kind: Type) -> None:
@@ -93,7 +95,9 @@ def none_test(lowering: Lowering, node: ast.Compare, left: ast.expr, negated: bo
     operand = evaluate(lowering, left)
     builder = lowering.at(node)
     if isinstance(operand, Nothing) or not isinstance(operand, Typed) or not isinstance(operand.type, StructType):
-        raise lowering.error("type-mismatch", left, f"only T | None is compared with None, found {lowering.spell(operand)}")
+        raise lowering.error(
+            "type-mismatch", left, f"only T | None is compared with None, found {lowering.spell(operand)}"
+        )
     if not operand.type.optional:
         return builder.constant(int(negated), 1), "", operand.type, operand.type
     present, absent = StructType(operand.type.python), operand.type
@@ -107,7 +111,9 @@ def failure_test(
 ) -> tuple[ir.Value, str, Type, Type]:
     operand, python = evaluate(lowering, argument), evaluate(lowering, against)
     if not isinstance(python, Named) or python.python is not lowering.unit.failure_class:
-        raise lowering.error("type-mismatch", against, "isinstance tests for Failure only", "compare an Enum to tell kinds apart")
+        raise lowering.error(
+            "type-mismatch", against, "isinstance tests for Failure only", "compare an Enum to tell kinds apart"
+        )
     if not isinstance(operand, Typed) or not isinstance(operand.type, FallibleType | FailureType):
         text = f"isinstance tests T | Failure, found {lowering.spell(operand)}"
         raise lowering.error("type-mismatch", argument, text, "it cannot be a Failure here")
@@ -115,7 +121,9 @@ def failure_test(
     if isinstance(operand.type, FailureType):
         return builder.constant(1, 1), "", FAILURE, FAILURE
     if not isinstance(argument, ast.Name):
-        raise lowering.error("not-narrowed", argument, "only a local can be narrowed", "assign the result to a local first")
+        raise lowering.error(
+            "not-narrowed", argument, "only a local can be narrowed", "assign the result to a local first"
+        )
     value = builder.emit("ne", 1, operand.values[0], builder.constant(0, 64))
     return value, argument.id, FAILURE, operand.type.inner
 

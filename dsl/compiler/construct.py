@@ -91,11 +91,15 @@ def construct_bits(lowering: Lowering, python: type, arguments: Arguments, node:
     layout = bits_layout(python)
     if arguments.positional:
         raise lowering.error("argument-count", node, f"{python.__name__}'s fields are given by name")
-    missing = [field.name for field in layout.fields.values() if field.default is None and field.name not in arguments.named]
+    missing = [
+        field.name for field in layout.fields.values() if field.default is None and field.name not in arguments.named
+    ]
     if missing:
         raise lowering.error("argument-count", node, f"{python.__name__} is not given {', '.join(missing)}")
     given = arguments.named
-    raw = sum(field.default << field.low for field in layout.fields.values() if field.default and field.name not in given)
+    raw = sum(
+        field.default << field.low for field in layout.fields.values() if field.default and field.name not in given
+    )
     start = lowering.at(node).constant(raw, layout.storage.width)
     return Typed(BitsType(python), (with_fields(lowering, python, start, arguments, node, clear=False),))
 
@@ -116,7 +120,9 @@ def with_fields(
         if count < value.width:
             limit = (1 << count) - 1
             if value.operation == "const" and isinstance(value.data, int) and value.data > limit and not lowering.dead:
-                raise lowering.error("literal-range", where, f"{value.data} does not fit in {name}, which has {count} bits")
+                raise lowering.error(
+                    "literal-range", where, f"{value.data} does not fit in {name}, which has {count} bits"
+                )
             builder.check(builder.emit("ule", 1, value, builder.constant(limit, value.width)), f"{name} overflows")
         value = builder.resize(value, width)
         if field.low:
@@ -132,7 +138,9 @@ def with_fields(
 def construct_record(lowering: Lowering, python: type, arguments: Arguments, node: ast.Call) -> Typed:
     fields = record_fields(python)
     bound = arguments.bind(lowering, node, python.__name__, list(fields))
-    parts = [coerce(lowering, operand, kind, where) for kind, (operand, where) in zip(fields.values(), bound, strict=True)]
+    parts = [
+        coerce(lowering, operand, kind, where) for kind, (operand, where) in zip(fields.values(), bound, strict=True)
+    ]
     values = tuple(value for part in parts for value in part.values)
     return Typed(RecordType(python), values, any(part.in_frame for part in parts))
 

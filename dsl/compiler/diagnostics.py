@@ -69,5 +69,6 @@ class Reported(Exception):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """A help line that names the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
+    near.sort(key=lambda other: sorted(other) != sorted(name))  # swapped letters are the likeliest slip
     return f"did you mean '{near[0]}'?" if near else ""

@@ -69,7 +69,8 @@ def parameters(lowering: Lowering, table: Dispatch[Any, Any], arguments: Argumen
     unit = lowering.unit
     for function in [*table.table.values(), table.default]:
         if getattr(function, "__machine__", None) is None:
-            raise lowering.error("not-machine", node, f"'{function.__name__}' in the table is no machine function", "decorate it with @machine")
+            text = f"'{function.__name__}' in the table is no machine function"
+            raise lowering.error("not-machine", node, text, "decorate it with @machine")
     wanted = unit.signature(table.default)
     types = [kind for _, kind in wanted.parameters]
     if any(isinstance(kind, StaticType) for kind in types):
@@ -118,7 +119,9 @@ class Tree:
             return
         middle = len(arms) // 2
         builder = self.lowering.at(self.node)
-        below, above = builder.branch(builder.emit("ult", 1, self.key, builder.constant(arms[middle][0], self.key.width)))
+        below, above = builder.branch(
+            builder.emit("ult", 1, self.key, builder.constant(arms[middle][0], self.key.width))
+        )
         builder.position = below
         self.search(arms[:middle])
         builder.position = above

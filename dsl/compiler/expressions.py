@@ -47,7 +47,9 @@ def evaluate(lowering: Lowering, node: ast.expr) -> Operand:
         case ast.Call():
             return call(lowering, node)
     kind = type(node).__name__
-    raise lowering.error("unsupported", node, f"the expression '{kind}' is not in the language", "see dsl/README.md, Functions")
+    raise lowering.error(
+        "unsupported", node, f"the expression '{kind}' is not in the language", "see dsl/README.md, Functions"
+    )
 
 
 def typed(lowering: Lowering, node: ast.expr, wanted: str) -> Typed:
@@ -66,7 +68,8 @@ def constant(lowering: Lowering, node: ast.Constant) -> Operand:
     if value is None or isinstance(value, bool | int | str):
         return lowering.unit.constants.operand(lowering.at(node), value, repr(value))
     kind = type(value).__name__
-    raise lowering.error("unsupported", node, f"a {kind} literal is not in the language", "bytes stand in a table(u8, ...)")
+    help_ = "a table(u8, ...) holds bytes" if kind == "bytes" else ""
+    raise lowering.error("unsupported", node, f"a {kind} literal is not in the language", help_)
 
 
 def name(lowering: Lowering, node: ast.Name) -> Operand:
@@ -116,7 +119,9 @@ def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
 def subscript_place(lowering: Lowering, node: ast.Subscript) -> Place:
     array = typed(lowering, node.value, "an Array")
     if isinstance(node.slice, ast.Slice):
-        raise lowering.error("unsupported", node.slice, "an index is one number", "a.slice(offset, count) is a part of an array")
+        raise lowering.error(
+            "unsupported", node.slice, "an index is one number", "a.slice(offset, count) is a part of an array"
+        )
     index = evaluate(lowering, node.slice)
     if not isinstance(array.type, ArrayType):
         raise lowering.error("type-mismatch", node.value, f"only an Array has elements, found {describe(array.type)}")

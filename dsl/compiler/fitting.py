@@ -52,7 +52,12 @@ def fit(lowering: Lowering, operand: Typed, wanted: Type) -> Typed | None:
     builder = lowering.builder
     if general(found) == general(wanted):
         return Typed(wanted, operand.values, operand.in_frame)
-    if isinstance(wanted, StructType) and isinstance(found, StructType) and found.python is wanted.python and wanted.optional:
+    if (
+        isinstance(wanted, StructType)
+        and isinstance(found, StructType)
+        and found.python is wanted.python
+        and wanted.optional
+    ):
         return Typed(wanted, operand.values, operand.in_frame)
     if isinstance(wanted, FallibleType):
         if isinstance(found, FailureType):
@@ -72,13 +77,20 @@ def mismatch(lowering: Lowering, operand: Operand, wanted: Type, node: ast.AST) 
 def conversion_help(operand: Operand, wanted: Type) -> str:
     """How to get from the operand's type to the wanted one, where the language has a way."""
     if isinstance(operand, Integer):
-        return f"give the literal its type: {describe(wanted)}({operand.value})" if isinstance(wanted, WordType | AddressType) else ""
+        return (
+            f"give the literal its type: {describe(wanted)}({operand.value})"
+            if isinstance(wanted, WordType | AddressType)
+            else ""
+        )
     if not isinstance(operand, Typed):
         return ""
     found = operand.type
     taint = taint_of(found)
     if taint and taint_of(wanted) != taint:
-        return {"secret": 'declassify(x, "reason") is the one way out', "untrusted": 'x.below(limit) or x.trusted("reason")'}[taint]
+        return {
+            "secret": 'declassify(x, "reason") is the one way out',
+            "untrusted": 'x.below(limit) or x.trusted("reason")',
+        }[taint]
     if taint_of(wanted) and not taint:
         return f"{taint_of(wanted)}(x) makes one"
     if isinstance(found, FallibleType):
@@ -90,7 +102,13 @@ def conversion_help(operand: Operand, wanted: Type) -> str:
             return f"drop bits with .truncate({describe(wanted)})"
         if wanted.width == found.width:
             return "as_signed() and as_unsigned() change the sign"
-        return f"widen with {describe(wanted)}(...)" if wanted.signed or not found.signed else "change the sign with as_unsigned()"
+        return (
+            f"widen with {describe(wanted)}(...)"
+            if wanted.signed or not found.signed
+            else "change the sign with as_unsigned()"
+        )
+    if isinstance(wanted, AddressType) and found == U64:
+        return f"{describe(wanted)}(x) makes an address"
     if isinstance(found, AddressType) and wanted == U64:
         return "as_u64() gives the number"
     if isinstance(found, EnumType) and found.word == wanted:
@@ -116,8 +134,12 @@ def taint_barrier(lowering: Lowering, kind: Type, node: ast.AST, use: str) -> Re
     """The error for an untrusted or secret value where only a public one may stand."""
     taint = taint_of(kind)
     if taint == "secret":
-        return lowering.error("secret-leak", node, f"{describe(kind)} is {use}", 'declassify(x, "reason") is the one way out')
-    return lowering.error("untrusted-use", node, f"{describe(kind)} is {use}", 'check it: x.below(limit), or x.trusted("reason")')
+        return lowering.error(
+            "secret-leak", node, f"{describe(kind)} is {use}", 'declassify(x, "reason") is the one way out'
+        )
+    return lowering.error(
+        "untrusted-use", node, f"{describe(kind)} is {use}", 'check it: x.below(limit), or x.trusted("reason")'
+    )
 
 
 def public(lowering: Lowering, operand: Operand, node: ast.AST, use: str) -> Operand:

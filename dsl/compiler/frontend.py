@@ -77,7 +77,9 @@ class Unit:
         self.pending.append(symbol)
         return symbol
 
-    def request(self, python: Callable[..., Any], statics: tuple[object, ...], lowering: Lowering, node: ast.AST) -> str:
+    def request(
+        self, python: Callable[..., Any], statics: tuple[object, ...], lowering: Lowering, node: ast.AST
+    ) -> str:
         """The symbol of a machine function for these Static values; it will be compiled."""
         symbol = function_symbol(python, statics)
         if symbol not in self.requests:
@@ -90,9 +92,18 @@ class Unit:
 
     def node_of(self, python: Callable[..., Any]) -> ast.FunctionDef:
         """The syntax of a function, which stands unconditionally at its module's top level."""
-        node = self.sources.file_of(python).functions.get(python.__name__)
-        if node is None:
-            raise LookupError(f"{python.__module__}.{python.__qualname__} is not at the top level of its module")
+        source = self.sources.file_of(python)
+        node = source.functions.get(python.__name__)
+        if node is None or python.__qualname__ != python.__name__:
+            line = python.__code__.co_firstlineno
+            span = ir.Span(source.display, line, 0, line, len(source.line(line)))
+            text = f"'{python.__qualname__}' does not stand at the top level of its module"
+            self.report(
+                Diagnostic(
+                    "signature", text, span, source.line(line), "a machine function is unconditional and at top level"
+                )
+            )
+            raise Reported()
         return node
 
     def signature(self, python: Callable[..., Any]) -> Signature:
@@ -166,7 +177,9 @@ class Unit:
             kept[symbol] = None
             if symbol in self.module.functions:
                 pending += named_symbols(self.module.functions[symbol])
-        self.module.functions = {symbol: self.module.functions[symbol] for symbol in kept if symbol in self.module.functions}
+        self.module.functions = {
+            symbol: self.module.functions[symbol] for symbol in kept if symbol in self.module.functions
+        }
         self.module.objects = {symbol: item for symbol, item in self.module.objects.items() if symbol in kept}
         self.module.supplied = {symbol: name for symbol, name in self.module.supplied.items() if symbol in kept}
 

@@ -77,9 +77,13 @@ def address_of(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
     operand, where = given[0]
     if isinstance(operand, Typed) and isinstance(operand.type, StructType | ArrayType):
         if isinstance(operand.type, StructType) and operand.type.optional:
-            raise lowering.error("not-narrowed", where, f"{describe(operand.type)} may have no address", "narrow it: if x is not None")
+            raise lowering.error(
+                "not-narrowed", where, f"{describe(operand.type)} may have no address", "narrow it: if x is not None"
+            )
         return Typed(HOST_VIRTUAL, operand.values[:1])
-    raise lowering.error("type-mismatch", where, f"only a Struct or an Array has an address, found {lowering.spell(operand)}")
+    raise lowering.error(
+        "type-mismatch", where, f"only a Struct or an Array has an address, found {lowering.spell(operand)}"
+    )
 
 
 def array_at(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
@@ -100,7 +104,6 @@ def frame_array(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
 def erase(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
     """Zero a Struct or Array with accesses that no pass removes."""
     operand, where = given[0]
-    builder = lowering.builder
     if isinstance(operand, Typed) and isinstance(operand.type, StructType) and not operand.type.optional:
         zero(lowering, operand.value, memory_size(operand.type), volatile=True)
         return Typed(NONE, ())
@@ -169,7 +172,9 @@ def secret(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
 def taint_word(lowering: Lowering, given: Given, taint: str) -> Typed:
     operand, where = given[0]
     if not isinstance(operand, Typed) or taint_of(operand.type) or len(operand.values) != 1:
-        raise lowering.error("type-mismatch", where, f"{taint}(...) takes a public value, found {lowering.spell(operand)}")
+        raise lowering.error(
+            "type-mismatch", where, f"{taint}(...) takes a public value, found {lowering.spell(operand)}"
+        )
     return Typed(tainted(taint, operand.type), operand.values)
 
 
@@ -184,7 +189,9 @@ def declassify(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
 def as_secret(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
     array, element = array_argument(lowering, given[0])
     if taint_of(element):
-        raise lowering.error("type-mismatch", given[0][1], f"as_secret takes a public array, found {describe(array.type)}")
+        raise lowering.error(
+            "type-mismatch", given[0][1], f"as_secret takes a public array, found {describe(array.type)}"
+        )
     assert isinstance(array.type, ArrayType)
     return Typed(ArrayType(QualifiedType("secret", element), array.type.length), array.values, array.in_frame)
 
@@ -193,7 +200,9 @@ def declassify_array(lowering: Lowering, given: Given, node: ast.Call) -> Operan
     array, element = array_argument(lowering, given[0])
     text_argument(lowering, given[1], "the reason")
     if taint_of(element) != "secret":
-        raise lowering.error("type-mismatch", given[0][1], f"declassify_array takes an Array[Secret[T]], found {describe(array.type)}")
+        raise lowering.error(
+            "type-mismatch", given[0][1], f"declassify_array takes an Array[Secret[T]], found {describe(array.type)}"
+        )
     assert isinstance(array.type, ArrayType)
     return Typed(ArrayType(strip(element), array.type.length), array.values, array.in_frame)
 

@@ -32,7 +32,12 @@ class Lowering:
     """The state of compiling one function: its locals' types, open loops and the block being filled."""
 
     def __init__(
-        self, unit: Unit, python: Callable[..., Any], signature: Signature, ir_function: ir.Function, chain: tuple[Note, ...]
+        self,
+        unit: Unit,
+        python: Callable[..., Any],
+        signature: Signature,
+        ir_function: ir.Function,
+        chain: tuple[Note, ...],
     ) -> None:
         self.unit = unit
         self.source: SourceFile = unit.sources.file_of(python)
@@ -75,7 +80,9 @@ class Lowering:
         self.unit.module.objects[counter] = ir.DataObject(counter, 8, 8)
         self.depth_counter = counter
         live = self.count_activation(1)
-        self.builder.check(self.builder.emit("ule", 1, live, self.builder.constant(depth, 64)), f"recursion deeper than {depth}")
+        self.builder.check(
+            self.builder.emit("ule", 1, live, self.builder.constant(depth, 64)), f"recursion deeper than {depth}"
+        )
 
     def count_activation(self, change: int) -> ir.Value:
         builder = self.builder
@@ -115,7 +122,10 @@ class Lowering:
         binding = self.builder.environment.get(name)
         if binding is None:
             if name in self.loop_variables:
-                text, help_ = f"the loop variable '{name}' has no value after its loop", "copy it to a local inside the loop"
+                text, help_ = (
+                    f"the loop variable '{name}' has no value after its loop",
+                    "copy it to a local inside the loop",
+                )
             else:
                 text, help_ = f"'{name}' is not assigned on every path to here", "assign it before the branch or loop"
             raise self.error("unassigned", node, text, help_)
@@ -128,27 +138,40 @@ class Lowering:
             return binding.values[:1] if binding.type == self.unit.failure else binding.values[1:]
         return binding.values
 
-    def assign(self, name: str, operand: Operand, node: ast.AST) -> None:
-        """Give a local a value; the first assignment decides its type."""
-        if name in self.loop_variables and name in self.builder.environment and self.builder.environment[name].read_only:
+    def assign(self, name: str, operand: Operand, node: ast.AST, value: ast.AST) -> None:
+        """Give a local the value of an expression; the first assignment decides its type."""
+        if (
+            name in self.loop_variables
+            and name in self.builder.environment
+            and self.builder.environment[name].read_only
+        ):
             raise self.error("loop-variable", node, f"the loop variable '{name}' is read-only", "use another local")
         if isinstance(operand, Integer):
-            raise self.error("bare-int", node, f"'{name}' would be a bare int", f"give the literal a type: u64({operand.value})")
+            raise self.error(
+                "bare-int", value, f"'{name}' would be a bare int", f"give the literal a type: u64({operand.value})"
+            )
         if isinstance(operand, Typed) and isinstance(operand.type, NoneType_) and name != "_":
-            raise self.error("type-mismatch", node, f"'{name}' is assigned None, which the call returns", "call it as a statement")
+            raise self.error(
+                "type-mismatch", value, f"'{name}' is assigned None, which the call returns", "call it as a statement"
+            )
         if name == "_":
             return
         if name not in self.declared:
             if not isinstance(operand, Typed):
-                raise self.error("type-mismatch", node, f"'{name}' has no type yet, and {self.spell(operand)} gives it none")
+                raise self.error(
+                    "type-mismatch", value, f"'{name}' has no type yet, and {self.spell(operand)} gives it none"
+                )
             self.declared[name] = general(operand.type)
         declared = self.declared[name]
-        stored = coerce(self, operand, declared, node)
+        stored = coerce(self, operand, declared, value)
         narrowed = general(operand.type) if isinstance(operand, Typed) else declared
         previous = self.builder.environment.get(name)
         if stored.in_frame and self.loops and previous is not None and not previous.in_frame:
             raise self.error(
-                "frame-escape", node, f"'{name}' referred to other memory, and would refer to this function's frame", "use another local"
+                "frame-escape",
+                node,
+                f"'{name}' referred to other memory, and would refer to this function's frame",
+                "use another local",
             )
         self.builder.environment[name] = Binding(stored.values, narrowed, stored.in_frame)
 
@@ -161,6 +184,8 @@ class Lowering:
                 return f"the literal {value}"
             case Nothing():
                 return "None"
+            case Named(python=str()):
+                return "a text"
             case Named(text=text):
                 return f"'{text}'"
 
@@ -174,6 +199,8 @@ class Lowering:
             except Reported:
                 self.failed |= assigned_names([statement]) - self.builder.environment.keys()
                 self.failed |= {name for name in assigned_names([statement]) if name not in self.declared}
+                if isinstance(statement, ast.Return):
+                    self.leave_block()
 
     def statement(self, node: ast.stmt) -> None:
         self.at(node)
@@ -183,7 +210,9 @@ class Lowering:
             case ast.Assign(targets=[target]):
                 self.assignment(target, node.value, node)
             case ast.Assign():
-                raise self.error("unsupported", node, "an assignment has one target here", "write one assignment a line")
+                raise self.error(
+                    "unsupported", node, "an assignment has one target here", "write one assignment a line"
+                )
             case ast.AnnAssign():
                 self.annotated_assignment(node)
             case ast.AugAssign():
@@ -204,7 +233,12 @@ class Lowering:
                 pass
             case _:
                 name = type(node).__name__.lower()
-                raise self.error("unsupported", node, f"the statement '{name}' is not in the language", "see dsl/README.md, Functions")
+                raise self.error(
+                    "unsupported",
+                    node,
+                    f"the statement '{name}' is not in the language",
+                    "see dsl/README.md, Functions",
+                )
 
     def expression_statement(self, node: ast.Expr) -> None:
         match node.value:
@@ -216,7 +250,9 @@ class Lowering:
                     text = f"the result, {self.spell(result)}, is discarded"
                     raise self.error("discarded-result", node, text, "use it, or assign it to _")
             case _:
-                raise self.error("discarded-result", node, "this expression has no effect", "did you mean an assignment?")
+                raise self.error(
+                    "discarded-result", node, "this expression has no effect", "did you mean an assignment?"
+                )
 
     def assignment(self, target: ast.expr, value: ast.expr, node: ast.stmt) -> None:
         match target, value:
@@ -224,19 +260,19 @@ class Lowering:
                 if len(targets) != len(values):
                     raise self.error("type-mismatch", node, f"{len(targets)} targets, {len(values)} values")
                 operands = [evaluate(self, element) for element in values]
-                for part, operand in zip(targets, operands, strict=True):
-                    self.assign_target(part, operand)
+                for part, operand, element in zip(targets, operands, values, strict=True):
+                    self.assign_target(part, operand, element)
             case ast.Tuple(), _:
                 help_ = "assign the Record to a local and read its fields"
                 raise self.error("unsupported", node, "only a tuple display can be unpacked", help_)
             case _:
-                self.assign_target(target, evaluate(self, value))
+                self.assign_target(target, evaluate(self, value), value)
 
-    def assign_target(self, target: ast.expr, operand: Operand) -> None:
+    def assign_target(self, target: ast.expr, operand: Operand, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
-            self.assign(target.id, operand, target)
+            self.assign(target.id, operand, target, value)
         else:
-            store(self, self.place(target), operand, target)
+            store(self, self.place(target), operand, target, value)
 
     def place(self, target: ast.expr) -> Place:
         """The memory cell that an assignment's target names; evaluates the target's parts."""
@@ -250,18 +286,18 @@ class Lowering:
             text = f"'{name}' is {describe(self.declared[name])}, and is annotated {describe(kind)}"
             raise self.error("type-mismatch", node.annotation, text, "a local has one type")
         if node.value is not None:
-            self.assign(name, evaluate(self, node.value), node.target)
+            self.assign(name, evaluate(self, node.value), node.target, node.value)
 
     def augmented_assignment(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             left: Operand = self.read(node.target.id, node.target)
             right = evaluate(self, node.value)
-            self.assign(node.target.id, operate(self, node.op, left, right, node), node.target)
+            self.assign(node.target.id, operate(self, node.op, left, right, node), node.target, node)
             return
         place = self.place(node.target)
         left = load(self, place)
         right = evaluate(self, node.value)
-        store(self, place, operate(self, node.op, left, right, node), node.target)
+        store(self, place, operate(self, node.op, left, right, node), node.target, node)
 
     def if_statement(self, node: ast.If) -> None:
         yes, no = condition(self, node.test)
@@ -299,7 +335,9 @@ class Lowering:
         low, high = self.loop_range(node.iter)
         kind = low.type
         if name in self.builder.environment or self.declared.setdefault(name, kind) != kind:
-            raise self.error("loop-variable", node.target, f"'{name}' is already a local", "give the loop variable a name of its own")
+            raise self.error(
+                "loop-variable", node.target, f"'{name}' is already a local", "give the loop variable a name of its own"
+            )
         self.loop_variables.add(name)
         builder = self.at(node.iter)
         hidden = f"{name} "  # the counter: a local that no program can name
@@ -328,7 +366,9 @@ class Lowering:
             raise self.error("unsupported", node, "a for loop goes over upto(n) or between(low, high)", "or use while")
         ends = [evaluate(self, argument) for argument in node.args]
         if len(ends) != (1 if name == "upto" else 2):
-            raise self.error("argument-count", node, f"{name} takes {1 if name == 'upto' else 2} arguments, found {len(ends)}")
+            raise self.error(
+                "argument-count", node, f"{name} takes {1 if name == 'upto' else 2} arguments, found {len(ends)}"
+            )
         kind = next((end.type for end in ends if isinstance(end, Typed)), U64)
         if not isinstance(kind, WordType) or kind.signed:
             barrier = taint_of(kind)
@@ -342,16 +382,22 @@ class Lowering:
             if keyword.arg != "at_most" or not isinstance(most, Integer):
                 raise self.error("argument-count", keyword, "upto takes one keyword, at_most, an int constant")
             bound = coerce(self, most, kind, node, literal=True)
-            builder.check(builder.emit("ule", 1, typed[-1].value, bound.value), f"the loop runs at most {most.value} times")
+            builder.check(
+                builder.emit("ule", 1, typed[-1].value, bound.value), f"the loop runs at most {most.value} times"
+            )
         low = typed[0] if name == "between" else Typed(kind, (builder.constant(0, typed[0].value.width),))
         return low, typed[-1]
 
     def leave_loop(self, node: ast.Break | ast.Continue) -> None:
         if not self.loops:
             raise self.error("unsupported", node, "not in a loop")
-        loop, position = self.loops[-1], self.builder.position
-        (loop.breaks if isinstance(node, ast.Break) else loop.continues).append(position)
-        self.builder.position = Position(self.builder.new_block(), dict(position.environment), dead=True)
+        loop = self.loops[-1]
+        (loop.breaks if isinstance(node, ast.Break) else loop.continues).append(self.builder.position)
+        self.leave_block()
+
+    def leave_block(self) -> None:
+        """What follows here is not reached."""
+        self.builder.position = Position(self.builder.new_block(), dict(self.builder.environment), dead=True)
 
     def assert_statement(self, node: ast.Assert) -> None:
         if not isinstance(node.msg, ast.Constant | None) or (node.msg and not isinstance(node.msg.value, str)):
@@ -410,5 +456,3 @@ def assigned_names(statements: list[ast.stmt]) -> set[str]:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 names.add(node.id)
     return names
-
-

@@ -76,7 +76,9 @@ def no_field(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -> R
     kind = strip(receiver.type)
     if isinstance(kind, FallibleType) or (isinstance(kind, StructType) and kind.optional):
         test = "if isinstance(x, Failure): return x" if isinstance(kind, FallibleType) else "if x is not None"
-        return lowering.error("not-narrowed", node, f"{describe(kind)} may have no '{name}'", f"narrow a local first: {test}")
+        return lowering.error(
+            "not-narrowed", node, f"{describe(kind)} may have no '{name}'", f"narrow a local first: {test}"
+        )
     known: list[str] = []
     if isinstance(kind, StructType):
         known = list(struct_layout(kind.python).fields)
@@ -93,7 +95,9 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     if not isinstance(kind, StructType) or kind.optional:
         if isinstance(kind, BitsType | RecordType):
             help_ = "x = x.with_(field=value)" if isinstance(kind, BitsType) else "make a new one"
-            raise lowering.error("type-mismatch", node, f"{describe(kind)} is a value: its fields cannot be assigned", help_)
+            raise lowering.error(
+                "type-mismatch", node, f"{describe(kind)} is a value: its fields cannot be assigned", help_
+            )
         raise no_field(lowering, receiver, name, node)
     field = struct_layout(kind.python).fields.get(name)
     if field is None:
@@ -204,17 +208,18 @@ def load(lowering: Lowering, place: Place) -> Typed:
     return Typed(kind, (value,))
 
 
-def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST) -> None:
+def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, value_node: ast.AST) -> None:
     """One store to a place; whole Structs and Arrays are refused."""
     kind, how = access(place)
     builder = lowering.at(node)
     if (isinstance(kind, StructType) and not kind.optional) or isinstance(kind, ArrayType):
         text = f"{place.what} is a whole {describe(kind)}, which cannot be assigned"
         raise lowering.error("struct-assign", node, text, "copy into it: target.copy_from(source)")
-    value = coerce(lowering, operand, kind, node)
+    value = coerce(lowering, operand, kind, value_node)
     if value.in_frame:
         text = f"a reference to this function's frame is stored in {place.what}"
-        raise lowering.error("frame-escape", node, text, "the frame is gone when the function returns")
+        raise lowering.error("frame-escape", value_node, text, "the frame is gone when the function returns")
+    lowering.at(node)
     stored = builder.resize(value.value, 8) if isinstance(strip(kind), BoolType) else value.value
     builder.emit("store", 0, place.address, stored, data=how)
 
@@ -228,7 +233,11 @@ def frame_slot(lowering: Lowering, kind: Type, node: ast.AST) -> Typed:
     size, align = memory_size(kind), memory_align(kind)
     address = builder.emit("frame", 64, data=ir.Slot(max(size, 1), align))
     zero(lowering, address, size)
-    values = (address, builder.constant(kind.length, 64)) if isinstance(kind, ArrayType) and kind.length is not None else (address,)
+    values = (
+        (address, builder.constant(kind.length, 64))
+        if isinstance(kind, ArrayType) and kind.length is not None
+        else (address,)
+    )
     return Typed(kind, values, in_frame=True)
 
 
@@ -259,7 +268,9 @@ def zero_elements(lowering: Lowering, address: ir.Value, count: ir.Value, size: 
     if words is None:
         fill(lowering, address, builder.constant(0, 8), scaled(lowering, count, size))
     else:
-        builder.emit("intrinsic", 0, address, builder.constant(0, 64), words, data=lowering.unit.instruction("fill_words"))
+        builder.emit(
+            "intrinsic", 0, address, builder.constant(0, 64), words, data=lowering.unit.instruction("fill_words")
+        )
 
 
 def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | None:

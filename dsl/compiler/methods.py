@@ -77,7 +77,9 @@ def methods_of(kind: Type) -> dict[str, Method]:
     return {"trusted": trusted} if taint_of(kind) == "untrusted" else {}
 
 
-def missing_method(lowering: Lowering, receiver: Typed, name: str, node: ast.Call, table: dict[str, Method]) -> Reported:
+def missing_method(
+    lowering: Lowering, receiver: Typed, name: str, node: ast.Call, table: dict[str, Method]
+) -> Reported:
     kind = strip(receiver.type)
     if isinstance(kind, FallibleType | StructType):
         return no_field(lowering, receiver, name, node.func)
@@ -95,7 +97,9 @@ def truncate(lowering: Lowering, receiver: Typed, arguments: Arguments, node: as
     assert isinstance(word, WordType)
     if not isinstance(target, WordType) or target.signed != word.signed or target.width >= word.width:
         text = f"truncate takes a narrower word of {describe(word)}'s sign, found {describe(target)}"
-        raise lowering.error("type-mismatch", where, text, f"{describe(target)}(x) widens" if isinstance(target, WordType) else "")
+        raise lowering.error(
+            "type-mismatch", where, text, f"{describe(target)}(x) widens" if isinstance(target, WordType) else ""
+        )
     return Typed(tainted(taint_of(receiver.type), target), (lowering.at(node).resize(receiver.value, target.width),))
 
 
@@ -130,7 +134,9 @@ def limited(operation: str) -> Method:
 def trusted(lowering: Lowering, receiver: Typed, arguments: Arguments, node: ast.Call) -> Operand:
     ((reason, where),) = arguments.bind(lowering, node, "trusted", ["reason"])
     if not isinstance(reason, Named) or not isinstance(reason.python, str) or not reason.python.strip():
-        raise lowering.error("type-mismatch", where, "trusted takes a reason in words", 'x.trusted("why any value is harmless")')
+        raise lowering.error(
+            "type-mismatch", where, "trusted takes a reason in words", 'x.trusted("why any value is harmless")'
+        )
     return Typed(strip(receiver.type), receiver.values)
 
 
@@ -154,7 +160,9 @@ def low_mask(lowering: Lowering, arguments: Arguments, node: ast.Call, name: str
         return mask
     zero_ = builder.constant(0, 64)
     single = builder.emit("eq", 1, builder.emit("and", 64, alignment, mask), zero_)
-    builder.check(builder.emit("and", 1, single, builder.emit("ne", 1, alignment, zero_)), "an alignment is a power of two")
+    builder.check(
+        builder.emit("and", 1, single, builder.emit("ne", 1, alignment, zero_)), "an alignment is a power of two"
+    )
     return mask
 
 
@@ -237,7 +245,9 @@ def require_room(lowering: Lowering, offset: ir.Value, size: ir.Value, length: i
     builder = lowering.at(node)
     fits = builder.emit("ule", 1, size, length)
     behind = builder.emit("ule", 1, offset, builder.emit("sub", 64, length, size))
-    numbers = [value.data for value in (offset, size, length) if value.operation == "const" and isinstance(value.data, int)]
+    numbers = [
+        value.data for value in (offset, size, length) if value.operation == "const" and isinstance(value.data, int)
+    ]
     if len(numbers) == 3 and numbers[0] + numbers[1] > numbers[2] and not lowering.dead:
         text = f"{numbers[1]} elements at {numbers[0]} do not lie in an array of {numbers[2]}"
         raise lowering.error("index-range", node, text)
@@ -266,7 +276,9 @@ def array_copy_from(lowering: Lowering, receiver: Typed, arguments: Arguments, n
     ((operand, where),) = arguments.bind(lowering, node, "copy_from", ["other"])
     element = element_of(receiver)
     if is_volatile(element):
-        raise lowering.error("unsupported", node, f"{describe(receiver.type)} is copied element by element", "write the loop")
+        raise lowering.error(
+            "unsupported", node, f"{describe(receiver.type)} is copied element by element", "write the loop"
+        )
     other = coerce(lowering, operand, general(receiver.type), where)
     builder = lowering.at(node)
     length = receiver.values[1]
@@ -304,8 +316,10 @@ def fill_loop(lowering: Lowering, receiver: Typed, value: Typed, size: int, node
 
     def each(index: ir.Value) -> None:
         builder = lowering.builder
-        place = Place(builder.emit("add", 64, address, scaled(lowering, index, size)), 0, element_of(receiver), "an element")
-        store(lowering, place, value, node)
+        place = Place(
+            builder.emit("add", 64, address, scaled(lowering, index, size)), 0, element_of(receiver), "an element"
+        )
+        store(lowering, place, value, node, node)
 
     count_loop(lowering, length, each, node)
 
@@ -342,7 +356,9 @@ def array_equals(lowering: Lowering, receiver: Typed, arguments: Arguments, node
     def each(index: ir.Value) -> None:
         distance = scaled(lowering, index, memory_size(element))
         left, right = (
-            builder.emit("load", memory_size(element) * 8, builder.emit("add", 64, array.values[0], distance), data=ir.Access())
+            builder.emit(
+                "load", memory_size(element) * 8, builder.emit("add", 64, array.values[0], distance), data=ir.Access()
+            )
             for array in (receiver, other)
         )
         same, different = builder.branch(builder.emit("eq", 1, left, right))
@@ -359,7 +375,9 @@ def byte_place(lowering: Lowering, receiver: Typed, operand: Operand, word: Word
     """`word` at a byte offset of an Array[u8]; its element's taint goes with it."""
     element = element_of(receiver)
     if strip(element) != U8:
-        raise lowering.error("type-mismatch", node, f"only an Array[u8] has words at byte offsets, found {describe(receiver.type)}")
+        raise lowering.error(
+            "type-mismatch", node, f"only an Array[u8] has words at byte offsets, found {describe(receiver.type)}"
+        )
     offset = unsigned_argument(lowering, operand, node, "an offset")
     builder = lowering.at(node)
     address, length = receiver.values
@@ -386,7 +404,7 @@ def store_bytes(width: int, big: bool) -> Method:
         stored = coerce(lowering, value, place.type, value_at)
         if big:
             stored = Typed(stored.type, (lowering.at(node).emit("bswap", width, stored.value),))
-        store(lowering, place, stored, node)
+        store(lowering, place, stored, node, value_at)
         return Typed(NONE, ())
 
     return lower

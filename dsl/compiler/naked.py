@@ -18,8 +18,15 @@ def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
     """The body of a naked function: its text and what its names stand for."""
     statements = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     call = statements[0].value if len(statements) == 1 and isinstance(statements[0], ast.Expr) else None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "asm" or len(call.args) != 1:
-        raise lowering.error("naked-body", statements[0] if statements else node, 'a naked function is one asm("...", name=value)')
+    if (
+        not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Name)
+        or call.func.id != "asm"
+        or len(call.args) != 1
+    ):
+        raise lowering.error(
+            "naked-body", statements[0] if statements else node, 'a naked function is one asm("...", name=value)'
+        )
     text = evaluate(lowering, call.args[0])
     if not isinstance(text, Named) or not isinstance(text.python, str):
         raise lowering.error("naked-body", call.args[0], f"the assembly is a text, found {lowering.spell(text)}")
@@ -30,7 +37,9 @@ def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
             raise lowering.error("naked-body", keyword, f"the assembly does not use {{{keyword.arg}}}")
     missing = sorted(used - {name for name, _ in names})
     if missing:
-        raise lowering.error("naked-body", call, f"the assembly names {{{missing[0]}}}, which is not given", f"{missing[0]}=value")
+        raise lowering.error(
+            "naked-body", call, f"the assembly names {{{missing[0]}}}, which is not given", f"{missing[0]}=value"
+        )
     return ir.Assembly(text.python, names)
 
 

@@ -55,17 +55,26 @@ def operate(lowering: Lowering, op: ast.operator, left: Operand, right: Operand,
         return shift(lowering, op, left, right, node)
     if isinstance(left, Typed) and isinstance(left.type, AddressType):
         return address_arithmetic(lowering, op, left, right, node)
+    for operand in (left, right):
+        found = strip(operand.type) if isinstance(operand, Typed) else U64
+        if not isinstance(found, WordType):
+            help_ = {BoolType: "use and, or, not, !=", BitsType: "work on .raw()", EnumType: "work on .value"}.get(
+                type(found), ""
+            )
+            raise lowering.error(
+                "type-mismatch", node, f"'{sign}' works on words, found {lowering.spell(operand)}", help_
+            )
     first, second, kind, taint = common_type(lowering, left, right, node, sign)
     builder = lowering.at(node)
-    if not isinstance(kind, WordType):
-        help_ = {BoolType: "use and, or, not, !=", BitsType: "work on .raw()", EnumType: "work on .value"}.get(type(kind), "")
-        raise lowering.error("type-mismatch", node, f"'{sign}' works on words, found {describe(kind)}", help_)
+    assert isinstance(kind, WordType)
     if isinstance(op, ast.FloorDiv | ast.Mod):
         if isinstance(right, Typed) and taint_of(right.type):
             raise taint_barrier(lowering, right.type, node, "a divisor")
         return divide(lowering, op, first, second, kind, taint, node)
     if type(op) not in ARITHMETIC:
-        raise lowering.error("unsupported", node, f"the operator '{sign}' is not in the language", "// divides unsigned words")
+        raise lowering.error(
+            "unsupported", node, f"the operator '{sign}' is not in the language", "// divides unsigned words"
+        )
     return Typed(tainted(taint, kind), (builder.emit(ARITHMETIC[type(op)], kind.width, first, second),))
 
 
@@ -91,7 +100,9 @@ def common_type(
     kinds = [operand.type for operand in (left, right) if isinstance(operand, Typed)]
     taints = {taint_of(kind) for kind in kinds} - {""}
     if len(taints) > 1:
-        raise lowering.error("type-mismatch", node, "one operand is Secret, the other Untrusted", "check the untrusted one first")
+        raise lowering.error(
+            "type-mismatch", node, "one operand is Secret, the other Untrusted", "check the untrusted one first"
+        )
     kind = strip(kinds[0])
     for part in kinds:
         if isinstance(part, QualifiedType) and not taint_of(part):
@@ -110,7 +121,8 @@ def coerce_operand(lowering: Lowering, operand: Operand, kind: Type, node: ast.A
             raise lowering.error("type-mismatch", node, f"{describe(operand.type)} is no single value")
         return operand.value
     if isinstance(kind, AddressType) and isinstance(operand, Integer):
-        raise lowering.error("type-mismatch", node, f"expected {describe(kind)}, found the literal {operand.value}", f"{describe(kind)}(...)")
+        text = f"expected {describe(kind)}, found the literal {operand.value}"
+        raise lowering.error("type-mismatch", node, text, f"{describe(kind)}({operand.value})")
     return coerce(lowering, operand, kind, node, literal=True).value
 
 
@@ -124,7 +136,8 @@ def divide(
     if taint == "secret":
         raise taint_barrier(lowering, tainted(taint, kind), node, "divided")
     nonzero_divisor(lowering, right, node)
-    return Typed(tainted(taint, kind), (lowering.builder.emit("udiv" if isinstance(op, ast.FloorDiv) else "urem", kind.width, left, right),))
+    operation = "udiv" if isinstance(op, ast.FloorDiv) else "urem"
+    return Typed(tainted(taint, kind), (lowering.at(node).emit(operation, kind.width, left, right),))
 
 
 def nonzero_divisor(lowering: Lowering, divisor: ir.Value, node: ast.AST) -> None:
@@ -137,7 +150,9 @@ def nonzero_divisor(lowering: Lowering, divisor: ir.Value, node: ast.AST) -> Non
 def shift(lowering: Lowering, op: ast.operator, left: Operand, right: Operand, node: ast.AST) -> Typed:
     sign = SIGNS[type(op)]
     if isinstance(left, Integer):
-        raise lowering.error("bare-int", node, f"the literal {left.value} is shifted by a variable", f"give it a type: u64({left.value})")
+        raise lowering.error(
+            "bare-int", node, f"the literal {left.value} is shifted by a variable", f"give it a type: u64({left.value})"
+        )
     if not isinstance(left, Typed) or not isinstance(strip(left.type), WordType):
         raise lowering.error("type-mismatch", node, f"'{sign}' works on words, found {lowering.spell(left)}")
     word = strip(left.type)
@@ -189,7 +204,9 @@ def unary(lowering: Lowering, node: ast.UnaryOp) -> Operand:
     if not isinstance(operand, Typed) or not isinstance(word, WordType) or sign == "+":
         raise lowering.error("type-mismatch", node, f"unary '{sign}' has no meaning for {lowering.spell(operand)}")
     if sign == "-" and not word.signed:
-        raise lowering.error("type-mismatch", node, f"'-' negates signed words, found {describe(word)}", "~x + 1 negates modulo 2**n")
+        raise lowering.error(
+            "type-mismatch", node, f"'-' negates signed words, found {describe(word)}", "~x + 1 negates modulo 2**n"
+        )
     return Typed(operand.type, (builder.emit("neg" if sign == "-" else "not", word.width, operand.value),))
 
 
@@ -208,7 +225,9 @@ def comparison(lowering: Lowering, node: ast.Compare) -> Typed:
         raise lowering.error("secret-leak", node, "a secret is compared", help_)
     ordered = isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE)
     identity = isinstance(op, ast.Is | ast.IsNot)
-    allowed = isinstance(kind, WordType | AddressType) or (not ordered and isinstance(kind, EnumType | BitsType | BoolType))
+    allowed = isinstance(kind, WordType | AddressType) or (
+        not ordered and isinstance(kind, EnumType | BitsType | BoolType)
+    )
     if not allowed or (identity and not isinstance(kind, EnumType)) or isinstance(op, ast.In | ast.NotIn):
         help_ = "compare fields, or address_of(a) == address_of(b)" if isinstance(kind, StructType) else ""
         raise lowering.error("type-mismatch", node, f"'{sign}' does not compare {describe(kind)}", help_)

@@ -42,5 +42,11 @@ def report_cycle(unit: Unit, call: ir.Value, cycle: list[str]) -> None:
     names = " -> ".join(symbol.rpartition(".")[2] for symbol in [*cycle, cycle[0]])
     source = unit.sources.by_display(span.file)
     unit.report(
-        Diagnostic("recursion", f"recursion: {names}", span, source.line(span.line), "use a loop, or say how deep: @machine(depth=N)")
+        Diagnostic(
+            "recursion",
+            f"recursion: {names}",
+            span,
+            source.line(span.line),
+            "use a loop, or say how deep: @machine(depth=N)",
+        )
     )

@@ -22,12 +22,12 @@ from dsl.lang.types import (
     Type,
     WordType,
 )
-from dsl.lang.words import i8, i16, i32, i64, u8, u16, u32, u64
+from dsl.lang.words import Word, i8, i16, i32, i64, u8, u16, u32, u64
 
 BOOL: Final = BoolType()
 NONE: Final = NoneType_()
 FAILURE: Final = FailureType()
-WORDS: Final = {
+WORDS: Final[dict[type[Word], WordType]] = {
     word: WordType(word, width, signed)
     for word, width, signed in (
         (u8, 8, False), (u16, 16, False), (u32, 32, False), (u64, 64, False),
@@ -177,5 +177,3 @@ def tainted(taint: str, kind: Type) -> Type:
 def literal_range(word: WordType) -> tuple[int, int]:
     """The least and the greatest integer that the word holds."""
     return (-(1 << word.width - 1), (1 << word.width - 1) - 1) if word.signed else (0, (1 << word.width) - 1)
-
-

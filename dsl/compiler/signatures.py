@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dsl.compiler.shapes import NONE
-from dsl.lang import annotations
+from dsl.lang.annotations import resolve as resolve_annotation
 from dsl.lang.types import StaticType, Type
 
 
@@ -39,7 +39,11 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signa
     """The signature of a machine function; raises SignatureError at the first part that is not in the language."""
     arguments = node.args
     if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kw_defaults:
-        raise SignatureError(node, f"'{node.name}' has default, * or ** parameters", "a machine function takes a fixed list of parameters")
+        raise SignatureError(
+            node,
+            f"'{node.name}' has default, * or ** parameters",
+            "a machine function takes a fixed list of parameters",
+        )
     parameters = []
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument.annotation is None:
@@ -55,6 +59,6 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signa
 
 def resolve(function: Callable[..., Any], name: str, node: ast.AST) -> Type:
     try:
-        return annotations.resolve(function.__annotations__[name], function.__globals__)
+        return resolve_annotation(function.__annotations__[name], function.__globals__)
     except (TypeError, NameError, AttributeError, ValueError) as problem:
         raise SignatureError(node, f"this annotation is no type of the language: {problem}") from None

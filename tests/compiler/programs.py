@@ -211,7 +211,7 @@ def order(a: u64) -> u64:
     """Evaluation from left to right, and short circuits."""
     trace = frame_array(u8, 16)
     total = note(trace, a % 3) + note(trace, u64(7)) * note(trace, u64(9))
-    if note(trace, a % 2) == 0 and note(trace, u64(4)) == 4 or note(trace, u64(5)) == 6:
+    if (note(trace, a % 2) == 0 and note(trace, u64(4)) == 4) or note(trace, u64(5)) == 6:
         total += 1000
     chosen = note(trace, u64(20)) if a > 10 else note(trace, u64(21))
     return total + chosen + trace.load_u64(0) + trace.load_u64(8)
@@ -267,8 +267,8 @@ def bit_fields(a: u32) -> u32:
     loaded = NODE.entry
     again = Entry.from_raw(loaded.raw() | 0x0C000)
     if loaded.present and loaded.kind == Kind.SPARSE:
-        return again.raw() + u32(loaded.count)
-    return again.raw() ^ u32(again.top)
+        return u32(again.raw()) + u32(loaded.count)
+    return u32(again.raw()) ^ u32(again.top)
 
 
 @machine
@@ -290,10 +290,11 @@ def fallible(a: u64, b: u64) -> u64 | Failure:
 
 
 @machine
-def nothing_or_failure(a: u64) -> None | Failure:
-    """The end of the function is success."""
+def nothing_or_failure(a: u64) -> Failure | None:
+    """None is success."""
     if a > 100:
         return Failure(a)
+    return None
 
 
 @machine
@@ -352,7 +353,11 @@ NUMBERS: Final = dispatch(dict.fromkeys(range(0, 60, 3), one) | {100: two, 7: tw
 def dispatched(a: u64, b: u64) -> u64:
     """Dispatch by an Enum, its word, and ints; the last needs a tree."""
     kind = Kind.FIRST if b % 3 == 0 else Kind.SPARSE
-    return HANDLERS.call(kind, a, b) + HANDLERS.call((b % 4).truncate(u8), a, b) + NUMBERS.call((a % 110).truncate(u32), a, b)
+    return (
+        HANDLERS.call(kind, a, b)
+        + HANDLERS.call((b % 4).truncate(u8), a, b)
+        + NUMBERS.call((a % 110).truncate(u32), a, b)
+    )
 
 
 @machine
