@@ -1,13 +1,14 @@
 """What an annotation means: every legal spelling is read here and nowhere else.
 
-Spellings: the objects themselves, strings (quoted, or from `from __future__ import annotations`), `T | None`, `T | Failure`, and the aliases
-`Static[T]`, `Device[T]`, `Shared[T]`, `Ref[T] | None`, which type checkers see as T.
+Spellings: the objects themselves, strings (quoted, or by `from __future__ import annotations`), `T | None`, `T | Failure`, and
+the aliases `Static[T]`, `Device[T]`, `Shared[T]`, `Ref[T] | None`, which type checkers see as T.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import linecache
 import sys
 import types
@@ -99,7 +100,7 @@ def resolve_fields(cls: DeclaredClass) -> dict[str, t.Type]:
     from dsl.lang.failure import DeclarationError
 
     resolved = {}
-    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+    for name, annotation in inspect.get_annotations(cls).items():
         try:
             resolved[name] = resolve(annotation, cls._names)
         except TypeError as error:

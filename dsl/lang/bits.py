@@ -147,6 +147,7 @@ class Bits(metaclass=BitsClass):
 
     if TYPE_CHECKING:
         __layout__: ClassVar[BitsLayout]
+        _raw: Final[int] = 0  # not a field: Final with a value
 
         def __init_subclass__(cls, *, storage: type[Unsigned]) -> None: ...
     else:
@@ -175,15 +176,15 @@ class Bits(metaclass=BitsClass):
             word = storage(word)
         if word.__class__ is not storage:
             raise TypeError(f"{cls.__name__}.from_raw takes {storage.__name__}, not {word.__class__.__name__}")
-        value = _new(cls)
+        value: Any = _new(cls)
         value._raw = int(word)
-        return value
+        return value  # type: ignore[no-any-return]
 
     def with_(self, **changes: Any) -> Self:
         """The same value with some fields changed. A field that overflows is a failed check."""
-        value = _new(self.__class__)
+        value: Any = _new(self.__class__)
         value._raw = _updated(self.__class__, self._raw, changes)
-        return value
+        return value  # type: ignore[no-any-return]
 
     def __eq__(self, other: Self) -> bool:  # type: ignore[override]
         if other.__class__ is not self.__class__:

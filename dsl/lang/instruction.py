@@ -114,7 +114,14 @@ def lowers_to(
     def link(function: F) -> F:
         linked: Any = function
         row = Instruction(
-            function.__name__, text, operands(takes), operands(gives), tuple(loses.split()), reads_memory, writes_memory, stops_if
+            function.__name__,
+            text,
+            operands(takes),
+            operands(gives),
+            tuple(loses.split()),
+            reads_memory,
+            writes_memory,
+            stops_if,
         )
         linked.__instruction__ = row
         return function

@@ -14,8 +14,8 @@ PAGE: Final = 4096
 class Event(NamedTuple):
     """One thing the outside can see, in order.
 
-    kind: read, write (memory of a device or shared), erase, port_read, port_write, msr_read, msr_write; place: address, port or MSR; width in
-    bits (of erase: size in bytes); value read or written (of erase: 0).
+    kind: read, write (memory of a device or shared), erase, port_read, port_write, msr_read, msr_write; place: address, port
+    or MSR; width in bits (of erase: size in bytes); value read or written (of erase: 0).
     """
 
     kind: str

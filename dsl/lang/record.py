@@ -9,7 +9,10 @@ from dsl.lang.annotations import DeclaredClass, resolve_fields
 from dsl.lang.failure import DeclarationError
 from dsl.lang.types import Type
 
-_Values: Any = object if TYPE_CHECKING else tuple
+if TYPE_CHECKING:
+    _Values = object
+else:
+    _Values = tuple
 
 
 class RecordClass(DeclaredClass):
@@ -18,7 +21,7 @@ class RecordClass(DeclaredClass):
     _record: dict[str, Type] | None
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> RecordClass:
-        cls = super().__new__(meta, name, bases, namespace, **keywords)
+        cls: RecordClass = super().__new__(meta, name, bases, namespace, **keywords)
         cls._record = None
         for index, field in enumerate(namespace.get("__annotations__", {})):
             if field in namespace:

@@ -96,7 +96,8 @@ class TaintedScalar(Scalar):
 
     def holds(self, value: Any) -> bool:
         """Whether the value has this taint and the type inside."""
-        return value.__class__ is self.accept and self.inner.holds(value._value)
+        inside = getattr(value, "_value", None)
+        return value.__class__ is self.accept and self.inner.holds(inside)
 
     def store(self, memory: Any, address: int, value: Any) -> None:
         """Put the value at address; another type is a TypeError."""
@@ -224,7 +225,7 @@ def _scalar(type_: t.Type) -> Scalar:
         case t.AddressType(python=python):
             return Scalar(type_, python, _unsigned(python), int)
         case t.BitsType(python=python):
-            return Scalar(type_, python, python.from_raw, lambda value: value._raw)  # type: ignore[no-any-return]
+            return Scalar(type_, python, python.from_raw, lambda value: value._raw)
         case t.EnumType(python=python, word=word):
             return Scalar(type_, python, _members(python, word), lambda value: int(value.value) & (1 << word.width) - 1)
     raise TypeError(f"{spell(type_)} is no type of a value")
@@ -247,7 +248,7 @@ def _unsigned(python: Any) -> Callable[[int], Any]:
 
 def _word_bits(type_: t.WordType) -> Callable[[Any], int]:
     mask = (1 << type_.width) - 1
-    return (lambda word: word._value & mask) if type_.signed else (lambda word: word._value)  # type: ignore[no-any-return]
+    return (lambda word: word._value & mask) if type_.signed else (lambda word: word._value)
 
 
 def _members(python: type[Enum], word: t.WordType) -> Callable[[int], Any]:

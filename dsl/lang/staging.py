@@ -102,7 +102,7 @@ class _PlacedArray(Array[T]):
 
     __slots__ = ("__declaration__", "_placed")
     _memory = _Placed._memory
-    _address = _Placed._address  # type: ignore[assignment]
+    _address = _Placed._address
 
     if not TYPE_CHECKING:
 
@@ -120,7 +120,8 @@ def static(struct: type[S]) -> S:
     """Declare one zeroed Struct object."""
     if not (isinstance(struct, type) and issubclass(struct, Struct)):
         raise TypeError(f"static takes a Struct class, not {struct!r}")
-    placed: Any = type(struct)(
+    meta: Any = type(struct)
+    placed = meta(
         struct.__name__,
         (struct,),
         {
@@ -146,7 +147,7 @@ def static_array(element: type[T], length: int, *, align: int | None = None) -> 
 
 
 def _check_length(length: object) -> None:
-    if length.__class__ is not int or not 0 < length < 1 << 40:  # type: ignore[operator]
+    if length.__class__ is not int or not 0 < length < 1 << 40:
         raise TypeError(f"a length is a positive int, not {length!r}")
 
 
@@ -279,8 +280,8 @@ def machine(
 ) -> Any:
     """Mark a function for compilation and return it, the same object.
 
-    naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this many activations
-    at once. model: the Python function that runs under CPython instead.
+    naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this
+    many activations at once. model: the Python function that runs under CPython instead.
     """
 
     def mark(function: Any) -> Any:
@@ -301,7 +302,7 @@ def machine(
 
 
 def _run_instead(function: FunctionType, other: Callable[..., Any]) -> None:
-    """Let calls of function run other. The function object stays what every importer already holds, so its code is exchanged, not its name."""
+    """Let calls of function run other. Importers already hold the function object, so its code is exchanged, not its name."""
 
     def trampoline(*arguments: Any, **named: Any) -> Any:
         target: Any = "other"

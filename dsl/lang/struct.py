@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from dsl.lang.addresses import HostVirtual
@@ -56,27 +58,29 @@ class StructClass(DeclaredClass):
         cls: StructClass = super().__new__(meta, name, bases, namespace)
         cls._layout, cls._wanted, cls._specifications = None, (size, align, packed), specifications
         if "__annotations__" in namespace and bases:
-            if any(base.__dict__.get("__annotations__") for base in bases if base.__name__ != "Struct"):
+            if any(_declares_fields(base) for base in bases):
                 raise DeclarationError(f"{name}: a Struct does not inherit fields; nest it", *cls.place())
             for key in namespace["__annotations__"]:
                 setattr(cls, key, _Field(cls, key))
-            try:
+            with suppress(NameError):  # a class further down: looked up at first use
                 cls._layout = _compute_layout(cls)
-            except NameError:
-                pass  # a class further down: looked up at first use
         return cls
 
     @property
-    def __layout__(cls) -> StructLayout:
+    def __layout__(cls) -> StructLayout:  # noqa: N805
         """Size, alignment and fields."""
         if cls._layout is None:
-            described = next((base for base in cls.__mro__ if base.__dict__.get("__annotations__")), cls)
+            described = next((base for base in cls.__mro__ if _declares_fields(base)), cls)
             cls._layout = _compute_layout(cls) if described is cls else described.__layout__  # type: ignore[attr-defined]
         return cls._layout
 
 
+def _declares_fields(base: type) -> bool:
+    return base.__name__ != "Struct" and bool(inspect.get_annotations(base))
+
+
 def _compute_layout(cls: StructClass) -> StructLayout:
-    size, align, packed = cls._wanted
+    _size, _align, packed = cls._wanted
     fields: dict[str, FieldLayout] = {}
     end, natural = 0, 1
     gaps = False

@@ -67,7 +67,8 @@ class Word:
         """Other's value as a plain number if it may stand beside self, else NotImplemented."""
         if other.__class__ is self.__class__:
             return other._value
-        return self.__class__(other)._value if other.__class__ is int else NotImplemented
+        word: Any = self.__class__
+        return word(other)._value if other.__class__ is int else NotImplemented
 
     # Each operator tests for its common case in place: these run millions of times in tests of cryptography.
 
@@ -233,10 +234,12 @@ class Unsigned(Word):
         return NotImplemented if number is NotImplemented else self._wrap(self._value % number)
 
     def __rfloordiv__(self, other: int) -> Self:
-        return NotImplemented if other.__class__ is not int else self.__class__(other) // self
+        word: Any = self.__class__
+        return NotImplemented if other.__class__ is not int else word(other) // self
 
     def __rmod__(self, other: int) -> Self:
-        return NotImplemented if other.__class__ is not int else self.__class__(other) % self
+        word: Any = self.__class__
+        return NotImplemented if other.__class__ is not int else word(other) % self
 
 
 class Signed(Word):
