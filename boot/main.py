@@ -76,11 +76,12 @@ def main() -> None:
     output_start()
     exceptions_start()
     say(text("loader: checking the image"))
+    park_processors()
+    _ = stop_bus_masters()
+
     # Safe because stage 2 left its parameters there, below the loader.
     parameters = BootParameters.at(HostVirtual(PARAMETERS_BASE))
     require(check_parameters(parameters))
-    park_processors()
-    _ = stop_bus_masters()
 
     # Safe because stage 2 read the partition there; check_parameters saw that it is at least a header long.
     staging = HostVirtual(parameters.staging_base)
