@@ -18,7 +18,18 @@ from dsl.compiler.operands import Named, Operand, Typed
 from dsl.compiler.shapes import NONE, WORDS, describe, strip, widths
 from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
-from dsl.lang.types import ArrayType, BoolType, EnumType, NoneType_, RecordType, StaticType, StructType, Type, WordType
+from dsl.lang.types import (
+    ArrayType,
+    BoolType,
+    EnumType,
+    FailureType,
+    FallibleType,
+    RecordType,
+    StaticType,
+    StructType,
+    Type,
+    WordType,
+)
 
 if TYPE_CHECKING:
     from dsl.compiler.lower import Lowering
@@ -113,8 +124,8 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
 
 
 def discardable(operand: Operand) -> bool:
-    """Whether a call's result may be dropped: only when there is none."""
-    return isinstance(operand, Typed) and isinstance(operand.type, NoneType_)
+    """Whether a call's result may be dropped: not when it may be a Failure."""
+    return isinstance(operand, Typed) and not isinstance(operand.type, FallibleType | FailureType)
 
 
 # Machine functions
