@@ -14,7 +14,6 @@ from dsl.lang import (
     Struct,
     array,
     as_secret,
-    between,
     erase,
     frame_array,
     machine,
@@ -135,9 +134,9 @@ def compress(state: Array[Secret[u64]], blocks: Array[Secret[u8]]) -> None:
     for index in upto(blocks.length // BLOCK_SIZE):
         load_words(words, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE))
         v = Working(state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7], state[1] ^ state[2])
-        v = sixteen_steps(v, words, ROUND_CONSTANTS.slice(0, 16))
-        for group in between(1, 5):
-            next_sixteen_words(words)
+        for group in upto(5):
+            if group > 0:
+                next_sixteen_words(words)
             v = sixteen_steps(v, words, ROUND_CONSTANTS.slice(group * 16, 16))
         state[0] += v.a
         state[1] += v.b
