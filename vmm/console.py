@@ -153,7 +153,7 @@ def console_box_text(index: u64, words: Array[u8]) -> bool:
     if ring_room(output) < words.length:
         return False
     for position in upto(words.length):
-        ring_push(output, words[position])
+        _ = ring_push(output, words[position])
     return True
 
 
@@ -163,7 +163,7 @@ def console_box_text(index: u64, words: Array[u8]) -> bool:
 @machine
 def put(value: u8) -> None:
     """Add a byte to the wire; the caller has seen to the room."""
-    ring_push(CONSOLE.wire, value)
+    _ = ring_push(CONSOLE.wire, value)
 
 
 @machine
@@ -396,7 +396,7 @@ def deliver(value: u8) -> None:
     """Give a byte to the box in focus."""
     incoming = CONSOLE.channels[CONSOLE.focus].input
     if incoming is not None:
-        ring_push(incoming, value)
+        _ = ring_push(incoming, value)
 
 
 @machine

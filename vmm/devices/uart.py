@@ -224,7 +224,7 @@ def identify_and_acknowledge(uart: Uart) -> u8:
 @machine
 def uart_read(uart: Uart, output: ByteRing, incoming: ByteRing, offset: u16, now: u64) -> u8:
     """Read the register at `offset` (0 to 7) from the base port."""
-    uart_advance(uart, output, incoming, now)
+    _ = uart_advance(uart, output, incoming, now)
     divisor_access = uart.line_control & LCR_DIVISOR_ACCESS != 0
     if offset == DATA:
         return uart.divisor.truncate(u8) if divisor_access else read_received(uart, now)
@@ -279,7 +279,7 @@ def write_fifo_control(uart: Uart, value: u8) -> None:
 @machine
 def uart_write(uart: Uart, output: ByteRing, incoming: ByteRing, offset: u16, value: u8, now: u64) -> None:
     """Write the register at `offset` (0 to 7) from the base port; the status registers ignore it."""
-    uart_advance(uart, output, incoming, now)
+    _ = uart_advance(uart, output, incoming, now)
     divisor_access = uart.line_control & LCR_DIVISOR_ACCESS != 0
     if offset == DATA:
         if divisor_access:

@@ -1,0 +1,1 @@
+"""Guests: a folder each. They import vmm.abi and dsl alone."""
