@@ -141,12 +141,13 @@ def stop(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
 
 
 def linked_bytes(symbol: str) -> Lower:
-    """An array that the linker makes: at the symbol its length in bytes as a u64, then the bytes."""
+    """An array that the linker makes: the bytes between two of its symbols."""
 
     def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
         builder = lowering.builder
-        length = builder.emit("load", 64, builder.emit("symbol", 64, data=ir.Address(symbol)), data=ir.Access())
-        return Typed(BYTES, (builder.emit("symbol", 64, data=ir.Address(symbol, 8)), length))
+        begin = builder.emit("symbol", 64, data=ir.Address(symbol))
+        length = builder.emit("sub", 64, builder.emit("symbol", 64, data=ir.Address(f"{symbol}_end")), begin)
+        return Typed(BYTES, (begin, length))
 
     return lower
 
@@ -225,10 +226,10 @@ LIBRARY: Final[dict[str, Lower]] = {
     "text": text,
     "function_address": function_address,
     "stop": stop,
-    "check_places": linked_bytes("__check_places"),
-    "check_files": linked_bytes("__check_files"),
-    "image_base": linked_address("__image_base"),
-    "image_end": linked_address("__image_end"),
+    "check_places": linked_bytes("linker.check_places"),
+    "check_files": linked_bytes("linker.check_files"),
+    "image_base": linked_address("linker.image_base"),
+    "image_end": linked_address("linker.image_end"),
     "untrusted": untrusted,
     "secret": secret,
     "declassify": declassify,
