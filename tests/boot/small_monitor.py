@@ -100,7 +100,7 @@ def monitor_main(place: HostVirtual) -> None:
     for index in upto(15):
         append_text(LINE, text("register "))
         append_decimal(LINE, index)
-        put(text(""), REGISTERS[index])
+        put(text(":"), REGISTERS[index])
     put(text("place"), place.as_u64())
     put(text("magic"), handoff.magic)
     put(text("version"), u64(handoff.version))
