@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boot.header import EntryKind
 from pipeline import chain, disk, image, keys, paths, reference, release
 from pipeline.boxes import Box, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
@@ -187,8 +188,8 @@ def reference_values(
 ) -> dict[str, Any]:
     """What the reference file says."""
     header_key = keys.public_bytes(all_keys.header)
-    monitor_row = partition.rows(image.layout.EntryKind.MONITOR)[0]
-    box_rows = partition.rows(image.layout.EntryKind.DESCRIPTOR)
+    monitor_row = partition.rows(EntryKind.MONITOR)[0]
+    box_rows = partition.rows(EntryKind.DESCRIPTOR)
     named = [(chain.MONITOR_NAME, monitor_row.row, SECURITY_VERSION)]
     named += [(placed.entry.name, placed.row, SECURITY_VERSION) for placed in box_rows]
     device, *layers = chain.expected_chain(all_keys.development_secret, header_key, chain.MODE_DEBUG, POSTURE, named)

@@ -51,7 +51,9 @@ def code_lines(path: Path) -> int:
         if isinstance(node, (ast.stmt, ast.expr)):
             lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     text = source.splitlines()
-    return sum(1 for number in lines - skipped if text[number - 1].strip() and not text[number - 1].lstrip().startswith("#"))
+    return sum(
+        1 for number in lines - skipped if text[number - 1].strip() and not text[number - 1].lstrip().startswith("#")
+    )
 
 
 def trusted_files() -> list[Path]:
@@ -86,7 +88,9 @@ def size() -> list[Row]:
         both, text = both + len(image), text + text_end
         rows.append(Row(f"{name}: flat image", len(image), None, "bytes", "the flat program as linked"))
         rows.append(Row(f"{name}: text", text_end, None, "bytes", "from the flat program's head"))
-    rows.append(Row("loader + monitor: flat images", both, IMAGE_LIMIT, "bytes", "sum; the anchor is the number to reach"))
+    rows.append(
+        Row("loader + monitor: flat images", both, IMAGE_LIMIT, "bytes", "sum; the anchor is the number to reach")
+    )
     rows.append(Row("loader + monitor: text", text, TEXT_LIMIT, "bytes", "sum; the anchor is the number to reach"))
     rows.append(Row("disk image", len(built.disk), None, "bytes", "whole raw image, sparse"))
     lines = sum(code_lines(path) for path in trusted_files())

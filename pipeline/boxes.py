@@ -191,7 +191,7 @@ class BoxFile:
         """The file that a key names, relative to the folder."""
         name = self.values[table][key]
         try:
-            return (self.path.parent / name).read_bytes()
+            return (self.path.parent / str(name)).read_bytes()
         except OSError as error:
             raise self.fail(key, f"expected a readable file, found {name!r}: {error.strerror}", table) from None
 
