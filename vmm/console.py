@@ -16,7 +16,16 @@ from typing import Final
 
 from dsl.lang import Array, Ref, Struct, array, machine, minimum, static, text, u8, u64, upto
 from dsl.lang.intrinsics import out8
-from dsl.std.print import DIGITS, Line, append_byte, append_decimal, append_padded_text, append_text, line_bytes
+from dsl.std.print import (
+    DIGITS,
+    Line,
+    append_byte,
+    append_decimal,
+    append_hexadecimal,
+    append_padded_text,
+    append_text,
+    line_bytes,
+)
 from dsl.std.serial import DATA, serial_can_receive, serial_can_send, serial_receive, serial_start
 from vmm.devices.ring import RING_SIZE, ByteRing, ring_count, ring_peek, ring_push, ring_room, ring_take
 
@@ -142,6 +151,22 @@ def console_line(words: Array[u8]) -> None:
     """Say a text as the monitor and end the line."""
     console_text(words)
     console_newline()
+
+
+@machine
+def console_hex(value: u64) -> None:
+    """Say a number as 0x and 16 hexadecimal digits."""
+    line = Line()
+    append_hexadecimal(line, value)
+    console_text(line_bytes(line))
+
+
+@machine
+def console_decimal(value: u64) -> None:
+    """Say a number in decimal."""
+    line = Line()
+    append_decimal(line, value)
+    console_text(line_bytes(line))
 
 
 @machine
