@@ -27,7 +27,7 @@ NUMBERS: Final = {name: (number, width) for width, names in NAMES.items() for nu
 CALLEE_SAVED: Final = (RBX, RBP, R12, R13, R14, R15)
 CALLER_SAVED: Final = (RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11)
 ARGUMENTS: Final = (RDI, RSI, RDX, RCX, R8, R9)
-RESULTS: Final = (RAX, RDX, RCX, RSI, RDI, R8, R9, R10)
+RESULTS: Final = (RAX, RDX, RCX, RSI, RDI, R8, R9, R10, R11)
 # The order in which a cut pool takes registers: those that fewest instructions fix come first.
 POOL: Final = (RSI, R8, RBX, R12, RCX, RDI, RAX, RDX, R9, R10, R13, RBP, R14, R15, R11)
 
