@@ -15,7 +15,7 @@ from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
 from dsl.compiler.methods import method
 from dsl.compiler.operands import Named, Operand, Typed
-from dsl.compiler.shapes import NONE, WORDS, describe, strip, widths
+from dsl.compiler.shapes import NONE, WORDS, describe, secret_parts, strip, widths
 from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
 from dsl.lang.types import (
@@ -161,6 +161,8 @@ def emit_call(
     values = [value for argument in passed for value in argument.values]
     called = builder.emit("call", 0, *values, data=ir.Callee(symbol, widths(result)))
     extracted = tuple(builder.emit("extract", width, called, data=index) for index, width in enumerate(widths(result)))
+    for value, is_secret in zip(extracted, secret_parts(result), strict=True):
+        value.secret = is_secret
     if not returns:
         builder.finish("stop", [], "a function that never returns did")
     refers = any(argument.in_frame for argument in passed) and has_reference(result)

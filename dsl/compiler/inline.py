@@ -192,7 +192,7 @@ def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[t
             data = value.data
             if isinstance(data, Slot):
                 data = slots.setdefault(data, Slot(data.size, data.align))
-            values[value] = Value(value.operation, value.width, value.arguments, data, value.span, copied)
+            values[value] = Value(value.operation, value.width, value.arguments, data, value.span, copied, secret=value.secret)
             copied.values.append(values[value])
     returns: list[tuple[Block, list[Value]]] = []
     for copied in blocks.values():

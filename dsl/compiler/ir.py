@@ -71,7 +71,7 @@ OPERATIONS: Final = {
     "sext": Operation(1, True, "to a larger width, sign enters"),
     "trunc": Operation(1, True, "to a smaller width (to width 1: the lowest bit)"),
     "select": Operation(3, True, "args[1] if args[0] else args[2]"),
-    "opaque": Operation(1, True, "its argument, of which the optimiser may assume nothing (constant-time code)"),
+    "opaque": Operation(1, True, "its argument, of which the optimiser may assume nothing; data DECLASSIFIED: no secret any more"),
     "load": Operation(1, False, "memory at args[0] + data.offset, little-endian; data is an Access; width 8 to 64"),
     "store": Operation(2, False, "memory at args[0] + data.offset = args[1]; data is an Access"),
     "call": Operation(None, False, "data is a Callee; results by extract"),
@@ -94,6 +94,7 @@ LINKER_SYMBOLS: Final = (
     "linker.image_end",
 )
 TERMINATORS: Final = ("jump", "branch", "return", "stop")
+DECLASSIFIED: Final = "declassified"
 COMPARISONS: Final = ("eq", "ne", "ult", "ule", "slt", "sle")
 
 
@@ -140,6 +141,7 @@ class Value:
     span: Span | None
     block: Block
     number: int = 0  # for printing; renumbered by Function.renumber
+    secret: bool = False  # brings a secret in: what comes of it may reach no branch, check, address or division (compiler/secrets.py)
 
     @property
     def name(self) -> str:
@@ -212,7 +214,7 @@ class Module:
 
     functions: dict[str, Function] = field(default_factory=dict)
     objects: dict[str, DataObject] = field(default_factory=dict)
-    supplied: dict[str, str] = field(default_factory=dict)  # object's symbol -> name in compile_program(supplied=...); content is b"" here
+    supplied: dict[str, str] = field(default_factory=dict)  # symbol -> name in compile_program(supplied=...)
 
 
 class IllegalIR(Exception):

@@ -176,7 +176,11 @@ def taint_word(lowering: Lowering, given: Given, taint: str) -> Typed:
         raise lowering.error(
             "type-mismatch", where, f"{taint}(...) takes a public value, found {lowering.spell(operand)}"
         )
-    return Typed(tainted(taint, operand.type), operand.values)
+    if taint == "untrusted":
+        return Typed(tainted(taint, operand.type), operand.values)
+    hidden = lowering.builder.emit("opaque", operand.value.width, operand.value)
+    hidden.secret = True
+    return Typed(tainted(taint, operand.type), (hidden,))
 
 
 def declassify(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
@@ -184,7 +188,8 @@ def declassify(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
     text_argument(lowering, given[1], "the reason")
     if not isinstance(operand, Typed) or taint_of(operand.type) != "secret":
         raise lowering.error("type-mismatch", where, f"declassify takes a Secret, found {lowering.spell(operand)}")
-    return Typed(strip(operand.type), operand.values)
+    shown = lowering.builder.emit("opaque", operand.value.width, operand.value, data=ir.DECLASSIFIED)
+    return Typed(strip(operand.type), (shown,))
 
 
 def as_secret(lowering: Lowering, given: Given, node: ast.Call) -> Operand:

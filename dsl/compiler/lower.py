@@ -19,7 +19,7 @@ from dsl.compiler.fitting import coerce, taint_barrier
 from dsl.compiler.memory import load, store
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Place, Typed
 from dsl.compiler.operators import operate
-from dsl.compiler.shapes import NONE, U64, describe, general, taint_of, widths
+from dsl.compiler.shapes import NONE, U64, describe, general, secret_parts, taint_of, widths
 from dsl.compiler.signatures import Signature
 from dsl.compiler.source import SourceFile
 from dsl.lang.types import FallibleType, NoneType_, StaticType, Type, WordType
@@ -65,8 +65,10 @@ class Lowering:
                 self.statics[name] = remaining.pop(0) if remaining else None
                 continue
             values = []
-            for width in widths(kind):
-                values.append(self.builder.emit("parameter", width, data=number))
+            for width, is_secret in zip(widths(kind), secret_parts(kind), strict=True):
+                parameter = self.builder.emit("parameter", width, data=number)
+                parameter.secret = is_secret
+                values.append(parameter)
                 number += 1
             self.locals.add(name)
             self.declared[name] = general(kind)

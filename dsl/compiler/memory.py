@@ -202,6 +202,7 @@ def load(lowering: Lowering, place: Place) -> Typed:
         builder.check(builder.emit("ule", 1, byte, builder.constant(1, 8)), "a bool in memory is 0 or 1")
         return Typed(kind, (builder.emit("trunc", 1, byte),))
     value = builder.emit("load", widths(kind)[0], place.address, data=how)
+    value.secret = taint_of(kind) == "secret"
     plain = strip(kind)
     if isinstance(plain, EnumType):
         require_member(lowering, value, plain)

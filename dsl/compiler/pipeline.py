@@ -27,6 +27,7 @@ from dsl.compiler.link import Line, Linked, link
 from dsl.compiler.machine import render
 from dsl.compiler.number import number
 from dsl.compiler.report import list_program, map_program, without_collector
+from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
 from dsl.compiler.template import assemble_naked
 
@@ -157,6 +158,7 @@ def optimise(function: ir.Function, left_out: frozenset[str] = frozenset(), dump
         if dump == name:
             print(ir.render(function))
     ir.verify(function)
+    refuse_leaks(function)
 
 
 def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> Code:

@@ -80,6 +80,18 @@ def widths(kind: Type) -> tuple[int, ...]:
     raise TypeError(f"{kind} has no registers")
 
 
+def secret_parts(kind: Type) -> tuple[bool, ...]:
+    """For each component of a value of this type: whether it is secret."""
+    match kind:
+        case QualifiedType(qualifier="secret", inner=inner):
+            return (True,) * len(widths(inner))
+        case RecordType(python=python):
+            return tuple(part for field in record_fields(python).values() for part in secret_parts(field))
+        case FallibleType(inner=inner):
+            return (False, *secret_parts(inner))
+    return (False,) * len(widths(kind))
+
+
 def memory_size(kind: Type) -> int:
     """Bytes that one element or field of this type takes in memory."""
     match kind:
