@@ -19,10 +19,11 @@ class RecordClass(DeclaredClass):
     """The class of Record classes: knows the fields' types."""
 
     _record: dict[str, Type] | None
+    _fields: tuple[tuple[str, Any, Any], ...]  # full name, class that says enough by itself or None, representation
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> RecordClass:
         cls: RecordClass = super().__new__(meta, name, bases, namespace, **keywords)
-        cls._record = None
+        cls._record, cls._fields = None, ()
         for index, field in enumerate(namespace.get("__annotations__", {})):
             if field in namespace:
                 raise DeclarationError(f"{name}.{field}: a Record's fields have no defaults", *cls.place(field))
@@ -37,6 +38,28 @@ class RecordClass(DeclaredClass):
         return cls._record
 
 
+    def _prepare(cls) -> tuple[tuple[str, Any, Any], ...]:
+        from dsl.lang.representation import Scalar, representation_of
+
+        fields = []
+        for name, kind in cls.__record__.items():
+            representation = representation_of(kind)
+            plain = representation.__class__ is Scalar
+            fields.append((f"{cls.__name__}.{name}", representation.accept if plain else None, representation))
+        cls._fields = tuple(fields)
+        return cls._fields
+
+    def _arrange(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """All values in the order of the fields."""
+        names = list(cls.__record__)
+        if len(values) > len(names) or any(name not in names[len(values) :] for name in named):
+            raise TypeError(f"{cls.__name__} takes {', '.join(names)}")
+        missing = [name for name in names[len(values) :] if name not in named]
+        if missing:
+            raise TypeError(f"{cls.__name__}: {', '.join(missing)} not given")
+        return (*values, *(named[name] for name in names[len(values) :]))
+
+
 @dataclass_transform(frozen_default=True)
 class Record(_Values, metaclass=RecordClass):
     """Base of records: annotate the fields, construct by position or keyword. No defaults, no comparison."""
@@ -47,19 +70,13 @@ class Record(_Values, metaclass=RecordClass):
 
         def __new__(cls, *values, **named):
             """Check each value against its field's type."""
-            from dsl.lang.representation import representation_of
-
-            types = cls.__record__
-            names = list(types)
-            if len(values) > len(names) or any(name not in types or name in names[: len(values)] for name in named):
-                raise TypeError(f"{cls.__name__} takes {', '.join(names)}")
-            missing = [name for name in names[len(values) :] if name not in named]
-            if missing:
-                raise TypeError(f"{cls.__name__}: {', '.join(missing)} not given")
-            content = (*values, *(named[name] for name in names[len(values) :]))
-            for name, value in zip(names, content, strict=True):
-                representation_of(types[name]).require(value, f"{cls.__name__}.{name}")
-            return tuple.__new__(cls, content)
+            fields = cls._fields or cls._prepare()
+            if named or len(values) != len(fields):
+                values = cls._arrange(values, named)
+            for (name, accept, representation), value in zip(fields, values, strict=True):
+                if value.__class__ is not accept:
+                    representation.require(value, name)
+            return tuple.__new__(cls, values)
 
         def _refuse(self, *_others) -> NoReturn:
             raise TypeError(f"{self.__class__.__name__} is a Record: use its fields")

@@ -169,7 +169,8 @@ class _Field:
 
     def __set__(self, view: Any, value: Any) -> None:
         representation = self.representation or self._resolve()
-        representation.require(value, f"{self.owner.__name__}.{self.name}")
+        if not representation.holds(value):
+            representation.require(value, f"{self.owner.__name__}.{self.name}")
         representation.store(view._memory, view._address + self.offset, value)
 
 
