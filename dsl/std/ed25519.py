@@ -1,7 +1,8 @@
 """Ed25519 (RFC 8032, 5.1): keys from seeds, deterministic signatures, strict verification.
 
 All of it is constant-time, verification too, but for its early refusals, which depend on public data alone.
-Verification is without cofactor: S below L, both points canonical, R = S B - k A byte for byte.
+Verification is strict and without cofactor: S below L, A canonical and of prime order (a key with a part of small order would take
+signatures that nobody made, or take them by one verifier's formula only), R = S B - k A byte for byte.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from dsl.lang import (
     u8,
     u64,
 )
-from dsl.std.edwards25519 import Point, multiply_base, multiply_two, point_decode, point_encode, point_negate
+from dsl.std.edwards25519 import (
+    Point,
+    multiply_base,
+    multiply_two,
+    point_decode,
+    point_encode,
+    point_has_prime_order,
+    point_negate,
+)
 from dsl.std.field25519 import encodings_equal
 from dsl.std.scalar25519 import (
     DIGIT_COUNT,
@@ -138,7 +147,7 @@ def ed25519_verify(public_key: Array[u8], message: Array[u8], signature: Array[u
     if declassify(scalar_is_reduced(proof), "half of a public signature") == 0:
         return False
     key = Point()
-    if not point_decode(key, public_key):
+    if not point_decode(key, public_key) or not point_has_prime_order(key):
         return False
     point_negate(key)
     challenge = frame_array(Secret[u64], 4)

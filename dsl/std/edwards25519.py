@@ -42,6 +42,7 @@ from dsl.std.field25519 import (
     field_take_if,
     limbs_of,
 )
+from dsl.std.scalar25519 import DIGIT_COUNT, ORDER_WORDS, scalar_digits
 
 POSITIONS: Final = 8  # of the base point's table: multiples of 16**(8 i)
 MULTIPLES: Final = 8  # 1 to 8 times
@@ -277,6 +278,38 @@ def multiply_two(out: Point, base_digits: Array[Secret[u64]], point: Point, digi
         point_add(out, out, addend)
         select_base(addend, u64(0), base_digits[63 - step])
         point_add_affine(out, out, addend)
+
+
+@machine
+def multiply_point(out: Point, point: Point, digits: Array[Secret[u64]]) -> None:
+    """Set out to the scalar of 64 signed digits times point."""
+    multiples = AddendTable()
+    prepare_multiples(multiples, point)
+    addend = Addend()
+    point_set_identity(out)
+    for step in upto(64):
+        multiply_by_sixteen(out)
+        select_multiple(addend, multiples, digits[63 - step])
+        point_add(out, out, addend)
+
+
+@machine
+def point_is_identity(point: Point) -> bool:
+    """Whether a public point is the neutral one."""
+    zero = FieldElement()
+    return elements_equal(point.x, zero) and elements_equal(point.y, point.z)
+
+
+@machine
+def point_has_prime_order(point: Point) -> bool:
+    """Whether a public point has order L: it is not the neutral one, and has no part of order 2, 4 or 8."""
+    if point_is_identity(point):
+        return False
+    digits = frame_array(Secret[u64], DIGIT_COUNT)
+    scalar_digits(digits, as_secret(ORDER_WORDS))
+    multiple = Point()
+    multiply_point(multiple, point, digits)
+    return point_is_identity(multiple)
 
 
 @machine

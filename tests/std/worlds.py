@@ -137,7 +137,8 @@ def plain_result(function: Callable[..., Any], result: int) -> int:
         return 0
     if Failure in get_args(kind):
         return result
-    return result & 0xFF if kind is bool else result & ((1 << int(kind.width)) - 1)
+    word = get_args(kind)[0] if get_args(kind) else kind  # the word inside Secret
+    return result & 0xFF if word is bool else result & ((1 << int(word.width)) - 1)
 
 
 class Unicorn(World):
