@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,9 +86,16 @@ def usual_parts() -> list[Part]:
     ]
 
 
-def disk_of(partition: bytes, *, partition_sectors: int | None = None) -> bytes:
+def program_disk(entry: Callable[[], None]) -> bytes:
+    """A disk whose loader body is another program."""
+    from dsl.compiler.pipeline import compile_program
+
+    return disk_of(bytes(SECTOR_SIZE), body=compile_program(entry, base=BODY_BASE).image)
+
+
+def disk_of(partition: bytes, *, partition_sectors: int | None = None, body: bytes | None = None) -> bytes:
     """A disk without partition tables: boot code, stage 2 with the loader body, the partition."""
-    body = loader().image
+    body = body or loader().image
     sectors = -(-(STAGE2_SIZE + len(body)) // SECTOR_SIZE)
     disk = bytearray(PARTITION_LBA * SECTOR_SIZE)
     stage1 = emit_stage1(STAGE2_LBA, sectors)

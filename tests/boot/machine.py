@@ -43,10 +43,10 @@ class Outcome:
 
 
 def boot(
-    folder: Path, image: bytes, *, until: str = "terrane| stopped", model: str = "corei7_skylake_x", memory: int = 64,
-    processors: int = 1, timeout_s: float = 60,
+    folder: Path, image: bytes, *, until: str | None = "terrane| stopped", model: str = "corei7_skylake_x",
+    memory: int = 64, processors: int = 1, script: str = "c\n", timeout_s: float = 90,
 ) -> Outcome:  # fmt: skip
-    """Boot an image until the serial line holds `until` (or the emulator ends, or the time is over)."""
+    """Boot an image until the serial line holds `until`, or the debugger's script is over (or the time is: a failure by then)."""
     if BOCHS is None:
         raise RuntimeError("Bochs is not installed")
     size = (len(image) + 516095) // 516096 * 516096  # whole cylinders: 16 heads of 63 sectors
@@ -56,7 +56,7 @@ def boot(
     (folder / "bochsrc").write_text(
         _CONFIGURATION.format(model=model, memory=memory, processors=processors, image=disk, serial=serial, log=log)
     )
-    (folder / "go.rc").write_text("c\nq\n")
+    (folder / "go.rc").write_text(script + "q\n")
     serial.write_bytes(b"")
     with open(folder / "out", "wb") as out:
         process = subprocess.Popen(
@@ -67,7 +67,7 @@ def boot(
     end = time.monotonic() + timeout_s
     try:
         while process.poll() is None and time.monotonic() < end:
-            if until.encode() in serial.read_bytes():
+            if until is not None and until.encode() in serial.read_bytes():
                 break
             time.sleep(0.02)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from boot.handoff import Handoff
-from dsl.lang import Array, HostVirtual, asm, cli, hlt, machine, static, static_array, text, u8, u64, upto
+from dsl.lang import Array, HostVirtual, asm, cli, hlt, machine, out16, static, static_array, text, u8, u16, u64, upto
 from dsl.std.print import (
     Line,
     append_decimal,
@@ -18,6 +18,8 @@ from dsl.std.print import (
 from dsl.std.serial import serial_write
 
 STACK_SIZE: Final = 16384
+DEBUGGER: Final = u16(0x8A00)  # the emulator's debug port: this value switches it on
+TO_DEBUGGER: Final = u16(0x8AE0)
 STACK: Final = static_array(u8, STACK_SIZE, align=16)
 REGISTERS: Final = static_array(u64, 15)
 LINE: Final = static(Line)
@@ -129,6 +131,8 @@ def monitor_main(place: HostVirtual) -> None:
     put_bytes(text("certificate"), monitor.content.slice(0, u64(monitor.size)))
     append_text(LINE, text("terrane| stopped"))
     end_line()
+    out16(DEBUGGER, DEBUGGER)
+    out16(DEBUGGER, TO_DEBUGGER)
     while True:
         cli()
         hlt()

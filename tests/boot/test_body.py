@@ -23,6 +23,7 @@ from tests.boot.images import (
 )
 from tests.boot.keys import OTHER_KEY, PUBLIC_KEY, SECRET
 from tests.boot.model import RAM_END, machine_with
+from tests.boot.tables import walk
 
 GATE = 0x13F80  # where `leave` lies in this model: it runs over into the next page
 
@@ -108,7 +109,7 @@ def test_a_good_image_is_placed_and_the_monitor_entered(monkeypatch: pytest.Monk
 def test_the_monitors_space_is_never_writable_and_executable(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, said, left = run(monkeypatch, partition_of(PARTS))
     assert left is not None, said
-    mapped = dict(walk(machine, left[1]))
+    mapped = dict(walk(machine.memory.load, left[1]))
     with machine:
         monitor = int(Handoff.at(HostVirtual(left[0] - DIRECT_MAP)).monitor_physical.as_u64())
     assert not any(writable and executable for _, writable, executable in mapped.values())
@@ -127,29 +128,6 @@ def test_the_monitors_space_is_never_writable_and_executable(monkeypatch: pytest
     low = [address for address in mapped if address < DIRECT_MAP]
     assert low == [page * 4096 for page in range(256)]
     assert [address for address in low if mapped[address][2]] == [0x13000, 0x14000]
-
-
-def walk(machine: Any, root: int) -> list[tuple[int, tuple[int, bool, bool]]]:
-    """All leaves below a PML4: address, then physical address, writable, executable."""
-    leaves = []
-
-    def visit(table: int, level: int, address: int, writable: bool, executable: bool) -> None:
-        for index in range(512):
-            entry = machine.memory.load(table + index * 8, 8)
-            if not entry & 1:
-                continue
-            may_write, may_run = writable and bool(entry & 2), executable and not entry >> 63
-            place = address + (index << 12 + 9 * level)
-            if level == 3 and index >= 256:
-                place |= 0xFFFF000000000000
-            physical = entry & 0xFFFFFFFFFF000
-            if level == 0 or entry & 0x80:
-                leaves.append((place, (physical, may_write, may_run)))
-            else:
-                visit(physical, level - 1, place, may_write, may_run)
-
-    visit(root, 3, 0, True, True)
-    return leaves
 
 
 def flipped(partition: bytes, offset: int) -> bytes:
