@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -83,6 +84,20 @@ def check_installed() -> None:
     for path, package in ((BIOS, "bochsbios"), (VGA_BIOS, "vgabios")):
         if not path.exists():
             raise UsageError(f"expected {path} (Debian package {package}), found none; run: python3 build.py setup")
+
+
+def cpu_models() -> list[str]:
+    """The CPU models that this Bochs knows."""
+    shown = subprocess.run([BOCHS, "--help", "cpu"], capture_output=True, text=True, check=False)
+    lines = (shown.stdout + shown.stderr).partition("Supported CPU models:")[2].strip().splitlines()
+    return [line.strip() for line in takewhile(str.strip, lines)]
+
+
+def check_cpu(model: str) -> None:
+    """Refuse a CPU model that Bochs does not know. Raises UsageError."""
+    known = cpu_models()
+    if known and model not in known:
+        raise UsageError(f"--cpu: expected one of {', '.join(known)}, found {model!r}")
 
 
 class Bochs:

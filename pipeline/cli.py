@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline import run as runner
 
     bochs.check_installed()
+    bochs.check_cpu(options.cpu)
     try:
         path, expect = paths.IMAGE, paths.REFERENCE
         if options.image is not None:

@@ -7,7 +7,7 @@ import re
 ATTENTION = b"\x01"
 MONITOR = "terrane"
 LEAD = re.compile(r"([a-z0-9-]{1,31})([|+]) ?(.*)", re.DOTALL)
-REFUSED = re.compile(r"refused: .*")
+REFUSED, STOPPED = "refused: ", "stopped"
 
 
 class Transcript:
@@ -42,9 +42,12 @@ class Transcript:
         return before + (lead[3] if lead[2] == "+" or not before else "\n" + lead[3])
 
     def refusal(self) -> str | None:
-        """The monitor's or loader's refusal, once its line has ended."""
-        found = REFUSED.search(self._said.get(MONITOR, ""))
-        return found[0] if found else None
+        """The monitor's or loader's refusal, once its line has ended; or its last words, where it just stopped."""
+        lines = self._said.get(MONITOR, "").splitlines()
+        refused = [line for line in lines if line.startswith(REFUSED)]
+        if refused:
+            return refused[0]
+        return f"the machine stopped after: {' / '.join(lines[-3:-1])}" if lines[-1:] == [STOPPED] else None
 
 
 def focus(index: int) -> bytes:

@@ -25,7 +25,7 @@ from pipeline.verify import NONCE_SIZE, Verdict, verify_evidence
 
 LEAVE = b"\x1d"  # Ctrl-]
 EVIDENCE = re.compile(r"begin-evidence\n([0-9a-f\n]*)\nend-evidence ([0-9a-f]{64})")
-READY = re.compile(r"^ready\b", re.MULTILINE)
+READY = re.compile(r"^(?:[a-z0-9-]+ )?ready$", re.MULTILINE)
 QUIET_SECONDS = 3.0  # input from a pipe has ended: leave when nothing more came for this long
 EVIDENCE_SECONDS = 60.0
 BEAT_SECONDS = 5.0

@@ -56,3 +56,12 @@ def test_focus_is_the_attention_key_and_a_digit() -> None:
     """Hexadecimal, from 0."""
     assert console.focus(0) == b"\x010"
     assert console.focus(11) == b"\x01b"
+
+
+def test_a_machine_that_stopped_gives_its_last_words() -> None:
+    """Without a refusal, `stopped` alone ends the wait."""
+    transcript = console.Transcript()
+    transcript.feed(b"terrane| loader: checking\r\nterrane| failed check at x.py:3\r\nterrane| stopped")
+    assert transcript.refusal() is None
+    transcript.feed(b"\r\n")
+    assert transcript.refusal() == "the machine stopped after: loader: checking / failed check at x.py:3"
