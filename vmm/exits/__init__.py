@@ -1,0 +1,1 @@
+"""Exit handlers: one file a subject, one function a reason, tied together in `dispatch.py`."""

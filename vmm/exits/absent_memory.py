@@ -1,0 +1,55 @@
+"""Accesses to guest-physical memory that the box does not have: reads give all ones, writes go nowhere, by the closed decoder."""
+
+from __future__ import annotations
+
+from dsl.lang import Failure, frame_array, machine, u8, u64
+from vmm.box import Box
+from vmm.decoder import INSTRUCTION_LIMIT, Move, decode_move, merge_absent
+from vmm.engine import (
+    advance_by,
+    code_address,
+    code_size,
+    has_event,
+    inject_general_protection,
+    memory_exit,
+    paging,
+    read_register,
+    write_register,
+)
+from vmm.exits.stop import stop_box
+from vmm.guest_memory import fetch_code
+from vmm.vcpu import Resume, StopReason
+
+
+@machine
+def decode_current(box: Box) -> Move | Failure:
+    """Decode the guest's current instruction from a copy of its bytes."""
+    code = frame_array(u8, INSTRUCTION_LIMIT)
+    count = fetch_code(box.memory, paging(), code_address(), code)
+    return decode_move(code.slice(u64(0), count), code_size())
+
+
+@machine
+def handle_ept_violation(box: Box) -> Resume:
+    """Carry out a plain MOV on absent memory; a fetch, a page-table walk or another instruction there is #GP(0).
+
+    An event that could not be delivered because its stack or table is absent stops the box: the real processor would go to shutdown.
+    """
+    vcpu = box.vcpu
+    if has_event(vcpu):
+        return stop_box(box, StopReason.DELIVERY_FAILURE)
+    access = memory_exit()
+    if not access.is_plain or access.is_fetch:
+        inject_general_protection(vcpu)
+        return Resume.GUEST
+    move = decode_current(box)
+    if isinstance(move, Failure):
+        inject_general_protection(vcpu)
+        return Resume.GUEST
+    if move.is_write != access.is_write:
+        inject_general_protection(vcpu)
+        return Resume.GUEST
+    if not move.is_write:
+        write_register(vcpu, move.register, merge_absent(move, read_register(vcpu, move.register)))
+    advance_by(move.length)
+    return Resume.GUEST

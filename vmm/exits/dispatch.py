@@ -1,0 +1,77 @@
+"""Which exit goes to which handler: a table, lowered to direct branches, hottest first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import dispatch
+from vmm.exits.absent_memory import handle_ept_violation
+from vmm.exits.events import (
+    handle_exception,
+    handle_external_interrupt,
+    handle_hlt,
+    handle_interrupt_window,
+    handle_preemption_timer,
+)
+from vmm.exits.hypercall import handle_hypercall
+from vmm.exits.instructions import (
+    handle_absent_instruction,
+    handle_cache_instruction,
+    handle_cpuid,
+    handle_rdpmc,
+)
+from vmm.exits.io import handle_io
+from vmm.exits.msr import handle_rdmsr, handle_wrmsr
+from vmm.exits.registers import handle_control_register, handle_xsetbv
+from vmm.exits.stop import (
+    handle_entry_failure,
+    handle_task_switch,
+    handle_triple_fault,
+    handle_unknown_exit,
+)
+from vmm.vcpu import Exit
+
+HANDLERS: Final = dispatch(
+    {
+        Exit.IO_INSTRUCTION: handle_io,
+        Exit.PREEMPTION_TIMER: handle_preemption_timer,
+        Exit.INTERRUPT_WINDOW: handle_interrupt_window,
+        Exit.HLT: handle_hlt,
+        Exit.VMCALL: handle_hypercall,
+        Exit.WRMSR: handle_wrmsr,
+        Exit.RDMSR: handle_rdmsr,
+        Exit.EPT_VIOLATION: handle_ept_violation,
+        Exit.CONTROL_REGISTER: handle_control_register,
+        Exit.EXCEPTION_OR_NMI: handle_exception,
+        Exit.EXTERNAL_INTERRUPT: handle_external_interrupt,
+        Exit.CPUID: handle_cpuid,
+        Exit.XSETBV: handle_xsetbv,
+        Exit.WBINVD: handle_cache_instruction,
+        Exit.INVD: handle_cache_instruction,
+        Exit.RDPMC: handle_rdpmc,
+        Exit.RDRAND: handle_absent_instruction,
+        Exit.RDSEED: handle_absent_instruction,
+        Exit.MONITOR: handle_absent_instruction,
+        Exit.MWAIT: handle_absent_instruction,
+        Exit.GETSEC: handle_absent_instruction,
+        Exit.VMCLEAR: handle_absent_instruction,
+        Exit.VMLAUNCH: handle_absent_instruction,
+        Exit.VMPTRLD: handle_absent_instruction,
+        Exit.VMPTRST: handle_absent_instruction,
+        Exit.VMREAD: handle_absent_instruction,
+        Exit.VMRESUME: handle_absent_instruction,
+        Exit.VMWRITE: handle_absent_instruction,
+        Exit.VMXOFF: handle_absent_instruction,
+        Exit.VMXON: handle_absent_instruction,
+        Exit.INVEPT: handle_absent_instruction,
+        Exit.INVVPID: handle_absent_instruction,
+        Exit.VMFUNC: handle_absent_instruction,
+        Exit.ENCLS: handle_absent_instruction,
+        Exit.TRIPLE_FAULT: handle_triple_fault,
+        Exit.TASK_SWITCH: handle_task_switch,
+        Exit.ENTRY_FAILURE_GUEST_STATE: handle_entry_failure,
+        Exit.ENTRY_FAILURE_MSR_LOADING: handle_entry_failure,
+        Exit.ENTRY_FAILURE_MACHINE_CHECK: handle_entry_failure,
+    },
+    default=handle_unknown_exit,
+)

@@ -1,0 +1,193 @@
+"""The only way to a guest's memory: bytes copied in and out, by guest-physical address, each read once, each range checked in one place."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.lang import (
+    Array,
+    Failure,
+    HostPhysical,
+    HostVirtual,
+    Record,
+    Struct,
+    Untrusted,
+    array_at,
+    frame_array,
+    machine,
+    minimum,
+    u8,
+    u64,
+    untrusted,
+)
+from vmm.memory import FRAME_SHIFT, FRAME_SIZE, PAGE_SIZE, to_host_virtual
+
+OUT_OF_MEMORY_RANGE: Final = 1  # failure: not all of the range is the box's memory
+NOT_MAPPED: Final = 2  # failure: the guest's own page tables have no translation
+
+PRESENT: Final = 1
+LARGE_PAGE: Final = 1 << 7
+ADDRESS_BITS: Final = 0x000F_FFFF_FFFF_F000
+
+
+class GuestMemory(Struct):
+    """A box's memory: guest-physical 0 to `size`, in 2-MiB frames that need not be neighbours."""
+
+    frames: HostVirtual  # Array[u64] of frame numbers, `frame_count` long, in the monitor's own pages
+    frame_count: u64
+    size: u64  # bytes
+
+
+class GuestRange(Record):
+    """A range that was checked to lie inside a box's memory."""
+
+    start: u64
+    size: u64
+
+
+class Paging(Record):
+    """How a guest translates addresses now."""
+
+    root: u64  # CR3
+    is_on: bool
+    is_long: bool  # four levels
+    is_pae: bool  # three levels
+
+
+@machine
+def check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> GuestRange | Failure:
+    """The one check of a guest's range: all of it lies in the box's memory, without overflow. An empty range is refused."""
+    if size == 0 or size > memory.size:
+        return Failure(OUT_OF_MEMORY_RANGE)
+    first = start.at_most(memory.size - size)
+    if isinstance(first, Failure):
+        return Failure(OUT_OF_MEMORY_RANGE)
+    return GuestRange(first, size)
+
+
+@machine
+def host_bytes(memory: GuestMemory, offset: u64, size: u64) -> Array[u8]:
+    """The bytes of a checked range that lie within one frame."""
+    # Safe because the array holds frame_count numbers, written at start and never by a guest.
+    frames = array_at(u64, memory.frames, memory.frame_count)
+    frame = frames[offset >> FRAME_SHIFT]
+    # Safe because the frame is owned by this box, and [offset, offset + size) stays within it.
+    return array_at(u8, to_host_virtual(HostPhysical((frame << FRAME_SHIFT) + (offset & (FRAME_SIZE - 1)))), size)
+
+
+@machine
+def piece_size(offset: u64, left: u64) -> u64:
+    """How many of the bytes that are left lie in the frame of `offset`."""
+    return minimum(FRAME_SIZE - (offset & (FRAME_SIZE - 1)), left)
+
+
+@machine
+def copy_in(memory: GuestMemory, source: Untrusted[u64], destination: Array[u8]) -> Failure | None:
+    """Copy guest-physical bytes to the monitor, each read exactly once. On failure nothing was copied."""
+    checked = check_range(memory, source, destination.length)
+    if isinstance(checked, Failure):
+        return checked
+    done = u64(0)
+    while done < checked.size:
+        offset = checked.start + done
+        piece = piece_size(offset, checked.size - done)
+        destination.slice(done, piece).copy_from(host_bytes(memory, offset, piece))
+        done += piece
+    return None
+
+
+@machine
+def copy_out(memory: GuestMemory, destination: Untrusted[u64], source: Array[u8]) -> Failure | None:
+    """Copy the monitor's bytes to guest-physical memory. On failure nothing was copied."""
+    checked = check_range(memory, destination, source.length)
+    if isinstance(checked, Failure):
+        return checked
+    done = u64(0)
+    while done < checked.size:
+        offset = checked.start + done
+        piece = piece_size(offset, checked.size - done)
+        host_bytes(memory, offset, piece).copy_from(source.slice(done, piece))
+        done += piece
+    return None
+
+
+@machine
+def read_entry(memory: GuestMemory, address: u64, size: u64) -> u64 | Failure:
+    """Read one entry of a guest's paging structure, 4 or 8 bytes; a failure if it lies outside memory or is not present."""
+    bytes_read = frame_array(u8, 8)
+    copied = copy_in(memory, untrusted(address), bytes_read.slice(u64(0), size))
+    if isinstance(copied, Failure):
+        return Failure(NOT_MAPPED)
+    entry = bytes_read.load_u64(u64(0))
+    if entry & PRESENT == 0:
+        return Failure(NOT_MAPPED)
+    return entry
+
+
+@machine
+def translate(memory: GuestMemory, paging: Paging, linear: u64) -> u64 | Failure:
+    """Walk the guest's page tables for a read; permissions are not looked at, because the access was already made once.
+
+    Returns a guest-physical address, which may lie outside memory.
+    """
+    if not paging.is_on:
+        return linear & 0xFFFF_FFFF
+    if paging.is_long:
+        return walk(memory, paging.root & ADDRESS_BITS, linear, u64(39))
+    if paging.is_pae:
+        pointer = read_entry(memory, (paging.root & 0xFFFF_FFE0) + ((linear >> 30) & 3) * 8, u64(8))
+        if isinstance(pointer, Failure):
+            return pointer
+        return walk(memory, pointer & ADDRESS_BITS, linear & 0xFFFF_FFFF, u64(21))
+    return walk_32_bit(memory, paging.root, linear & 0xFFFF_FFFF)
+
+
+@machine
+def walk(memory: GuestMemory, root: u64, linear: u64, top_shift: u64) -> u64 | Failure:
+    """Walk tables of 512 entries from the level whose index starts at bit `top_shift` (39 or 21)."""
+    table_address = root
+    shift = top_shift
+    while shift > 12:
+        entry = read_entry(memory, table_address + ((linear >> shift) & 511) * 8, u64(8))
+        if isinstance(entry, Failure):
+            return entry
+        if entry & LARGE_PAGE != 0 and shift != 39:
+            offset_mask = (u64(1) << shift) - 1
+            return (entry & ADDRESS_BITS & ~offset_mask) | (linear & offset_mask)
+        table_address = entry & ADDRESS_BITS
+        shift -= 9
+    leaf = read_entry(memory, table_address + ((linear >> 12) & 511) * 8, u64(8))
+    if isinstance(leaf, Failure):
+        return leaf
+    return (leaf & ADDRESS_BITS) | (linear & (PAGE_SIZE - 1))
+
+
+@machine
+def walk_32_bit(memory: GuestMemory, root: u64, linear: u64) -> u64 | Failure:
+    """Walk the two levels of 32-bit paging; 4-MByte pages with PSE-36."""
+    directory = read_entry(memory, (root & 0xFFFF_F000) + (linear >> 22) * 4, u64(4))
+    if isinstance(directory, Failure):
+        return directory
+    if directory & LARGE_PAGE != 0:
+        return (directory & 0xFFC0_0000) | ((directory & 0x001F_E000) << 19) | (linear & 0x003F_FFFF)
+    leaf = read_entry(memory, (directory & 0xFFFF_F000) + ((linear >> 12) & 1023) * 4, u64(4))
+    if isinstance(leaf, Failure):
+        return leaf
+    return (leaf & 0xFFFF_F000) | (linear & (PAGE_SIZE - 1))
+
+
+@machine
+def fetch_code(memory: GuestMemory, paging: Paging, linear: u64, destination: Array[u8]) -> u64:
+    """Fetch instruction bytes at a linear address into `destination`. Returns how many could be read: 0 to its length."""
+    done = u64(0)
+    while done < destination.length:
+        address = linear + done
+        physical = translate(memory, paging, address)
+        if isinstance(physical, Failure):
+            return done
+        piece = minimum(PAGE_SIZE - (address & (PAGE_SIZE - 1)), destination.length - done)
+        copied = copy_in(memory, untrusted(physical), destination.slice(done, piece))
+        if isinstance(copied, Failure):
+            return done
+        done += piece
+    return done

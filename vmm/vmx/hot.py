@@ -1,0 +1,75 @@
+"""The hot exits: answered between exit and entry with the caller-saved registers alone stored, no device looked at, no VMCS field read
+that is not needed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.hw import vmx
+from dsl.lang import machine, u32, u64
+from dsl.lang.intrinsics import rdtsc, vmread, vmwrite
+from vmm.abi import ABI_VERSION, Hypercall, Status
+from vmm.exits.cpuid import answer_cpuid
+from vmm.vcpu import Exit, VirtualCpu
+from vmm.vmx.capability import CAPABILITY
+
+HOT_RESUME: Final = 0  # go back to the guest
+HOT_EXIT: Final = 1  # not a hot exit: the run loop handles it
+HOT_DEADLINE: Final = 2  # handled, but the deadline has passed
+
+BLOCKING_BY_STI_OR_MOV_SS: Final = 0x3
+FLAGS_TRAP: Final = 1 << 8
+PENDING_SINGLE_STEP: Final = 1 << 14
+RING_SHIFT: Final = 5  # DPL in the access rights of SS
+
+
+@machine
+def handle_hot_exit(vcpu: VirtualCpu) -> u64:
+    """Answer CPUID, and VMCALL for VERSION from ring 0. Returns HOT_RESUME, HOT_EXIT or HOT_DEADLINE."""
+    reason = vmread(vmx.EXIT_REASON)
+    if reason == Exit.CPUID.value:
+        answer_cpuid(vcpu)
+    elif reason == Exit.VMCALL.value and vcpu.registers.rax == Hypercall.VERSION.value:
+        if vmread(vmx.GUEST_SS_ACCESS_RIGHTS) & (3 << RING_SHIFT) != 0:
+            return u64(HOT_EXIT)
+        vcpu.registers.rdi = u64(ABI_VERSION)
+        vcpu.registers.rax = Status.OK.value
+    else:
+        return u64(HOT_EXIT)
+    vcpu.exit_count += 1
+    advance_instruction()
+    return u64(HOT_RESUME) if arm_deadline(vcpu) else u64(HOT_DEADLINE)
+
+
+@machine
+def advance_instruction() -> None:
+    """Move the current guest past the instruction that exited: RIP, interrupt shadow, single step (SDM Vol. 3C, 27.7.1)."""
+    advance_by(u64(vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH)))
+
+
+@machine
+def advance_by(length: u64) -> None:
+    """The same, past an instruction whose length the processor does not give."""
+    vmwrite(vmx.GUEST_RIP, vmread(vmx.GUEST_RIP) + length)
+    end_interrupt_shadow()
+    if vmread(vmx.GUEST_RFLAGS) & FLAGS_TRAP != 0:
+        vmwrite(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS, vmread(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS) | PENDING_SINGLE_STEP)
+
+
+@machine
+def end_interrupt_shadow() -> None:
+    """The instruction after STI or MOV SS is done."""
+    shadow = vmread(vmx.GUEST_INTERRUPTIBILITY)
+    if shadow & BLOCKING_BY_STI_OR_MOV_SS != 0:
+        vmwrite(vmx.GUEST_INTERRUPTIBILITY, shadow & 0xFFFF_FFFC)
+
+
+@machine
+def arm_deadline(vcpu: VirtualCpu) -> bool:
+    """Set the preemption timer so that the guest stops at its deadline. False: the deadline has passed."""
+    now = rdtsc()
+    if now >= vcpu.deadline_tsc:
+        return False
+    vmwrite(vmx.PREEMPTION_TIMER_VALUE, ((vcpu.deadline_tsc - now) >> CAPABILITY.timer_shift).truncate(u32))
+    return True
