@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -84,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
