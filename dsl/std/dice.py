@@ -149,9 +149,8 @@ def derive_layer(child: Cdi, parent: Cdi, inputs: LayerInputs) -> None:
 def derive_identifier(identifier: Array[u8], public_key: Array[u8]) -> None:
     """Write the 20-byte identifier of a key: a positive DER integer of constant length."""
     hkdf(as_secret(identifier), as_secret(public_key), as_secret(IDENTIFIER_SALT), as_secret(text("ID")))
-    identifier[0] &= 0x7F
-    if identifier[0] == 0:
-        identifier[0] = u8(1)
+    first = identifier[0] & 0x7F
+    identifier[0] = first | u8(first == 0)
 
 
 @machine

@@ -117,8 +117,22 @@ def next_sixteen_words(words: Array[u32]) -> None:
 @machine
 def load_words(words: Array[u32], block: Array[u8]) -> None:
     """Read a block as sixteen big-endian words."""
-    for index in upto(16):
-        words[index] = block.load_be32(index * 4)
+    words[0] = block.load_be32(0)
+    words[1] = block.load_be32(4)
+    words[2] = block.load_be32(8)
+    words[3] = block.load_be32(12)
+    words[4] = block.load_be32(16)
+    words[5] = block.load_be32(20)
+    words[6] = block.load_be32(24)
+    words[7] = block.load_be32(28)
+    words[8] = block.load_be32(32)
+    words[9] = block.load_be32(36)
+    words[10] = block.load_be32(40)
+    words[11] = block.load_be32(44)
+    words[12] = block.load_be32(48)
+    words[13] = block.load_be32(52)
+    words[14] = block.load_be32(56)
+    words[15] = block.load_be32(60)
 
 
 @machine
@@ -128,10 +142,12 @@ def compress(state: Array[u32], blocks: Array[u8]) -> None:
     for index in upto(blocks.length // BLOCK_SIZE):
         load_words(words, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE))
         v = Working(state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7], state[1] ^ state[2])
+        constants = ROUND_CONSTANTS.slice(0, 64)
         for group in upto(4):
             if group > 0:
                 next_sixteen_words(words)
-            v = sixteen_steps(v, words, ROUND_CONSTANTS.slice(group * 16, 16))
+            v = sixteen_steps(v, words, constants.slice(0, 16))
+            constants = constants.slice(16, constants.length - 16)
         state[0] += v.a
         state[1] += v.b
         state[2] += v.c

@@ -123,8 +123,22 @@ def next_sixteen_words(words: Array[Secret[u64]]) -> None:
 @machine
 def load_words(words: Array[Secret[u64]], block: Array[Secret[u8]]) -> None:
     """Read a block as sixteen big-endian words."""
-    for index in upto(16):
-        words[index] = block.load_be64(index * 8)
+    words[0] = block.load_be64(0)
+    words[1] = block.load_be64(8)
+    words[2] = block.load_be64(16)
+    words[3] = block.load_be64(24)
+    words[4] = block.load_be64(32)
+    words[5] = block.load_be64(40)
+    words[6] = block.load_be64(48)
+    words[7] = block.load_be64(56)
+    words[8] = block.load_be64(64)
+    words[9] = block.load_be64(72)
+    words[10] = block.load_be64(80)
+    words[11] = block.load_be64(88)
+    words[12] = block.load_be64(96)
+    words[13] = block.load_be64(104)
+    words[14] = block.load_be64(112)
+    words[15] = block.load_be64(120)
 
 
 @machine
@@ -134,10 +148,12 @@ def compress(state: Array[Secret[u64]], blocks: Array[Secret[u8]]) -> None:
     for index in upto(blocks.length // BLOCK_SIZE):
         load_words(words, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE))
         v = Working(state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7], state[1] ^ state[2])
+        constants = ROUND_CONSTANTS.slice(0, 80)
         for group in upto(5):
             if group > 0:
                 next_sixteen_words(words)
-            v = sixteen_steps(v, words, ROUND_CONSTANTS.slice(group * 16, 16))
+            v = sixteen_steps(v, words, constants.slice(0, 16))
+            constants = constants.slice(16, constants.length - 16)
         state[0] += v.a
         state[1] += v.b
         state[2] += v.c
