@@ -141,7 +141,7 @@ def launch_guest() -> None:
 
 @machine(naked=True)
 def guest_exit() -> None:
-    """HOST_RIP: store the caller-saved registers, try the hot exits, and go back or leave.
+    """HOST_RIP: store the caller-saved registers, and RBX (which CPUID writes), try the hot exits, and go back or leave.
 
     Safe because RSP is the frame, whose first word is the virtual CPU that runs, and nothing is lost before it is stored.
     """
@@ -152,6 +152,7 @@ def guest_exit() -> None:
         mov qword ptr [rdi + {rax}], rax
         mov qword ptr [rdi + {rcx}], rcx
         mov qword ptr [rdi + {rdx}], rdx
+        mov qword ptr [rdi + {rbx}], rbx
         mov qword ptr [rdi + {rsi}], rsi
         mov qword ptr [rdi + {r8}], r8
         mov qword ptr [rdi + {r9}], r9
@@ -165,6 +166,7 @@ def guest_exit() -> None:
         mov rax, qword ptr [rdi + {rax}]
         mov rcx, qword ptr [rdi + {rcx}]
         mov rdx, qword ptr [rdi + {rdx}]
+        mov rbx, qword ptr [rdi + {rbx}]
         mov rsi, qword ptr [rdi + {rsi}]
         mov r8, qword ptr [rdi + {r8}]
         mov r9, qword ptr [rdi + {r9}]
@@ -173,9 +175,10 @@ def guest_exit() -> None:
         mov rdi, qword ptr [rdi + {rdi}]
         jmp {resume_guest}
         slow:
+        mov rbx, qword ptr [rdi + {rbx}]
         jmp {return_to_run_loop}
         """,
-        rax=RAX, rcx=RCX, rdx=RDX, rsi=RSI, rdi=RDI, r8=R8, r9=R9, r10=R10, r11=R11,
+        rax=RAX, rcx=RCX, rdx=RDX, rbx=RBX, rsi=RSI, rdi=RDI, r8=R8, r9=R9, r10=R10, r11=R11,
         handle_hot_exit=handle_hot_exit, resume_guest=resume_guest, return_to_run_loop=return_to_run_loop,
     )  # fmt: skip
 
