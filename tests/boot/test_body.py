@@ -25,6 +25,7 @@ from tests.boot.keys import OTHER_KEY, PUBLIC_KEY, SECRET
 from tests.boot.model import RAM_END, machine_with
 from tests.boot.tables import walk
 
+pytestmark = pytest.mark.t0
 GATE = 0x13F80  # where `leave` lies in this model: it runs over into the next page
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from boot.handoff import DIRECT_MAP, HANDOFF_SIZE, MONITOR_BASE
-from boot.stages import SECTOR_SIZE, STAGE2_SIZE
+from boot.stages import BODY_BASE, BOUNCE_BASE, SECTOR_SIZE, STAGE2_SIZE, emit_stage1
 from tests.boot import chain
 from tests.boot.images import PARTITION_LBA, STAGE2_LBA, disk_of, loader, partition_of, program_disk, usual_parts
 from tests.boot.keys import OTHER_KEY, PUBLIC_KEY, SECRET
@@ -122,6 +122,13 @@ def test_no_secret_of_the_loader_is_left_in_memory(good: Good) -> None:
     assert memory.count(expected.cdi_attest) == memory.count(expected.cdi_seal) == 1
 
 
+def test_the_loaders_own_memory_is_wiped(good: Good) -> None:
+    begin = BODY_BASE + int.from_bytes(loader().image[16:20], "little")  # after its read-only data
+    wiped = [(begin, BODY_BASE + loader().memory_size), (BOUNCE_BASE, BOUNCE_BASE + 0x8000), (0x7008, 0x7C00)]
+    for low, high in wiped:
+        assert not any(good.low[low:high]), hex(low)
+
+
 def test_no_page_is_writable_and_executable(good: Good) -> None:
     mapped = dict(walk(good.load, good.number("tables")))
     assert not any(writable and executable for _, writable, executable in mapped.values())
@@ -185,8 +192,8 @@ def test_a_cut_disk_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_stage_2_is_refused(tmp_path: Path) -> None:
-    disk = bytearray(disk_of(partition_of(usual_parts()))[: STAGE2_LBA * SECTOR_SIZE])
-    said = lines_of(boot(tmp_path, bytes(disk).replace(b"\x22\0\0\0\0\0\0\0", b"\0\0\0\x22\0\0\0\0")))
+    disk = emit_stage1(1000000, 100).ljust(510, b"\0") + b"\x55\xaa"
+    said = lines_of(boot(tmp_path, disk))
     assert said == ["terrane| refused: stage 1: stage 2: expected it read, found a disk error", "terrane| stopped"]
 
 

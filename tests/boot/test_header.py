@@ -13,6 +13,7 @@ from dsl.lang import HostVirtual, u64
 from dsl.lang.model import Machine
 from dsl.std.print import Line
 
+pytestmark = pytest.mark.t0
 PLACE = 0x200000
 STAGED = 0x100000
 Entry = tuple[int, int, int, int, bytes, int]  # kind, security version, offset, size, digest, reserved

@@ -14,6 +14,7 @@ from boot.parameters import BootParameters
 from dsl.lang import Failure, u32, u64
 from dsl.lang.model import Machine
 
+pytestmark = pytest.mark.t0
 PAGE = 4096
 TOP = 1 << 64
 LIMIT = 1 << 39
