@@ -1,35 +1,27 @@
 """Register allocation: each virtual register gets a processor register or a place in the frame.
 
-Registers are coloured in order of weight per length over their live masks; what finds no register is spilled: it lives in the frame, and each
-instruction that mentions it uses memory directly or goes through a register that lives for that instruction only. Then everything is tried again.
-Fixed inputs and outputs of instructions, and the moves of phis, read and write spilled registers in place.
+Registers are coloured in order of weight per length over their live masks; what finds no register is spilled (see spill.py), and everything is
+tried again. Spill code only ever makes live ranges shorter, so this ends.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+from dsl.compiler.coalesce import coalesce
 from dsl.compiler.liveness import Ranges, ranges
 from dsl.compiler.machine import (
     CALLEE_SAVED,
     CALLER_SAVED,
     FIRST_VIRTUAL,
     POOL,
-    Instruction,
-    MachineBlock,
     MachineFunction,
-    Memory,
-    Operand,
-    Register,
     Spill,
-    roles,
 )
+from dsl.compiler.spill import Spiller
 
 Location = int | Spill
 PREFERENCE: Final = (*CALLER_SAVED, *CALLEE_SAVED)
-MEMORY_SOURCE: Final = frozenset("add sub and or xor cmp mov imul movzx movsx movsxd lzcnt tzcnt popcnt".split())  # op reg, mem
-MEMORY_TARGET: Final = frozenset("add sub and or xor cmp mov".split())  # op mem, reg or imm
 ROUNDS: Final = 40
 
 
@@ -41,17 +33,13 @@ def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Lo
     """Decide where each virtual register lives, adding spill code to the function. pool: how many registers may be used."""
     registers = frozenset(POOL if pool is None else POOL[:pool])
     allowed = tuple(register for register in PREFERENCE if register in registers)
-    spilled: dict[int, Spill] = {}
-    temporary: set[int] = set()
+    spiller = Spiller(function)
     for _ in range(ROUNDS):
         found = ranges(function)
-        colours, failed = _colour(function, found, allowed, spilled, temporary)
+        colours, failed = _colour(function, found, allowed, spiller.places, spiller.temporary)
         if not failed:
-            return {**colours, **_share_spills(found, spilled)}
-        for number in failed:
-            spilled[number] = Spill(number)
-        for block in function.blocks:
-            _rewrite_block(function, block, spilled, temporary)
+            return {**colours, **_share_spills(found, [number for number in spiller.places if number not in spiller.origins])}
+        spiller.spill(failed)
     raise AllocationError(f"{function.symbol}: registers were still missing after {ROUNDS} rounds of spilling")
 
 
@@ -63,29 +51,39 @@ def _colour(
     colours: dict[int, Location] = {}
     failed: list[int] = []
 
-    def priority(number: int) -> tuple[int, float, int]:
-        if number in temporary:
-            return 0, 0.0, number
-        return 1, -found.weights[number] / found.masks[number].bit_count(), number
+    def priority(members: list[int]) -> tuple[int, float, int]:
+        if members[0] in temporary:
+            return 0, 0.0, members[0]
+        length = sum(found.masks[number].bit_count() for number in members)
+        return 1, -sum(found.weights[number] for number in members) / length, members[0]
 
-    for number in sorted((number for number in found.masks if number not in spilled), key=priority):
-        mask = found.masks[number]
+    def place(members: list[int]) -> bool:
+        mask = 0
+        for number in members:
+            mask |= found.masks[number]
         free = [register for register in allowed if not occupied[register] & mask]
-        if not free:
-            if number in temporary:
-                raise AllocationError(f"{function.symbol}: one instruction needs more than {len(allowed)} registers")
-            failed.append(number)
+        if free:
+            chosen = _choose(members, free, found, colours, occupied)
+            occupied[chosen] |= mask
+            colours.update(dict.fromkeys(members, chosen))
+        return bool(free)
+
+    wanted = [number for number in found.masks if number not in spilled]
+    for members in sorted(coalesce(wanted, found, occupied, temporary), key=priority):
+        if place(members):
             continue
-        chosen = _choose(number, free, found, colours, occupied)
-        colours[number] = chosen
-        occupied[chosen] |= mask
+        if members[0] in temporary:
+            raise AllocationError(f"{function.symbol}: one instruction needs more than {len(allowed)} registers")
+        for number in sorted(members, key=lambda number: priority([number])):
+            if len(members) == 1 or not place([number]):
+                failed.append(number)
     return colours, failed
 
 
-def _choose(number: int, free: list[int], found: Ranges, colours: dict[int, Location], occupied: dict[int, int]) -> int:
+def _choose(members: list[int], free: list[int], found: Ranges, colours: dict[int, Location], occupied: dict[int, int]) -> int:
     """The free register that saves most moves; else a caller-saved one, else one that is in use already."""
     scores: dict[int, float] = {}
-    for often, other in found.hints.get(number, ()):
+    for often, other in (hint for number in members for hint in found.hints.get(number, ())):
         wanted = other if other < FIRST_VIRTUAL else colours.get(other)
         if isinstance(wanted, int):
             scores[wanted] = scores.get(wanted, 0.0) + often
@@ -93,11 +91,10 @@ def _choose(number: int, free: list[int], found: Ranges, colours: dict[int, Loca
             for often_too, further in found.hints.get(other, ()):
                 if further < FIRST_VIRTUAL:
                     scores[further] = scores.get(further, 0.0) + min(often, often_too) / 4
-    best = max(free, key=lambda register: (scores.get(register, 0.0), register in CALLER_SAVED or occupied[register] != 0))
-    return best
+    return max(free, key=lambda register: (scores.get(register, 0.0), register in CALLER_SAVED or occupied[register] != 0))
 
 
-def _share_spills(found: Ranges, spilled: dict[int, Spill]) -> dict[int, Location]:
+def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:
     """Give each spilled register a place in the frame; those that never live together may share one."""
     places: list[tuple[Spill, int]] = []
     result: dict[int, Location] = {}
@@ -113,85 +110,3 @@ def _share_spills(found: Ranges, spilled: dict[int, Spill]) -> dict[int, Locatio
             places.append((place, mask))
             result[number] = place
     return result
-
-
-def _rewrite_block(function: MachineFunction, block: MachineBlock, spilled: dict[int, Spill], temporary: set[int]) -> None:
-    """Send the operands that mention spilled registers through memory."""
-    rewritten: list[Instruction] = []
-    for instruction in block.instructions:
-        if not _mentions_spilled(instruction, spilled):
-            rewritten.append(instruction)
-            continue
-        _fold_spill(instruction, spilled)
-        before, after = _through_temporaries(function, instruction, spilled, temporary)
-        rewritten += [*before, instruction, *after]
-    block.instructions = rewritten
-
-
-def _mentions_spilled(instruction: Instruction, spilled: dict[int, Spill]) -> bool:
-    for operand in instruction.operands:
-        if isinstance(operand, Register):
-            if operand.number in spilled:
-                return True
-        elif isinstance(operand, Memory) and (operand.base in spilled or operand.index in spilled):
-            return True
-    return False
-
-
-def _fold_spill(instruction: Instruction, spilled: dict[int, Spill]) -> None:
-    """Make one spilled operand a memory operand, if the instruction has none yet and its form exists.
-
-    A write must be of 64 bits: the upper half of a narrower one would keep old bits.
-    """
-    operands = instruction.operands
-    if len(operands) != 2 or any(isinstance(operand, Memory) for operand in operands):
-        return
-    left, right = operands
-    mnemonic = instruction.mnemonic
-    if isinstance(right, Register) and right.number in spilled and right.width > 1:
-        if mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov"):
-            if not (isinstance(left, Register) and left.number == right.number):
-                instruction.operands = (left, Memory(right.width, place=spilled[right.number]))
-                return
-    if isinstance(left, Register) and left.number in spilled and mnemonic in MEMORY_TARGET:
-        same = isinstance(right, Register) and left.number == right.number
-        small = not isinstance(right, int) or -(1 << 31) <= right < 1 << 31
-        if not same and small and (left.width == 64 or mnemonic == "cmp"):
-            instruction.operands = (Memory(left.width, place=spilled[left.number]), right)
-
-
-def _through_temporaries(
-    function: MachineFunction, instruction: Instruction, spilled: dict[int, Spill], temporary: set[int]
-) -> tuple[list[Instruction], list[Instruction]]:
-    """Replace the remaining spilled registers of an instruction by short-lived ones; the loads before and stores after."""
-    before: list[Instruction] = []
-    after: list[Instruction] = []
-    renamed: dict[int, int] = {}
-
-    def rename(number: int, role: str) -> int:
-        if number not in spilled:
-            return number
-        fresh = renamed.get(number)
-        if fresh is None:
-            fresh = renamed[number] = function.new_register()
-            temporary.add(fresh)
-        place = Memory(64, place=spilled[number])
-        target = Register(fresh, 64)
-        if role != "w" and not any(made.operands[0] == target for made in before):
-            before.append(Instruction("mov", (target, place), instruction.span))
-        if role != "r" and not any(made.operands[1] == target for made in after):
-            after.append(Instruction("mov", (place, target), instruction.span))
-        return fresh
-
-    operands: list[Operand] = []
-    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
-        if isinstance(operand, Register):
-            operands.append(Register(rename(operand.number, role), operand.width))
-        elif isinstance(operand, Memory):
-            base = None if operand.base is None else rename(operand.base, "r")
-            index = None if operand.index is None else rename(operand.index, "r")
-            operands.append(replace(operand, base=base, index=index))
-        else:
-            operands.append(operand)
-    instruction.operands = tuple(operands)
-    return before, after

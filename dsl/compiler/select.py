@@ -246,6 +246,10 @@ class Selector:
             return None
         return self.address(value.arguments[0], value.data.offset, width)
 
+    def lives_on(self, value: ir.Value) -> bool:
+        """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""
+        return self.resolve(value) in self.demanded
+
     def sole_use(self, value: ir.Value) -> bool:
         return len(self.users[value]) == 1
 
@@ -404,9 +408,8 @@ def select_plain(s: Selector, value: ir.Value) -> None:
     """add, sub, and, or, xor."""
     left, right = value.arguments
     operation = value.operation
-    if operation in COMMUTES and (left.operation == "const" or s.sole_use(right) and not s.sole_use(left)):
-        if right.operation != "const":
-            left, right = right, left
+    if operation in COMMUTES and right.operation != "const" and (left.operation == "const" or s.lives_on(left) and not s.lives_on(right)):
+        left, right = right, left
     if operation == "and" and select_mask(s, value, left, right):
         return
     if operation == "add" and select_sum(s, value):
@@ -490,7 +493,7 @@ def select_mul(s: Selector, value: ir.Value) -> None:
         source = s.folded_load(right, 64) or s.register(right, 64)
         s.emit("mulx", target, below, source, inputs=((RDX, s.source(left)),))
         return
-    if left.operation == "const":
+    if left.operation == "const" or right.operation != "const" and s.lives_on(left) and not s.lives_on(right):
         left, right = right, left
     number = s.immediate(right)
     if number is not None and left.operation != "const":

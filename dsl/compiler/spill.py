@@ -1,0 +1,213 @@
+"""Spilling: a register that found no place lives in the frame, in two steps.
+
+First it is split: each stretch of a block that mentions it more than once works on a register of its own (a piece), loaded at the first read and stored after
+the last write. A piece that finds no register either is dissolved: each instruction then uses memory directly, or goes through a register that lives
+for that instruction only (a temporary). Fixed inputs and outputs and the moves of phis use the frame in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from dsl.compiler.liveness import mentions
+from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Memory, Operand, Register, Source, Spill, roles
+
+MEMORY_SOURCE: Final = frozenset("add sub and or xor cmp mov imul movzx movsx movsxd lzcnt tzcnt popcnt".split())  # op reg, mem
+MEMORY_TARGET: Final = frozenset("add sub and or xor cmp mov".split())  # op mem, reg or imm
+REACH: Final = 48  # instructions between two mentions that one piece may span
+
+
+class Spiller:
+    """What was spilled in one function: the frame places of registers and pieces, and the temporaries."""
+
+    def __init__(self, function: MachineFunction) -> None:
+        self.function = function
+        self.places: dict[int, Spill] = {}  # spilled register -> its place; a dissolved piece -> its origin's place
+        self.origins: dict[int, Spill] = {}  # piece -> place of the register that it stands for
+        self.temporary: set[int] = set()
+
+    def spill(self, numbers: list[int]) -> None:
+        """Split registers, and dissolve pieces."""
+        whole = [number for number in numbers if number not in self.origins]
+        for number in whole:
+            self.places[number] = Spill(number)
+        for block in self.function.blocks:
+            for number in whole:
+                self._split(block, number)
+        for number in numbers:
+            if number in self.origins:
+                self.places[number] = self.origins[number]
+        for block in self.function.blocks:
+            self._rewrite_block(block)
+
+    # splitting
+
+    def _split(self, block: MachineBlock, number: int) -> None:
+        """Give the stretches of a block that mention a register pieces; single mentions are left to be rewritten."""
+        stretch: list[int] = []
+        stretches: list[list[int]] = []
+        for index, instruction in enumerate(block.instructions):
+            plain, fixed = _mentions(instruction, number)
+            if stretch and (fixed == "w" or index - stretch[-1] > REACH or instruction.mnemonic == "call" and not plain):
+                if fixed == "r":
+                    stretch.append(index)
+                stretches.append(stretch)
+                stretch = []
+            elif plain or fixed == "r":
+                stretch.append(index)
+        stretches.append(stretch)
+        inserted: list[tuple[int, Instruction]] = []
+        for stretch in stretches:
+            if len(stretch) > 1:
+                inserted += self._make_piece(block, number, stretch)
+        for index, instruction in sorted(inserted, key=lambda pair: -pair[0]):
+            block.instructions.insert(index, instruction)
+
+    def _make_piece(self, block: MachineBlock, number: int, stretch: list[int]) -> list[tuple[int, Instruction]]:
+        """Rename a register in a stretch; the load before it and the store after its last write, with the indexes where to put them."""
+        place = self.places[number]
+        piece = self.function.new_register()
+        self.origins[piece] = place
+        made: list[tuple[int, Instruction]] = []
+        register, memory = Register(piece, 64), Memory(64, place=place)
+        last_write = -1
+        for position, index in enumerate(stretch):
+            instruction = block.instructions[index]
+            reads, writes = _rename(instruction, number, piece)
+            if position == 0 and reads:
+                made.append((index, Instruction("mov", (register, memory), instruction.span)))
+            if writes:
+                last_write = index
+        if last_write >= 0:
+            made.append((last_write + 1, Instruction("mov", (memory, register), block.instructions[last_write].span)))
+        return made
+
+    # dissolving
+
+    def _rewrite_block(self, block: MachineBlock) -> None:
+        rewritten: list[Instruction] = []
+        for instruction in block.instructions:
+            if self._is_dissolved_copy(instruction):
+                continue
+            instruction.inputs = tuple((target, self._origin(source)) for target, source in instruction.inputs)
+            if not self._mentions_spilled(instruction):
+                rewritten.append(instruction)
+                continue
+            self._fold(instruction)
+            before, after = self._through_temporaries(instruction)
+            rewritten += [*before, instruction, *after]
+        block.instructions = rewritten
+
+    def _is_dissolved_copy(self, instruction: Instruction) -> bool:
+        """Whether an instruction only moves a dissolved piece from or to its own place."""
+        if instruction.mnemonic != "mov":
+            return False
+        left, right = instruction.operands
+        if isinstance(left, Memory):
+            left, right = right, left
+        if not isinstance(left, Register) or not isinstance(right, Memory) or right.place is None:
+            return False
+        return left.number in self.origins and self.places.get(left.number) is right.place
+
+    def _origin(self, source: Source) -> Source:
+        """What a fixed input reads: for a dissolved piece, the register that it stood for."""
+        if isinstance(source, Register) and source.number in self.origins and source.number in self.places:
+            return Register(self.origins[source.number].number, source.width)
+        return source
+
+    def _mentions_spilled(self, instruction: Instruction) -> bool:
+        for operand in instruction.operands:
+            if isinstance(operand, Register):
+                if operand.number in self.places:
+                    return True
+            elif isinstance(operand, Memory) and (operand.base in self.places or operand.index in self.places):
+                return True
+        return False
+
+    def _fold(self, instruction: Instruction) -> None:
+        """Make one spilled operand a memory operand, if the instruction has none yet and its form exists.
+
+        A write must be of 64 bits: the upper half of a narrower one would keep old bits.
+        """
+        operands = instruction.operands
+        if len(operands) != 2 or any(isinstance(operand, Memory) for operand in operands):
+            return
+        left, right = operands
+        mnemonic, places = instruction.mnemonic, self.places
+        if isinstance(left, Register) and isinstance(right, Register) and left.number == right.number:
+            return
+        if isinstance(right, Register) and right.number in places and (mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov")):
+            instruction.operands = (left, Memory(right.width, place=places[right.number]))
+        elif isinstance(left, Register) and left.number in places and mnemonic in MEMORY_TARGET:
+            small = not isinstance(right, int) or -(1 << 31) <= right < 1 << 31
+            if small and (left.width == 64 or mnemonic == "cmp"):
+                instruction.operands = (Memory(left.width, place=places[left.number]), right)
+
+    def _through_temporaries(self, instruction: Instruction) -> tuple[list[Instruction], list[Instruction]]:
+        """Replace the remaining spilled registers of an instruction by short-lived ones; the loads before and stores after."""
+        before: dict[int, Instruction] = {}
+        after: dict[int, Instruction] = {}
+        renamed: dict[int, int] = {}
+
+        def rename(number: int, role: str) -> int:
+            if number not in self.places:
+                return number
+            fresh = renamed.get(number)
+            if fresh is None:
+                fresh = renamed[number] = self.function.new_register()
+                self.temporary.add(fresh)
+            target, place = Register(fresh, 64), Memory(64, place=self.places[number])
+            if role != "w":
+                before.setdefault(fresh, Instruction("mov", (target, place), instruction.span))
+            if role != "r":
+                after.setdefault(fresh, Instruction("mov", (place, target), instruction.span))
+            return fresh
+
+        operands: list[Operand] = []
+        for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+            if isinstance(operand, Register):
+                operands.append(Register(rename(operand.number, role), operand.width))
+            elif isinstance(operand, Memory):
+                base = None if operand.base is None else rename(operand.base, "r")
+                index = None if operand.index is None else rename(operand.index, "r")
+                operands.append(replace(operand, base=base, index=index))
+            else:
+                operands.append(operand)
+        instruction.operands = tuple(operands)
+        return list(before.values()), list(after.values())
+
+
+def _mentions(instruction: Instruction, number: int) -> tuple[bool, str]:
+    """Whether a register is an operand, and whether fixed moves read ("r") or write ("w") it ("": neither)."""
+    found = mentions(instruction)
+    plain = number in found.middle or number in found.early
+    fixed = "r" if number in found.first else ""
+    if any(target == number for target, _ in instruction.outputs) or any(target == number for target, _ in instruction.inputs):
+        fixed = "w"
+    elif number in found.late:
+        plain = True
+    return plain, fixed
+
+
+def _rename(instruction: Instruction, number: int, piece: int) -> tuple[bool, bool]:
+    """Put a piece in place of a register; whether it is read, and whether it is written."""
+    reads = writes = False
+    operands: list[Operand] = []
+    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+        if isinstance(operand, Register) and operand.number == number:
+            operand = Register(piece, operand.width)
+            reads, writes = reads or role != "w", writes or role != "r"
+        elif isinstance(operand, Memory) and number in (operand.base, operand.index):
+            base, index = (piece if part == number else part for part in (operand.base, operand.index))
+            operand = replace(operand, base=base, index=index)
+            reads = True
+        operands.append(operand)
+    instruction.operands = tuple(operands) + instruction.operands[len(operands) :]
+    inputs: list[tuple[int, Source]] = []
+    for target, source in instruction.inputs:
+        if isinstance(source, Register) and source.number == number:
+            source, reads = Register(piece, source.width), True
+        inputs.append((target, source))
+    instruction.inputs = tuple(inputs)
+    return reads, writes
