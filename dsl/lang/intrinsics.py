@@ -428,7 +428,7 @@ def sfence() -> None:
     """Order stores."""
 
 
-@lowers_to("push rax; verw word ptr [rsp]; pop rax", takes="selector:16@rax", loses="flags", reads_memory=True)
+@lowers_to("push rax; verw word ptr [rsp]; pop rax", takes="selector:16@rax", loses="rax flags", reads_memory=True)
 def verw(selector: u16) -> None:
     """Clear the CPU's fill buffers (MDS). Only the form with a memory operand does; the selector is a valid writable one."""
 

@@ -61,4 +61,4 @@ def test_only_words_of_64_bits_move_an_address() -> None:
     with pytest.raises(TypeError):
         HostVirtual(u32(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        assert HostVirtual(1)
+        assert HostVirtual(1)  # type: ignore[truthy-bool]

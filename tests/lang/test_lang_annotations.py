@@ -86,7 +86,7 @@ SPELLINGS: list[tuple[Any, t.Type, str]] = [
     (Place, PLACE, "Place"),
     (Place | None, t.StructType(Place, True), "Place | None"),
     ("Place | None", t.StructType(Place, True), "Place | None"),
-    (Optional[Place], t.StructType(Place, True), "Place | None"),  # noqa: UP007, UP045
+    (Optional[Place], t.StructType(Place, True), "Place | None"),  # noqa: UP045
     (Ref[Place] | None, t.StructType(Place, True), "Place | None"),
     ("Ref[Place] | None", t.StructType(Place, True), "Place | None"),
     (Ref["Place"] | None, t.StructType(Place, True), "Place | None"),
@@ -123,8 +123,9 @@ def test_spellings(annotation: Any, expected: t.Type, text: str) -> None:
 @pytest.mark.parametrize(
     "annotation",
     [
-        int, str, float, object, Struct, Bits, Record, Enum, Mixed, Plain, "int", "5", "u64 | u32", "u64 | None", "Ref[Place]", "Pair | None",
-        "Device[Place]", "Device[Device[u8]]", "Static[int]", "list[u8]", "tuple[u8, u8]", "Ref[u8] | None", "Array[int]", "Device[Secret[u8]]",
+        int, str, float, object, Struct, Bits, Record, Enum, Mixed, Plain, "int", "5", "u64 | u32", "u64 | None", "Ref[Place]",
+        "Pair | None", "Device[Place]", "Device[Device[u8]]", "Static[int]", "list[u8]", "tuple[u8, u8]", "Ref[u8] | None", "Array[int]",
+        "Device[Secret[u8]]",
     ],
     ids=str,
 )  # fmt: skip
@@ -161,7 +162,9 @@ def test_sizes(kind: t.Type, size: int, align: int) -> None:
     assert (size_of_type(kind), align_of_type(kind)) == (size, align)
 
 
-@pytest.mark.parametrize("kind", [t.NoneType_(), t.RecordType(Pair), t.FailureType(), t.FallibleType(U64), t.ArrayType(U8)])
+@pytest.mark.parametrize(
+    "kind", [t.NoneType_(), t.RecordType(Pair), t.FailureType(), t.FallibleType(U64), t.ArrayType(U8)]
+)
 def test_types_without_a_place(kind: t.Type) -> None:
     """What lives in registers only has no size in memory."""
     with pytest.raises(TypeError, match="no place in memory"):

@@ -121,6 +121,7 @@ def test_checked(word: Any, x: int, y: int) -> None:
     ):
         result = function(a, b)
         if word.lowest <= number <= word.highest:
+            assert not isinstance(result, Failure)
             assert int(result) == number
         else:
             assert isinstance(result, Failure)
@@ -145,7 +146,7 @@ def test_loops() -> None:
     with pytest.raises(CheckFailed, match="promised"):
         upto(u64(5), at_most=4)
     with pytest.raises(TypeError):
-        upto(i8(3))  # type: ignore[type-var]
+        upto(i8(3))  # type: ignore[call-overload]
 
 
 def test_failure_codes() -> None:
@@ -156,4 +157,4 @@ def test_failure_codes() -> None:
     with pytest.raises(TypeError):
         Failure(u32(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        assert Failure(1)
+        assert Failure(1)  # type: ignore[truthy-bool]

@@ -87,9 +87,9 @@ def test_storage_is_exact() -> None:
     with pytest.raises(TypeError, match="takes u64"):
         Leaf.from_raw(u32(1))
     with pytest.raises(TypeError):
-        assert leaf() == u64(1)  # type: ignore[comparison-overlap, unused-ignore]
+        assert leaf() == u64(1)  # type: ignore[operator]
     with pytest.raises(TypeError):
-        assert leaf()
+        assert leaf()  # type: ignore[truthy-bool]
 
 
 def declare_wide_bool() -> None:
@@ -162,5 +162,5 @@ def test_storage_is_required() -> None:
     """Bits without storage= are refused."""
     with pytest.raises(DeclarationError, match="storage="):
 
-        class Wrong(Bits):  # type: ignore[call-arg]
+        class Wrong(Bits):
             read: bool = bit(0)

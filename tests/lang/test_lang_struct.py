@@ -141,7 +141,7 @@ def test_fields_hold_their_types(model: Machine) -> None:
     assert node.truth is True
     assert node.guest.trusted("a test") == u64(9)
     content = model.memory.read(int(address_of(node)), 88)
-    assert content[:16].hex() == "8877665544332211" "3412" "feff" "00000080"
+    assert content[:16].hex() == "88776655443322113412feff00000080"
     assert content[70:72].hex() == "ee01"
     assert content[84:88].hex() == "ddccbbaa"
 
@@ -504,4 +504,4 @@ def test_words_in_bytes(model: Machine) -> None:
 def test_failure_in_a_place_for_words(model: Machine) -> None:
     """A Failure is no element."""
     with pytest.raises(TypeError):
-        frame_array(u64, 1)[0] = Failure(1)  # type: ignore[call-overload]
+        frame_array(u64, 1)[0] = Failure(1)  # type: ignore[assignment]

@@ -44,12 +44,21 @@ from dsl.lang import (
 )
 
 KINDS: list[tuple[Any, Any]] = [(secret, Secret), (untrusted, Untrusted)]
-BINARY: list[Callable[[Any, Any], Any]] = [operator.add, operator.sub, operator.mul, operator.and_, operator.or_, operator.xor]
+BINARY: list[Callable[[Any, Any], Any]] = [
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.and_,
+    operator.or_,
+    operator.xor,
+]
 U32 = st.integers(0, 2**32 - 1)
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(BINARY), U32, U32)
-def test_arithmetic_keeps_the_taint(kind: tuple[Any, Any], operation: Callable[[Any, Any], Any], a: int, b: int) -> None:
+def test_arithmetic_keeps_the_taint(
+    kind: tuple[Any, Any], operation: Callable[[Any, Any], Any], a: int, b: int
+) -> None:
     """Tainted beside tainted, public or literal, on either side, is the tainted result of the words."""
     make, taint = kind
     expected = operation(u32(a), u32(b))
@@ -67,7 +76,9 @@ def test_arithmetic_keeps_the_taint(kind: tuple[Any, Any], operation: Callable[[
 def test_shape_changes_keep_the_taint(kind: tuple[Any, Any]) -> None:
     """Shifts, complement, truncation and widening."""
     make, taint = kind
-    widen = widen_secret if taint is Secret else widen_untrusted
+    widen: Any = widen_secret if taint is Secret else widen_untrusted
+    result: Any
+    expected: Any
     for result, expected in (
         (make(u32(6)) << 1, u32(12)),
         (make(u32(6)) >> u8(1), u32(3)),
@@ -120,14 +131,14 @@ def test_untrusted_comparisons_stay_untrusted() -> None:
 
 @given(U32, U32)
 def test_untrusted_checks(value: int, limit: int) -> None:
-    """below and at_most give the plain word or a Failure."""
+    """Below and at_most give the plain word or a Failure."""
     below, most = untrusted(u32(value)).below(u32(limit)), untrusted(u32(value)).at_most(limit)
     assert below == u32(value) if value < limit else isinstance(below, Failure)
     assert most == u32(value) if value <= limit else isinstance(most, Failure)
 
 
 def test_reasons_are_required() -> None:
-    """trusted and declassify take a reason in words."""
+    """Trusted and declassify take a reason in words."""
     assert untrusted(u8(1)).trusted("any value fits") == u8(1)
     assert declassify(secret(u8(1)), "it is published") == u8(1)
     with pytest.raises(TypeError, match="reason"):
@@ -140,6 +151,8 @@ def test_reasons_are_required() -> None:
 
 def test_secrets_are_not_compared_or_divided() -> None:
     """Only constant_time_equal compares; nothing divides; texts do not show the value."""
+    left: Any
+    right: Any
     for operation in (operator.eq, operator.ne, operator.lt, operator.floordiv, operator.mod):
         for left, right in ((secret(u64(77)), secret(u64(77))), (secret(u64(77)), u64(77)), (u64(77), secret(u64(77)))):
             with pytest.raises(TypeError):
@@ -156,12 +169,18 @@ def test_secrets_are_not_compared_or_divided() -> None:
 def test_secret_arithmetic(a: int, b: int) -> None:
     """The wide functions agree with their public forms and keep the secret, also beside a public operand."""
     plain = multiply_wide(u64(a), u64(b))
-    for left, right in ((secret(u64(a)), secret(u64(b))), (secret(u64(a)), u64(b)), (u64(a), secret(u64(b)))):
-        hidden: Any = multiply_wide(left, right)  # type: ignore[call-overload]
+    mixed: list[tuple[Any, Any]] = [
+        (secret(u64(a)), secret(u64(b))),
+        (secret(u64(a)), u64(b)),
+        (u64(a), secret(u64(b))),
+    ]
+    for left, right in mixed:
+        hidden: Any = multiply_wide(left, right)
         assert type(hidden) is SecretWide
         assert declassify(hidden.low, "test") == plain.low
         assert declassify(hidden.high, "test") == plain.high
-        assert declassify(multiply_high(left, right), "test") == plain.high  # type: ignore[call-overload]
+        high: Any = multiply_high(left, right)
+        assert declassify(high, "test") == plain.high
     total = add_with_carry(secret(u64(a)), secret(u64(b)), u64(1))
     assert type(total) is SecretCarry
     assert declassify(total.carry, "test") == u64(a + b + 1 >> 64)
@@ -198,7 +217,7 @@ def test_arrays_of_secrets(model: Machine) -> None:
     assert octets[15] == u8(1)
     assert declassify_array(hidden, "a test")[15] == u8(1)
     with pytest.raises(TypeError):
-        hidden[0] = u8(1)  # type: ignore[call-overload]
+        hidden[0] = u8(1)  # type: ignore[assignment]
     with pytest.raises(TypeError):
         hidden.store_u16(0, u16(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError):

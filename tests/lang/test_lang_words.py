@@ -16,13 +16,27 @@ from dsl.lang.words import WORDS
 UNSIGNED: list[Any] = [u8, u16, u32, u64]
 SIGNED: list[Any] = [i8, i16, i32, i64]
 ALL: list[Any] = list(WORDS)
-BINARY: list[Callable[[Any, Any], Any]] = [operator.add, operator.sub, operator.mul, operator.and_, operator.or_, operator.xor]
-COMPARISONS: list[Callable[[Any, Any], Any]] = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+BINARY: list[Callable[[Any, Any], Any]] = [
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.and_,
+    operator.or_,
+    operator.xor,
+]
+COMPARISONS: list[Callable[[Any, Any], Any]] = [
+    operator.eq,
+    operator.ne,
+    operator.lt,
+    operator.le,
+    operator.gt,
+    operator.ge,
+]
 
 
 def reduce(word: Any, number: int) -> int:
     """The number that word holds for this one: its residue in the word's range, found without the word's own arithmetic."""
-    residue = number % 2**word.width
+    residue: int = number % 2**word.width
     return residue - 2**word.width if word.signed and residue >= 2 ** (word.width - 1) else residue
 
 
@@ -166,7 +180,7 @@ def test_words_are_no_ints_and_no_conditions() -> None:
     """Nothing that Python does with ints or conditions works by accident."""
     assert not isinstance(u64(1), int)
     with pytest.raises(TypeError):
-        assert u64(1)
+        assert u64(1)  # type: ignore[truthy-bool]
     with pytest.raises(TypeError):
         [1, 2, 3][u64(1)]  # type: ignore[call-overload]
     with pytest.raises(TypeError):
