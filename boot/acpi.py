@@ -45,7 +45,7 @@ def find_acpi_root() -> HostPhysical:
     # Safe because the BIOS data area is in the first page of memory.
     segment = array_at(u8, HostVirtual(EBDA_POINTER), u64(2)).load_u16(u64(0))
     found = HostPhysical(0)
-    if segment >= 0x8000 and segment < 0xA000 - EBDA_SEARCHED // STEP:
+    if segment >= 0x8000 and segment <= 0xA000 - EBDA_SEARCHED // STEP:
         found = search(u64(segment) << 4, u64(EBDA_SEARCHED))
     if found == HostPhysical(0):
         found = search(u64(ROM_BASE), u64(ROM_SIZE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from boot.header import EntryKind as EntryKind  # a loaded entry's kind is part of the handoff
 from dsl.lang import Array, HostPhysical, Struct, array, u8, u32, u64
 from dsl.std.dice import Cdi
 

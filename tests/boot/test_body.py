@@ -7,11 +7,14 @@ import struct
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import boot.entries
+import boot.image
 import boot.main
 from boot.handoff import DIRECT_MAP, HANDOFF_SIZE, MONITOR_BASE, Handoff
-from dsl.lang import HostVirtual, frame_array, u8
+from dsl.lang import Array, HostVirtual, address_of, current_machine, frame_array, u8
 from dsl.lang.model import Halted
 from tests.boot import chain
 from tests.boot.images import (
@@ -47,13 +50,34 @@ def zeroed(program: bytes) -> bytes:
 PARTS = [Part(MONITOR, zeroed(flat_program()), 4), Part(SEGMENT, b"kernel" * 1000), Part(DEVELOPMENT_SECRET, SECRET)]
 
 
+def bytes_of(array: Array[u8]) -> bytes:
+    return current_machine().memory.read(int(address_of(array).as_u64()), int(array.length))
+
+
+def verify_elsewhere(public_key: Array[u8], message: Array[u8], signature: Array[u8]) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes_of(public_key)).verify(bytes_of(signature), bytes_of(message))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def hash_elsewhere(digest: Array[u8], data: Array[u8]) -> None:
+    current_machine().memory.write(int(address_of(digest).as_u64()), hashlib.sha256(bytes_of(data)).digest())
+
+
 def run(monkeypatch: pytest.MonkeyPatch, partition: bytes, **options: Any) -> tuple[Any, str, tuple[int, ...] | None]:
-    """Run the body to its end: the machine, what it said, and the arguments of `leave` if it got there."""
+    """Run the body to its end: the machine, what it said, and the arguments of `leave` if it got there.
+
+    Signatures and hashes are another library's here, for speed: ours are tested as machine code, and in whole boots.
+    """
 
     def leave(*arguments: HostVirtual) -> None:
         raise Left(*(int(argument.as_u64()) for argument in arguments))
 
     monkeypatch.setattr(boot.main, "leave", leave)
+    monkeypatch.setattr(boot.image, "ed25519_verify", verify_elsewhere)
+    monkeypatch.setattr(boot.image, "sha256", hash_elsewhere)
     monkeypatch.setattr(boot.main, "function_address", lambda function: HostVirtual(GATE))
     machine, uart, pci = machine_with(partition, PUBLIC_KEY, **options)
     pci.functions[0x0008] = [0x12348086, 0x02000007, 0, 0x00800000]  # several functions, bus master on
