@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from dsl.lang import offset_of, size_of, u32, u64
 from dsl.lang.intrinsics import write_cr2, write_dr2, wrmsr
 from dsl.lang.model import Machine
-from guests.canaries import CANARY, MSR_KERNEL_GS_BASE, MSR_LSTAR
+from guests.canaries import CANARY, MSR_KERNEL_GS_BASE, MSR_LSTAR, fill_xmm
 from guests.witness.canaries import (
     DAMAGED_CR2,
     DAMAGED_DEBUG,
@@ -23,7 +23,6 @@ from guests.witness.canaries import (
     DAMAGED_XMM,
     PAGE,
     check_canaries,
-    fill_xmm,
     plant_canaries,
 )
 from guests.witness.main import start
