@@ -8,11 +8,12 @@ from typing import Any, TypeVar, overload
 from dsl.lang.failure import OUT_OF_RANGE, CheckFailed, Failure
 from dsl.lang.record import Record
 from dsl.lang.taint import Secret
-from dsl.lang.words import Signed, Unsigned, Word, u64
+from dsl.lang.words import Signed, Unsigned, Word, i8, i16, i32, i64, u8, u16, u32, u64
 
-W = TypeVar("W", bound=Word)
-U = TypeVar("U", bound=Unsigned)
-I = TypeVar("I", bound=Signed)
+# Constrained, not bound: with a bound, u64 beside u32 would both be read as their base class.
+W = TypeVar("W", u8, u16, u32, u64, i8, i16, i32, i64)
+U = TypeVar("U", u8, u16, u32, u64)
+I = TypeVar("I", i8, i16, i32, i64)
 _MASK = (1 << 64) - 1
 _new = object.__new__
 _tuple: Any = tuple.__new__

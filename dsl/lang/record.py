@@ -37,7 +37,6 @@ class RecordClass(DeclaredClass):
             cls._record = resolve_fields(cls)
         return cls._record
 
-
     def _prepare(cls) -> tuple[tuple[str, Any, Any], ...]:
         from dsl.lang.representation import Scalar, representation_of
 

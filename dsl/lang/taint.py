@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, Self, TypeVar, 
 
 from dsl.lang.array import Array
 from dsl.lang.failure import OUT_OF_RANGE, CheckFailed, Failure
-from dsl.lang.words import Unsigned, Word, _Below32, _Below64, u8, u16, u32, u64
+from dsl.lang.words import Unsigned, _Below32, _Below64, i8, i16, i32, i64, u8, u16, u32, u64
 
 T = TypeVar("T")
-W = TypeVar("W", bound=Word)
+W = TypeVar("W", u8, u16, u32, u64, i8, i16, i32, i64)  # constrained, so that two widths have no common type
 _new = object.__new__
 
 
@@ -225,12 +225,12 @@ def secret(value: T) -> Secret[T]:
 
 def widen_untrusted(word: type[W], value: Untrusted[Any]) -> Untrusted[W]:
     """The same number in a wider word; the taint stays."""
-    return Untrusted._of(word(value._value))  # type: ignore[no-any-return, call-arg]
+    return Untrusted._of(word(value._value))  # type: ignore[no-any-return]
 
 
 def widen_secret(word: type[W], value: Secret[Any]) -> Secret[W]:
     """The same number in a wider word; the taint stays."""
-    return Secret._of(word(value._value))  # type: ignore[no-any-return, call-arg]
+    return Secret._of(word(value._value))  # type: ignore[no-any-return]
 
 
 def declassify(value: Secret[T], reason: str) -> T:
