@@ -74,8 +74,8 @@ LIGHT: Final = ("sha512", "hmac", "hkdf", "derive_layer")
 @pytest.mark.t1
 @pytest.mark.parametrize("name", ROUTINES)
 def test_one_trace(name: str) -> None:
-    """Forty secrets (six for the long routines) leave one trace."""
-    count = 40 if name in LIGHT else 6
+    """A few secrets leave one trace."""
+    count = 10 if name in LIGHT else 3
     traces = [trace_of(*ROUTINES[name](key)) for key in secrets(count, 32)]
     assert len(traces) == count
     assert len(set(traces)) == 1
@@ -83,9 +83,9 @@ def test_one_trace(name: str) -> None:
 
 @pytest.mark.t1
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ed25519_sign", "derive_key_pair", "x25519"])
-def test_one_trace_of_forty_keys(name: str) -> None:
-    """The long routines with forty secrets."""
+@pytest.mark.parametrize("name", ROUTINES)
+def test_one_trace_of_forty_secrets(name: str) -> None:
+    """Forty secrets leave one trace."""
     traces = [trace_of(*ROUTINES[name](key)) for key in secrets(40, 32)]
     assert len(traces) == 40
     assert len(set(traces)) == 1

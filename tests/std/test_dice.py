@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from cryptography import x509
@@ -225,3 +225,20 @@ def test_identifier_never_begins_with_zero() -> None:
     out = bytearray(20)
     CPython().call(dice.derive_identifier, out, found)
     assert bytes(out) == b"\x01" + chain.open_dice_identifier(found)[1:] == chain.identifier(found)
+
+
+@pytest.mark.t1
+def test_stack_of_the_monitors_work() -> None:
+    """ENDORSE and the derivation of a box stay within half of a 16 KiB stack."""
+    device, inputs, public = bytes(size_of(KeyPair)), bytes(size_of(dice.LayerInputs)), bytes(32)
+    calls: list[tuple[Any, ...]] = [
+        (dice.write_endorsement, bytearray(1024), device, public, NONCE, bytes(256)),
+        (dice.write_layer_certificate, bytearray(1024), device, device, inputs, bytes(68)),
+        (dice.derive_layer, bytearray(64), bytes(64), inputs),
+        (dice.derive_key_pair, bytearray(size_of(KeyPair)), bytes(32)),
+    ]
+    for function, *arguments in calls:
+        engine = Unicorn()
+        engine.call(function, *arguments)
+        used = engine.stack.lstrip(b"\xcc")
+        assert 0 < len(used) < 8192, function.__name__

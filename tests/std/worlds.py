@@ -163,6 +163,7 @@ class Unicorn(World):
         total = sum(-(-(len(v) + 1) // 4096) * 4096 for v in arguments if not isinstance(v, int))
         engine.mem_map(arena, total + 4096)
         engine.mem_map(0x6000_0000, STACK_SIZE)
+        engine.mem_write(0x6000_0000, b"\xcc" * STACK_SIZE)  # so that what was used can be told
 
         def place(content: bytes) -> int:
             address = next_place[0]

@@ -1,0 +1,71 @@
+"""X25519 gives the shared secrets of RFC 7748 and Wycheproof, in every world."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from dsl.std.x25519 import x25519
+from tests.std.vectors import wycheproof
+from tests.std.worlds import CPython, Native, Unicorn, World
+
+NINE: Final = bytes([9]) + bytes(31)
+# RFC 7748, 5.2: scalar, u-coordinate, result
+SINGLE: Final = [
+    (
+        "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+        "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+        "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+    ),
+    (
+        "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+        "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+        "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+    ),
+]
+AFTER_ONE: Final = "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"
+AFTER_THOUSAND: Final = "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"
+
+
+def shared(world: World, scalar: bytes, point: bytes) -> bytes:
+    """The x coordinate of scalar times point."""
+    out = bytearray(32)
+    world.call(x25519, out, scalar, point)
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(CPython(), marks=pytest.mark.t0, id="cpython"),
+        pytest.param(Native(), marks=pytest.mark.t1, id="native"),
+        pytest.param(Unicorn(), marks=pytest.mark.t1, id="unicorn"),
+    ],
+)
+def test_rfc_7748(world: World) -> None:
+    """The two single vectors, and one step of the iterated one."""
+    for scalar, point, result in SINGLE:
+        assert shared(world, bytes.fromhex(scalar), bytes.fromhex(point)).hex() == result
+    assert shared(world, NINE, NINE).hex() == AFTER_ONE
+
+
+@pytest.mark.t1
+def test_native_thousand_steps() -> None:
+    """A thousand steps of the iterated vector."""
+    scalar, point = NINE, NINE
+    for _ in range(1000):
+        scalar, point = shared(Native(), scalar, point), scalar
+    assert scalar.hex() == AFTER_THOUSAND
+
+
+@pytest.mark.t1
+def test_native_wycheproof() -> None:
+    """All of Wycheproof's; those it calls acceptable (small order, twist, non-canonical) have a defined result too."""
+    tests = [
+        test for group in wycheproof("Protocol/wycheproof/x25519_test.json")["testGroups"] for test in group["tests"]
+    ]
+    for test in tests:
+        private, public = bytes.fromhex(test["private"]), bytes.fromhex(test["public"])
+        assert shared(Native(), private, public).hex() == test["shared"], test["tcId"]
+    assert len(tests) == 518
