@@ -1,12 +1,11 @@
-"""Making the boxes: each descriptor checked, memory allocated, segments copied from the verified entries, key derived, virtual CPU set up."""
+"""Making the boxes: descriptor checked, memory allocated, segments copied from the verified entries, key derived, virtual CPU set up."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import Final
 
-from boot.handoff import Handoff, LoadedEntry
-from boot.header import EntryKind
+from boot.handoff import EntryKind, Handoff, LoadedEntry
 from dsl.lang import (
     Array,
     Failure,

@@ -1,4 +1,4 @@
-"""A physical CPU: its per-CPU state behind GS, descriptor tables, interrupt stacks, and what happens on exceptions (SDM Vol. 3A, 6 to 8)."""
+"""A physical CPU: its per-CPU state behind GS, descriptor tables, interrupt stacks, the IDT (SDM Vol. 3A, 6 to 8)."""
 
 from __future__ import annotations
 

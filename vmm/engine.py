@@ -1,7 +1,7 @@
 """The engine seam: everything that the monitor asks of the processor's virtualization. VMX is the first engine behind it.
 
-Prepare a CPU, make a virtual CPU, run it, ask about its exit, change its state, inject events. Exits are normalised (`vmm.vcpu.Exit`); a VMCS
-field never leaves vmm/vmx. Except where a function takes a VirtualCpu, it acts on the current one: that of the last `select`.
+Prepare a CPU, make a virtual CPU, run it, ask about its exit, change its state, inject events. Exits are normalised (`vmm.vcpu.Exit`);
+a VMCS field never leaves vmm/vmx. Except where a function takes a VirtualCpu, it acts on the current one: that of the last `select`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who owns each 2-MiB frame of the machine: the page-ownership table and the only functions that change it.
 
-A frame is in exactly one state. A change of owner has two phases: the frame is withdrawn (its mappings removed by the caller, then
-`engine.invalidate_mappings`), waits in quarantine, is zeroed, and only then is free again. States change through `next_state`, which is total.
+A frame is in exactly one state. A change of owner has two phases: the frame is withdrawn (every mapping removed before, by
+`engine.unmap_all`), waits in quarantine, is zeroed, and only then is free again. States change through `next_state`, which is total.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The switch between boxes: everything of one box leaves the processor, eagerly, before another's comes in (DESIGN section 7).
 
-What the VMCS switches by itself: RIP, RSP, RFLAGS, segments, CR0, CR3, CR4, DR7, DEBUGCTL, EFER, PAT, SYSENTER, FS and GS base. Kept in memory and
-never in the processor: general registers, CR8. What guests do not have, so that nothing is left over: XSS (XSAVES is #UD, the MSR #GP), PKRU (CR4.PKE
-is reserved to them and XCR0[9] refused).
+What the VMCS switches by itself: RIP, RSP, RFLAGS, segments, CR0, CR3, CR4, DR7, DEBUGCTL, EFER, PAT, SYSENTER, FS and GS base. Kept in
+memory and never in the processor: general registers, CR8. What guests do not have, so that nothing is left over: XSS (XSAVES is #UD, the
+MSR #GP), PKRU (CR4.PKE is reserved to them and XCR0[9] refused).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     run loop --> enter_guest --> guest --> guest_exit --> handle_hot_exit --+--> resume_guest --> guest
                                                the run loop <-- slow path <--+
 
-At an exit the processor sets RSP to the CPU's `ExitFrame`, whose first word is the virtual CPU. The caller-saved registers are stored first;
-a hot exit touches nothing else and goes straight back. Every other exit stores the rest and returns to the run loop with the answer of
-`handle_hot_exit`.
+At an exit the processor sets RSP to the CPU's `ExitFrame`, whose first word is the virtual CPU. The caller-saved registers are stored
+first; a hot exit touches nothing else and goes straight back. Every other exit stores the rest and returns to the run loop with the
+answer of `handle_hot_exit`.
 """
 
 from __future__ import annotations

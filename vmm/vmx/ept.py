@@ -52,15 +52,16 @@ def table_at(physical: HostPhysical) -> EptTable:
 @machine
 def table_entry(physical: HostPhysical) -> u64:
     """An entry that refers to a table, all accesses allowed."""
-    return EptTableEntry(read=True, write=True, execute=True, page_frame=physical.as_u64() >> PAGE_SHIFT).raw()
+    return u64(EptTableEntry(read=True, write=True, execute=True, page_frame=physical.as_u64() >> PAGE_SHIFT).raw())
 
 
 @machine
 def leaf_entry(frame_number: u64) -> u64:
     """A write-back leaf for a frame."""
-    return EptLeaf(
+    leaf = EptLeaf(
         read=True, write=True, execute=True, memory_type=u8(WRITE_BACK), large=True, page_frame=frame_number << 9
-    ).raw()
+    )
+    return u64(leaf.raw())
 
 
 @machine
@@ -88,12 +89,12 @@ def build_tables(owner: u8, frames: Array[u64]) -> HostPhysical | Failure:
 @machine
 def pointer_to(root: HostPhysical) -> u64:
     """The EPTP of a level-4 table."""
-    return EptPointer(memory_type=u8(WRITE_BACK), walk_length=u8(3), page_frame=root.as_u64() >> PAGE_SHIFT).raw()
+    return u64(EptPointer(memory_type=u8(WRITE_BACK), walk_length=u8(3), page_frame=root.as_u64() >> PAGE_SHIFT).raw())
 
 
 @machine
 def unmap_all(vcpu: VirtualCpu) -> None:
-    """Remove every mapping of a box, and every translation that the processor may have kept: its memory is out of reach when this returns."""
+    """Remove every mapping of a box, and every translation kept of it: its memory is out of reach when this returns."""
     root = HostPhysical(vcpu.ept_pointer & 0x000F_FFFF_FFFF_F000)
     table_at(root).entries[0] = u64(0)
     invalidate_translations()
