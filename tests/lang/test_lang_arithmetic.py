@@ -133,7 +133,7 @@ def test_minimum_and_maximum() -> None:
     assert minimum(u8(3), 4) == u8(3)
     assert maximum(i8(-3), -4) == i8(-3)
     with pytest.raises(TypeError):
-        minimum(u8(1), u16(1))
+        minimum(u8(1), u16(1))  # type: ignore[type-var]
 
 
 def test_loops() -> None:
