@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
@@ -109,7 +110,7 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
         return construct(lowering, python, evaluate_arguments(lowering, node), node)
     if python is ord:
         return ord_(lowering, evaluate_arguments(lowering, node).bind(lowering, node, "ord", ["c"]), node)
-    module = getattr(python, "__module__", None) or ""
+    module = (getattr(python, "__module__", None) or "") if isinstance(python, FunctionType) else ""
     if module.startswith("dsl.lang") and python.__name__ in LIBRARY:
         code = python.__code__
         names = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])

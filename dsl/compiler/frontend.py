@@ -130,7 +130,7 @@ class Unit:
         """The type that a local's annotation means."""
         try:
             return resolve(ast.unparse(node), lowering.namespace)
-        except (TypeError, NameError, AttributeError) as problem:
+        except Exception as problem:  # an annotation is an expression, which may raise anything
             raise lowering.error("signature", node, f"this annotation is no type of the language: {problem}") from None
 
     # compiling

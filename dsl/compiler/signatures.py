@@ -60,5 +60,5 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signa
 def resolve(function: Callable[..., Any], name: str, node: ast.AST) -> Type:
     try:
         return resolve_annotation(function.__annotations__[name], function.__globals__)
-    except (TypeError, NameError, AttributeError, ValueError) as problem:
+    except Exception as problem:  # an annotation is an expression, which may raise anything
         raise SignatureError(node, f"this annotation is no type of the language: {problem}") from None

@@ -6,6 +6,7 @@ import pytest
 
 from dsl.compiler import ir, pipeline
 from dsl.compiler.frontend import build_module
+from dsl.compiler.inline import inline
 from dsl.compiler.pipeline import compile_function
 from dsl.compiler.secrets import SecretLeak, refuse_leaks, secret_values
 from dsl.lang import Array, Secret, constant_time_select, declassify, machine, secret, u8, u64
@@ -83,7 +84,7 @@ def test_an_address_from_a_secret_is_caught() -> None:
 def test_secret_marks_survive_inlining() -> None:
     """What a called function loads as a secret is still one after inlining."""
     module = build_module(caller)
-    pipeline.inline(module)
+    inline(module)
     (function,) = module.functions.values()
     assert any(value.secret and value.operation == "load" for value in function.values())
 
