@@ -197,6 +197,7 @@ def reference_values(
     for values, box in zip(described[1:], boxes, strict=True):
         values["closed"] = box.closed
         values["memory"] = box.memory
+        values["ready"] = box.ready
         values["packages"] = [package.describe() for package in box.packages]
     return {
         "mode": chain.MODE_DEBUG,

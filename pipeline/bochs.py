@@ -113,6 +113,7 @@ class Bochs:
         self.connection: socket.socket | None = None
         paths.OUT.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="bochs-", dir=paths.OUT))
+        self.disk = self.folder / "disk.img"  # the copy that is booted
 
     def __enter__(self) -> Bochs:
         """Start the machine and connect to its serial port."""
@@ -131,9 +132,9 @@ class Bochs:
 
     def start(self) -> None:
         """Write the configuration, start the process, connect. The image is copied: a run never changes it."""
-        disk, port = self.folder / "disk.img", free_port()
+        port = free_port()
         try:
-            shutil.copyfile(self.machine.image, disk)
+            shutil.copyfile(self.machine.image, self.disk)
         except OSError as error:
             raise UsageError(f"{self.machine.image}: expected a readable disk image: {error.strerror}") from None
         configuration = CONFIGURATION.format(
@@ -143,7 +144,7 @@ class Bochs:
             host=min(self.machine.memory, HOST_MEMORY_LIMIT),
             bios=BIOS,
             vga=VGA_BIOS,
-            disk=disk,
+            disk=self.disk,
             port=port,
             log=self.folder / "bochs.log",
         )

@@ -45,8 +45,8 @@ STARTS = {
 }
 FORMATS = ("bzimage", "program", "flat")
 TOP_KEYS = {
-    "name": str, "memory_mib": int, "closed": bool, "order": int, "weight": int, "hypercalls_from_any_ring": bool, "quiet": bool,
-    "devices": list, "kernel": dict, "fill": list,
+    "name": str, "ready": str, "memory_mib": int, "closed": bool, "order": int, "weight": int,
+    "hypercalls_from_any_ring": bool, "quiet": bool, "devices": list, "kernel": dict, "fill": list,
 }  # fmt: skip
 KERNEL_KEYS: dict[str, dict[str, type]] = {
     "bzimage": {
@@ -104,6 +104,7 @@ class Box:
     segments: tuple[Placed, ...] = ()
     fills: tuple[Fill, ...] = ()
     packages: tuple[packages.Fetched, ...] = field(default=())
+    ready: str = ""  # what its console shows once it is up; not part of its identity
 
     def descriptor(self) -> bytes:
         """The 4096 bytes whose SHA-256 is the box's identity."""
@@ -222,6 +223,7 @@ def lower_box(folder: Path, compile_program: Compile) -> Box:
         devices=devices_of(file),
         start=layout.StartMode.PROTECTED,
         rip=0,
+        ready=file.values.get("ready", ""),
         fills=tuple(fill_of(file, row, index) for index, row in enumerate(file.values.get("fill", []))),
     )
     box = lower_kernel(file, blank, form, compile_program)

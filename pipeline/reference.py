@@ -27,6 +27,7 @@ class LayerReference:
     security_version: int
     public_key: bytes
     closed: bool = False
+    ready: str = ""  # what the box's console shows once it is up
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def layer(reader: _Reader) -> LayerReference:
         security_version=reader.at("security_version").number(),
         public_key=reader.at("public_key").hex(32),
         closed=reader.at("closed").flag() if "closed" in reader.value else False,
+        ready=reader.at("ready").text() if "ready" in reader.value else "",
     )
 
 

@@ -30,8 +30,7 @@ def tree(verdict: Verdict) -> str:
     lines = [tree_line(node) for node in verdict.nodes]
     lines.append("")
     lines.append(f"nonce    {verdict.nonce}")
-    if verdict.witness_data:
-        lines.append(f"data     {verdict.witness_data.decode('ascii', 'backslashreplace')!r}")
+    lines.append(f"report   {verdict.report!r}, signed by the endorsed key")
     lines.append(f"posture  {chain.posture_text(verdict.posture)}")
     lines.append(closing_line(verdict))
     return "\n".join(lines)
@@ -57,7 +56,7 @@ def verdict_json(verdict: Verdict) -> str:
         "nonce": verdict.nonce,
         "mode": chain.MODES[verdict.mode],
         "posture": chain.posture_text(verdict.posture),
-        "witness_data": verdict.witness_data.hex(),
+        "report": verdict.report,
         "layers": [asdict(node) for node in verdict.nodes],
         "warnings": list(verdict.warnings),
     }

@@ -14,7 +14,6 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline import console, disk, evidence, image, paths, report
 from pipeline.bochs import Bochs, BochsError, Machine
@@ -25,7 +24,6 @@ from pipeline.verify import NONCE_SIZE, Verdict, verify_evidence
 
 LEAVE = b"\x1d"  # Ctrl-]
 EVIDENCE = re.compile(r"begin-evidence\n([0-9a-f\n]*)\nend-evidence ([0-9a-f]{64})")
-READY = re.compile(r"^(?:[a-z0-9-]+ )?ready$", re.MULTILINE)
 QUIET_SECONDS = 3.0  # input from a pipe has ended: leave when nothing more came for this long
 EVIDENCE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
@@ -72,10 +70,14 @@ def run(session: Session, as_json: bool) -> int:
     with Bochs(session.machine, terminal.take) as bochs:
         if closed:
             verdict = attest(session, bochs, terminal.transcript, closed[0], deadline)
+            say(f"The evidence of {closed[0].name} is verified, {time.monotonic() - started:.1f} s after power-on")
+            status = OK if report.is_verified(verdict) else REFUSED
+        for box in session.reference.boxes:
+            wait_until_up(bochs, terminal.transcript, box, deadline)
+        say(f"All boxes are up, {time.monotonic() - started:.1f} s after power-on")
+        if closed:
             print()
             print(report.verdict_json(verdict) if as_json else report.tree(verdict), flush=True)
-            status = OK if report.is_verified(verdict) else REFUSED
-            say(f"Verified {time.monotonic() - started:.1f} s after power-on")
         else:
             say("not verified: the image has no closed box")
         if session.attach is not None:
@@ -114,14 +116,17 @@ def attest(
 ) -> Verdict:
     """Fetch evidence from a closed box for a fresh nonce and verify it."""
     index = session.reference.boxes.index(box)
-    ready = f"the line 'ready' of the box {box.name}"
-    condition = watch(transcript, lambda: READY.search(transcript.said(box.name)) is not None, ready)
-    bochs.wait_for(condition, ready, deadline - time.monotonic())
+    links = image.read_release_chain(disk.read_terrane_partition(bochs.disk))
+    if not box.ready:
+        raise UsageError(
+            f"box {box.name}: expected a text `ready` in its box.toml, which says when it takes commands, found none"
+        )
+    wait_until_up(bochs, transcript, box, deadline)
     nonce = secrets.token_bytes(NONCE_SIZE)
     say(f"Asking {box.name} for evidence with the nonce {nonce.hex()}")
     bochs.send(console.focus(index) + b"attest " + nonce.hex().encode() + b"\n")
     bundle = receive_evidence(bochs, transcript, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
-    complete = with_release_chain(bundle, session.machine.image, index)
+    complete = with_release_chain(bundle, [*links[:3], *links[3 + index : 4 + index]])
     paths.OUT.mkdir(parents=True, exist_ok=True)
     (paths.OUT / "evidence.bin").write_bytes(complete)
     (paths.OUT / "evidence.nonce").write_text(nonce.hex() + "\n")
@@ -143,10 +148,17 @@ def receive_evidence(bochs: Bochs, transcript: console.Transcript, name: str, se
     return bundle
 
 
-def with_release_chain(bundle: bytes, path: Path, index: int) -> bytes:
+def wait_until_up(bochs: Bochs, transcript: console.Transcript, box: LayerReference, deadline: float) -> None:
+    """Wait for the text that says that a box is up, where it has one."""
+    if box.ready:
+        what = f"{box.ready!r} from the box {box.name}"
+        bochs.wait_for(
+            watch(transcript, lambda: box.ready in transcript.said(box.name), what), what, deadline - time.monotonic()
+        )
+
+
+def with_release_chain(bundle: bytes, links: list[bytes]) -> bytes:
     """The bundle with the release chain of the image added: root, boot, VMM, and the box's own link."""
-    chain = image.read_release_chain(disk.read_terrane_partition(path))
-    links = [*chain[:3], *chain[3 + index : 4 + index]]
     items = [item for item in evidence.parse(bundle) if item.kind is not evidence.Kind.RELEASE]
     return evidence.pack([*items, *(evidence.Item(evidence.Kind.RELEASE, link) for link in links)])
 

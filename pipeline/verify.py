@@ -27,6 +27,8 @@ ENDORSEMENT_OID = x509.ObjectIdentifier(ENDORSEMENT_EXTENSION)
 NOT_BEFORE = datetime.datetime(2018, 3, 22, 23, 59, 59, tzinfo=datetime.UTC)
 NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 NONCE_SIZE = 32  # bytes
+REPORT_SIZE = 32  # bytes: zero-padded text
+SIGNATURE_SIZE = 64  # bytes
 KEY_CERT_SIGN, DIGITAL_SIGNATURE = "keyCertSign", "digitalSignature"
 USAGES = {
     "digital_signature": DIGITAL_SIGNATURE,
@@ -67,7 +69,7 @@ class Verdict:
     nodes: tuple[Node, ...]
     box: str
     nonce: str
-    witness_data: bytes
+    report: str  # what the box's program says
     mode: int
     posture: int
     warnings: tuple[str, ...]
@@ -119,11 +121,9 @@ def verify_evidence(
     ]
     named = {kind.name.lower(): items[kind][0] for kind in (Kind.DEVICE, Kind.MONITOR, Kind.BOX, Kind.ENDORSEMENT)}
     named |= {f"release-{index}": link for index, link in enumerate(items[Kind.RELEASE])}
-    witness_data = b"".join(items[Kind.WITNESS_DATA])
+    words = items[Kind.WITNESS_DATA][0][:REPORT_SIZE].rstrip(b"\0").decode("ascii", "backslashreplace")
     warnings = warnings_of(reference)
-    return Verdict(
-        tuple(nodes), expected.name, nonce.hex(), witness_data, reference.mode, reference.posture, warnings, named
-    )
+    return Verdict(tuple(nodes), expected.name, nonce.hex(), words, reference.mode, reference.posture, warnings, named)
 
 
 def sorted_items(items: list[evidence.Item]) -> dict[Kind, list[bytes]]:
@@ -344,8 +344,14 @@ def verify_endorsement(data: bytes, box: Certified, nonce: bytes, witness_data: 
         raise VerificationError(layer, "endorsement extension", "a DER OCTET STRING", error) from None
     require(layer, "endorsement extension: size", NONCE_SIZE + 64, len(bound))
     require(layer, "nonce", nonce.hex(), bound[:NONCE_SIZE].hex())
-    got = chain.sha512(b"".join(witness_data)).hex()
-    require(layer, "hash of the witness data", bound[NONCE_SIZE:].hex(), got)
+    data = b"".join(witness_data)
+    require(layer, "hash of the witness data", bound[NONCE_SIZE:].hex(), chain.sha512(data).hex())
+    require(layer, "witness data: size", REPORT_SIZE + SIGNATURE_SIZE, len(data))
+    try:
+        certified.key.verify(data[REPORT_SIZE:], data[:REPORT_SIZE] + nonce)
+    except InvalidSignature:
+        wanted = f"a signature over report and nonce by the endorsed key {certified.public_key.hex()}"
+        raise VerificationError(layer, "witness data: signature", wanted, "one that does not verify") from None
     return certified
 
 

@@ -12,8 +12,8 @@ import socket
 import time
 from pathlib import Path
 
-from pipeline import chain
-from tests.pipeline.forge import DATA, NONCE, Machine
+from pipeline import evidence
+from tests.pipeline.forge import NONCE, Machine
 
 
 def serve(port: int) -> socket.socket:
@@ -28,10 +28,8 @@ def serve(port: int) -> socket.socket:
 def evidence_lines(nonce: bytes, behaviour: str) -> list[str]:
     """What the witness prints: without the release chain, which the host adds."""
     machine = Machine()
-    machine.bound = (NONCE if behaviour == "old-nonce" else nonce) + chain.sha512(DATA)
+    machine.nonce = NONCE if behaviour == "old-nonce" else nonce
     machine.release = [b""] * 5
-    from pipeline import evidence
-
     items = [item for item in machine.items() if item.kind is not evidence.Kind.RELEASE]
     bundle = evidence.pack(items)
     digest = hashlib.sha256(bundle).hexdigest()
@@ -70,7 +68,7 @@ def main() -> None:
         raise SystemExit(1)
     if behaviour in ("refuse", "silent"):
         time.sleep(60)
-    say(connection, "debian", ["debian# "])
+    say(connection, "debian", ["debian ready"])
     say(connection, "witness", ["witness ready"])
     asked = read_until(connection, b"\n")
     found = re.fullmatch(rb"\x011attest ([0-9a-f]{64})\n", asked)

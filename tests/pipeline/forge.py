@@ -19,7 +19,7 @@ SET, PRINTABLE, UTC_TIME, GENERALIZED_TIME, BIT_STRING, BOOLEAN, OID = 0x31, 0x1
 SEQUENCE, OCTETS, INTEGER = der.SEQUENCE, der.OCTET_STRING, der.INTEGER
 TRUE = bytes([BOOLEAN, 1, 0xFF])
 NONCE = bytes(range(32))
-DATA = b"witness 1"
+REPORT = b"canaries intact".ljust(32, b"\0")
 ED25519 = bytes.fromhex("06032b6570")
 BOX = "witness"
 
@@ -140,7 +140,7 @@ class Machine:
         self.release = release.release_chain(self.keys, 1, loader, hashlib.sha256(monitor).digest(), identities)
         entries = image.collect_entries(monitor, boxes, [b"segment"], self.release, self.keys.development_secret)
         self.partition = image.build_partition(entries, 1, True, self.keys)
-        closed: list[Any] = [FakeBox(name == BOX) for name, _ in boxes]
+        closed: list[Any] = [FakeBox(name == BOX, f"{name} ready") for name, _ in boxes]
         self.values = assemble.reference_values(self.keys, loader, self.partition, self.release, closed, "00" * 32)
         self.derive()
 
@@ -161,7 +161,9 @@ class Machine:
             parent = chain.derive(parent, inputs)
             self.signers[layer] = chain.key_of(parent.attest)
         self.signers["endorsement"] = seed_key("the witness's own")
-        self.bound = NONCE + chain.sha512(DATA)
+        self.nonce = NONCE
+        self.bound: bytes | None = None
+        self.data: bytes | None = None
         public = {layer: keys.public_bytes(key) for layer, key in self.signers.items()}
         self.fields = {
             "device": plain_fields(public["device"], public["device"]),
@@ -170,7 +172,6 @@ class Machine:
             "endorsement": plain_fields(public["endorsement"], public[BOX], leaf=True),
         }
         self.signed_by = {"device": "device", "monitor": "device", BOX: "monitor", "endorsement": BOX}
-        self.data: bytes | None = DATA
 
     def certificate(self, layer: str) -> bytes:
         """A layer's certificate as it stands."""
@@ -178,16 +179,21 @@ class Machine:
         if layer in self.dice and not fields.own:
             fields.own = [("1.3.6.1.4.1.11129.2.1.24", True, self.dice[layer].value())]
         if layer == "endorsement" and not fields.own:
-            value = der.element(OCTETS, self.bound)
+            bound = self.nonce + chain.sha512(self.witness_data()) if self.bound is None else self.bound
+            value = der.element(OCTETS, bound)
             fields.own = [("2.25.329800735698586629295641978511506172918", True, value)]
         return certificate(fields, self.signers[self.signed_by[layer]])
+
+    def witness_data(self) -> bytes:
+        """Report, and signature over report and nonce."""
+        return REPORT + self.signers["endorsement"].sign(REPORT + self.nonce) if self.data is None else self.data
 
     def items(self) -> list[Item]:
         """The bundle's items."""
         kinds = {"device": Kind.DEVICE, "monitor": Kind.MONITOR, BOX: Kind.BOX, "endorsement": Kind.ENDORSEMENT}
         items = [Item(kind, self.certificate(layer)) for layer, kind in kinds.items()]
         items += [Item(Kind.RELEASE, link) for link in (*self.release[:3], self.release[4])]
-        return items + ([Item(Kind.WITNESS_DATA, self.data)] if self.data is not None else [])
+        return [*items, Item(Kind.WITNESS_DATA, self.witness_data())]
 
     def bundle(self) -> bytes:
         """The evidence."""
@@ -205,5 +211,6 @@ class FakeBox:
     """What the reference file asks of a box."""
 
     closed: bool
+    ready: str
     memory: int = 2 << 20
     packages: tuple[Any, ...] = ()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import console
-from pipeline.run import EVIDENCE, READY
+from pipeline.run import EVIDENCE
 
 pytestmark = pytest.mark.t0
 WIRE = (
@@ -27,7 +27,6 @@ def test_pieces_do_not_matter(cuts: list[int]) -> None:
         transcript.feed(WIRE[start:end])
     assert transcript.said("debian") == "debian# ls\nx"
     assert transcript.said("witness").startswith("ready\nbegin-evidence\n001122334455\nend-evidence abab")
-    assert READY.search(transcript.said("witness"))
     found = EVIDENCE.search(transcript.said("witness"))
     assert found is not None
     assert found[1] == "001122334455"

@@ -96,7 +96,7 @@ def test_time_is_limited(image: Path) -> None:
     """A machine that says nothing more: what was waited for, and its last line."""
     result = run(image, "silent", "--timeout", "8")
     assert result.returncode == 1
-    assert re.search(r"expected the line 'ready' of the box witness within \d s, found none", result.stderr)
+    assert re.search(r"expected 'witness ready' from the box witness within \d s, found none", result.stderr)
     assert "the last line was: terrane| loader: checking the image" in result.stderr
 
 

@@ -91,8 +91,10 @@ def flip(data: bytes, index: int) -> bytes:
 
 
 CHANGES: list[tuple[str, Change, str, str]] = [
-    ("nonce", bind(bytes(32) + chain.sha512(b"witness 1")), "endorsement", "nonce"),
-    ("data", lambda machine: setattr(machine, "data", b"other"), "endorsement", "hash of the witness data"),
+    ("nonce", bind(bytes(32) + bytes(64)), "endorsement", "nonce"),
+    ("data", lambda machine: setattr(machine, "bound", NONCE + bytes(64)), "endorsement", "hash of the witness data"),
+    ("size of data", lambda machine: setattr(machine, "data", b"other"), "endorsement", "witness data: size"),
+    ("signature in data", lambda machine: setattr(machine, "data", bytes(96)), "endorsement", "witness data: signature"),
     ("short binding", bind(NONCE), "endorsement", "endorsement extension: size"),
     ("monitor code", set_dice("monitor", "code", bytes(64)), "monitor", "code hash"),
     ("box code", set_dice(BOX, "code", bytes(64)), "box witness", "code hash"),
