@@ -51,14 +51,14 @@ class Working(Record):
 
 
 @machine
-def step(v: Working, scheduled: u32) -> Working:
-    """One round; `scheduled` is the round's word plus its constant.
+def step(v: Working, word: u32, constant: u32) -> Working:
+    """One round, with its word of the schedule and its constant.
 
     Sums of rotations are nested (fewer instructions), majority is b ^ ((a ^ b) & (b ^ c)).
     """
     e_mix = rotate_right(rotate_right(rotate_right(v.e, 14) ^ v.e, 5) ^ v.e, 6)
     a_mix = rotate_right(rotate_right(rotate_right(v.a, 9) ^ v.a, 11) ^ v.a, 2)
-    first = v.h + scheduled + (((v.f ^ v.g) & v.e) ^ v.g) + e_mix
+    first = v.h + word + constant + (((v.f ^ v.g) & v.e) ^ v.g) + e_mix
     a_xor_b = v.a ^ v.b
     second = a_mix + ((a_xor_b & v.b_xor_c) ^ v.b)
     return Working(first + second, v.a, v.b, v.c, v.d + first, v.e, v.f, v.g, a_xor_b)
@@ -67,22 +67,22 @@ def step(v: Working, scheduled: u32) -> Working:
 @machine
 def sixteen_steps(start: Working, words: Array[u32], constants: Array[u32]) -> Working:
     """Sixteen rounds on sixteen words of the schedule."""
-    v = step(start, words[0] + constants[0])
-    v = step(v, words[1] + constants[1])
-    v = step(v, words[2] + constants[2])
-    v = step(v, words[3] + constants[3])
-    v = step(v, words[4] + constants[4])
-    v = step(v, words[5] + constants[5])
-    v = step(v, words[6] + constants[6])
-    v = step(v, words[7] + constants[7])
-    v = step(v, words[8] + constants[8])
-    v = step(v, words[9] + constants[9])
-    v = step(v, words[10] + constants[10])
-    v = step(v, words[11] + constants[11])
-    v = step(v, words[12] + constants[12])
-    v = step(v, words[13] + constants[13])
-    v = step(v, words[14] + constants[14])
-    return step(v, words[15] + constants[15])
+    v = step(start, words[0], constants[0])
+    v = step(v, words[1], constants[1])
+    v = step(v, words[2], constants[2])
+    v = step(v, words[3], constants[3])
+    v = step(v, words[4], constants[4])
+    v = step(v, words[5], constants[5])
+    v = step(v, words[6], constants[6])
+    v = step(v, words[7], constants[7])
+    v = step(v, words[8], constants[8])
+    v = step(v, words[9], constants[9])
+    v = step(v, words[10], constants[10])
+    v = step(v, words[11], constants[11])
+    v = step(v, words[12], constants[12])
+    v = step(v, words[13], constants[13])
+    v = step(v, words[14], constants[14])
+    return step(v, words[15], constants[15])
 
 
 @machine
