@@ -13,7 +13,14 @@ from dsl.compiler.ir import Value
 if TYPE_CHECKING:
     from dsl.compiler.fold import Folder
 
-INVERSE: Final = {"eq": ("ne", False), "ne": ("eq", False), "ult": ("ule", True), "ule": ("ult", True), "slt": ("sle", True), "sle": ("slt", True)}
+INVERSE: Final = {
+    "eq": ("ne", False),
+    "ne": ("eq", False),
+    "ult": ("ule", True),
+    "ule": ("ult", True),
+    "slt": ("sle", True),
+    "sle": ("slt", True),
+}
 
 
 def constant(value: Value) -> int | None:
@@ -81,7 +88,11 @@ def udiv(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 def urem(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     known = constant(right)
-    return None if power_of_two(known) is None else f.make("and", value.width, left, f.constant((known or 0) - 1, value.width))
+    return (
+        None
+        if power_of_two(known) is None
+        else f.make("and", value.width, left, f.constant((known or 0) - 1, value.width))
+    )
 
 
 def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -94,7 +105,11 @@ def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | N
         inner = constant(left.arguments[1])
         if inner is not None:
             return f.make("and", value.width, left.arguments[0], f.constant(inner & known, value.width))
-    if known is not None and left.operation == "zext" and known & all_ones(left.arguments[0].width) == all_ones(left.arguments[0].width):
+    if (
+        known is not None
+        and left.operation == "zext"
+        and known & all_ones(left.arguments[0].width) == all_ones(left.arguments[0].width)
+    ):
         return left
     return None
 
@@ -127,9 +142,14 @@ def bitwise_not(f: Folder, value: Value, left: Value) -> Value | None:
 
 def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     known = constant(right)
-    if known is not None and known % value.width == 0 or constant(left) == 0:
+    if (known is not None and known % value.width == 0) or constant(left) == 0:
         return left
-    if known is not None and value.operation == "shr" and left.operation == "shl" and constant(left.arguments[1]) == known:
+    if (
+        known is not None
+        and value.operation == "shr"
+        and left.operation == "shl"
+        and constant(left.arguments[1]) == known
+    ):
         mask = all_ones(value.width) >> known % value.width
         return f.make("and", value.width, left.arguments[0], f.constant(mask, value.width))
     return None
@@ -141,7 +161,7 @@ def rotate(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    """eq and ne."""
+    """Eq and ne."""
     known = constant(right)
     is_equal = value.operation == "eq"
     if left is right:
@@ -161,7 +181,7 @@ def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    """ult and ule."""
+    """Ult and ule."""
     strict = value.operation == "ult"
     low, high = constant(left), constant(right)
     top = all_ones(left.width)
@@ -171,9 +191,9 @@ def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value 
         return f.constant(0, 1)
     if not strict and (high == top or low == 0):
         return f.constant(1, 1)
-    if strict and high == 1 or not strict and high == 0:
+    if (strict and high == 1) or (not strict and high == 0):
         return f.make("eq", 1, left, f.constant(0, left.width))
-    if strict and low == 0 or not strict and low == 1:
+    if (strict and low == 0) or (not strict and low == 1):
         return f.make("ne", 1, right, f.constant(0, right.width))
     if not strict and high is not None:
         return f.make("ult", 1, left, f.constant(high + 1, left.width))

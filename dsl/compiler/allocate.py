@@ -1,7 +1,7 @@
 """Register allocation: each virtual register gets a processor register or a place in the frame.
 
-Registers are coloured in order of weight per length over their live masks; what finds no register is spilled (see spill.py), and everything is
-tried again. Spill code only ever makes live ranges shorter, so this ends.
+Registers are coloured in order of weight per length over their live masks; what finds no register is spilled (see spill.py), and
+everything is tried again. Spill code only ever makes live ranges shorter, so this ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Lo
         found = ranges(function)
         colours, failed = _colour(function, found, allowed, spiller.places, spiller.temporary)
         if not failed:
-            return {**colours, **_share_spills(found, [number for number in spiller.places if number not in spiller.origins])}
+            return {
+                **colours,
+                **_share_spills(found, [number for number in spiller.places if number not in spiller.origins]),
+            }
         spiller.spill(failed)
     raise AllocationError(f"{function.symbol}: registers were still missing after {ROUNDS} rounds of spilling")
 
@@ -80,7 +83,9 @@ def _colour(
     return colours, failed
 
 
-def _choose(members: list[int], free: list[int], found: Ranges, colours: dict[int, Location], occupied: dict[int, int]) -> int:
+def _choose(
+    members: list[int], free: list[int], found: Ranges, colours: dict[int, Location], occupied: dict[int, int]
+) -> int:
     """The free register that saves most moves; else a caller-saved one, else one that is in use already."""
     scores: dict[int, float] = {}
     for often, other in (hint for number in members for hint in found.hints.get(number, ())):
@@ -91,7 +96,9 @@ def _choose(members: list[int], free: list[int], found: Ranges, colours: dict[in
             for often_too, further in found.hints.get(other, ()):
                 if further < FIRST_VIRTUAL:
                     scores[further] = scores.get(further, 0.0) + min(often, often_too) / 4
-    return max(free, key=lambda register: (scores.get(register, 0.0), register in CALLER_SAVED or occupied[register] != 0))
+    return max(
+        free, key=lambda register: (scores.get(register, 0.0), register in CALLER_SAVED or occupied[register] != 0)
+    )
 
 
 def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:

@@ -44,7 +44,7 @@ class Facts:
         operation = condition.operation
         if operation == "not":
             self.learn(condition.arguments[0], not holds)
-        elif operation == "and" and holds or operation == "or" and not holds:
+        elif (operation == "and" and holds) or (operation == "or" and not holds):
             for argument in condition.arguments:
                 self.learn(argument, holds)
         elif operation in ("eq", "ne", "ult", "ule"):
@@ -127,13 +127,17 @@ class Facts:
         orders = self.orders
         low, high = constant(left), constant(right)
         if operation == "ult":
-            if ("ult", left, right) in orders or high is not None and self.bound(left) < high:
+            if ("ult", left, right) in orders or (high is not None and self.bound(left) < high):
                 return True
             if ("ule", right, left) in orders or ("ult", right, left) in orders or ("eq", left, right) in orders:
                 return False
             return False if low is not None and low >= self.bound(right) else None
         if operation == "ule":
-            if ("ule", left, right) in orders or ("ult", left, right) in orders or high is not None and self.bound(left) <= high:
+            if (
+                ("ule", left, right) in orders
+                or ("ult", left, right) in orders
+                or (high is not None and self.bound(left) <= high)
+            ):
                 return True
             if ("ult", right, left) in orders:
                 return False

@@ -126,8 +126,13 @@ def _instruction(code: Code, instruction: Instruction, offset: int) -> None:
         instruction = Instruction("ud2", (), instruction.span)
     encoded = encode(instruction)
     code.data += encoded.code
-    width = next((operand.width for operand in instruction.operands if not isinstance(operand, int | Address | Trap)), 64)
-    named = next((operand for operand in instruction.operands if isinstance(operand, Memory) and operand.symbol is not None), None)
+    width = next(
+        (operand.width for operand in instruction.operands if not isinstance(operand, int | Address | Trap)), 64
+    )
+    named = next(
+        (operand for operand in instruction.operands if isinstance(operand, Memory) and operand.symbol is not None),
+        None,
+    )
     if named is not None and encoded.symbol_offset is not None:
         assert named.symbol is not None
         end = offset + len(encoded.code)

@@ -31,7 +31,7 @@ def signed(value: int) -> bytes:
     out = bytearray()
     while True:
         low, value = value & 0x7F, value >> 7
-        done = value == 0 and not low & 0x40 or value == -1 and low & 0x40
+        done = (value == 0 and not low & 0x40) or (value == -1 and low & 0x40)
         out.append(low | (0 if done else 0x80))
         if done:
             return bytes(out)
@@ -40,7 +40,13 @@ def signed(value: int) -> bytes:
 def line_sections(linked: Linked) -> list[tuple[str, bytes]]:
     """The sections .debug_line, .debug_abbrev and .debug_info."""
     abbreviation = unsigned(1) + unsigned(COMPILE_UNIT) + b"\0"
-    for attribute, form in ((NAME, STRING), (STATEMENTS, SECTION_OFFSET), (LOW_PC, ADDRESS), (HIGH_PC, DATA8), (LANGUAGE, DATA2)):
+    for attribute, form in (
+        (NAME, STRING),
+        (STATEMENTS, SECTION_OFFSET),
+        (LOW_PC, ADDRESS),
+        (HIGH_PC, DATA8),
+        (LANGUAGE, DATA2),
+    ):
         abbreviation += unsigned(attribute) + unsigned(form)
     abbreviation += b"\0\0\0"
     body = struct.pack("<HIB", 4, 0, 8) + unsigned(1) + b"terrane\0"

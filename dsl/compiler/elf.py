@@ -17,7 +17,12 @@ PROGBITS, SYMTAB, STRTAB, NOBITS = 1, 2, 3, 8
 ALLOC, EXECUTE = 2, 4
 LOAD: Final = 1
 FLAGS: Final = {"text": 5, "rodata": 4, "bss": 6}  # of segments: R+X, R, R+W
-SYMBOL_TYPES: Final = {"function": 0x12, "constant": 0x11, "object": 0x11, "linker": 0x10}  # global function, object, none
+SYMBOL_TYPES: Final = {
+    "function": 0x12,
+    "constant": 0x11,
+    "object": 0x11,
+    "linker": 0x10,
+}  # global function, object, none
 
 
 class _Strings:

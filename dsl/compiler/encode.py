@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 from dsl.compiler.forms import FORMS, Form, FormError
@@ -45,7 +45,7 @@ def _without_symbol(operand: Operand) -> Operand:
     return operand
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encode(mnemonic: str, operands: tuple[Operand, ...]) -> Encoded:
     form = FORMS.get(mnemonic)
     if form is None:
@@ -145,7 +145,7 @@ def number_text(value: int) -> str:
 # Capstone
 
 
-@lru_cache(maxsize=None)
+@cache
 def decoder() -> Any:
     import capstone
 
@@ -154,7 +154,9 @@ def decoder() -> Any:
 
 def decode(code: bytes, address: int = 0) -> list[tuple[int, int, str]]:
     """(address, size, text) of each instruction; EncodingError if a byte does not decode."""
-    found = [(at, size, f"{name} {operands}".rstrip()) for at, size, name, operands in decoder().disasm_lite(code, address)]
+    found = [
+        (at, size, f"{name} {operands}".rstrip()) for at, size, name, operands in decoder().disasm_lite(code, address)
+    ]
     end = found[-1][0] + found[-1][1] if found else address
     if end != address + len(code):
         raise EncodingError(f"bytes at {end:#x} do not decode: {code[end - address : end - address + 16].hex()}")
@@ -176,7 +178,11 @@ def same_text(asked: str, decoded: str, width: int) -> bool:
     first, second = _parts(asked, width), _parts(decoded, width)
     if first == second:
         return True
-    return first[0] in ("xchg", "test") and first[0] == second[0] and sorted(map(str, first[1:])) == sorted(map(str, second[1:]))
+    return (
+        first[0] in ("xchg", "test")
+        and first[0] == second[0]
+        and sorted(map(str, first[1:])) == sorted(map(str, second[1:]))
+    )
 
 
 def _parts(text: str, width: int) -> list[str | int]:
@@ -193,7 +199,7 @@ def _parts(text: str, width: int) -> list[str | int]:
 # PeachPy
 
 
-@lru_cache(maxsize=None)
+@cache
 def _peachpy_module() -> Any:
     """PeachPy, loaded when the first instruction needs it: importing it is slow."""
     with warnings.catch_warnings():
@@ -210,7 +216,7 @@ def _peachpy(mnemonic: str, operands: tuple[Operand, ...]) -> bytes:
     return bytes(instruction.encode())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _peachpy_register(number: int, width: int) -> Any:
     from peachpy.x86_64 import registers
 

@@ -1,4 +1,4 @@
-"""After allocation: operands become processor registers and frame addresses, parallel moves become instructions, the frame is set up and left."""
+"""After allocation: virtual registers become processor registers and frame addresses; moves become instructions; the frame is set up."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ class _Frame:
         if register < FIRST_VIRTUAL:
             return register
         location = self.locations[register]
-        assert isinstance(location, int), f"{self.function.symbol}: v{register} is spilled but an operand needs a register"
+        assert isinstance(location, int), (
+            f"{self.function.symbol}: v{register} is spilled but an operand needs a register"
+        )
         return location
 
     def operand(self, operand: Operand) -> Operand:

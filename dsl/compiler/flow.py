@@ -52,7 +52,11 @@ def _thread_known_phis(function: Function) -> bool:
         for argument in value.arguments:
             uses[argument] = uses.get(argument, 0) + 1
     for block in function.blocks:
-        if len(block.values) != 2 or block.terminator.operation != "branch" or block.successors[0] is block.successors[1]:
+        if (
+            len(block.values) != 2
+            or block.terminator.operation != "branch"
+            or block.successors[0] is block.successors[1]
+        ):
             continue
         phi = block.values[0]
         if phi.operation != "phi" or block.terminator.arguments[0] is not phi or uses[phi] != 1:

@@ -1,8 +1,8 @@
 """The closed table of instruction forms that the selector may use, and who encodes each.
 
-A shape is one letter an operand: r register, m memory, i immediate, c the register cl. The width is that of the first operand; where the second
-operand of a form has another width (extensions, shifts by cl), `source_widths` names it. Privileged, string and LOCK forms are not here: they
-come from the rows of dsl.lang.intrinsics, as text, through Keystone.
+A shape is one letter an operand: r register, m memory, i immediate, c the register cl. The width is that of the first operand; where
+the second operand of a form has another width (extensions), `source_widths` names it. Privileged, string and LOCK forms are not here:
+they come from the rows of dsl.lang.intrinsics, as text, through Keystone.
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ class Dominators:
     def _number_tree(self) -> None:
         self._enter: dict[Block, int] = {}
         self._leave: dict[Block, int] = {}
-        clock = 0
-        for block, entering in self.walk():
-            clock += 1
+        for clock, (block, entering) in enumerate(self.walk()):
             (self._enter if entering else self._leave)[block] = clock
 
     def walk(self) -> list[tuple[Block, bool]]:
@@ -91,7 +89,7 @@ class Loops:
             for successor in block.successors:
                 if dominators.dominates(successor, block):
                     self._collect(self.bodies.setdefault(successor, {successor}), block)
-        self.depth = {block: 0 for block in dominators.order}
+        self.depth = dict.fromkeys(dominators.order, 0)
         for body in self.bodies.values():
             for block in body:
                 self.depth[block] += 1

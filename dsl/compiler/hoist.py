@@ -6,7 +6,9 @@ from dsl.compiler.graph import Dominators, Loops
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 
 # Cheap to make again where they are used, or bound to their place.
-STAYS = frozenset(("const", "symbol", "frame", "phi", "extract", "opaque", "eq", "ne", "ult", "ule", "slt", "sle", "zext", "trunc"))
+STAYS = frozenset(
+    ("const", "symbol", "frame", "phi", "extract", "opaque", "eq", "ne", "ult", "ule", "slt", "sle", "zext", "trunc")
+)
 
 
 def hoist(function: Function) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import relabel
+from dsl.compiler.graph import relabel, replace
 from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
 
 SMALL: Final = 24  # values: about what a call costs in instructions around it
@@ -108,6 +108,7 @@ def _size(function: Function) -> int:
 
 def _inline_into(function: Function, module: Module, counts: dict[str, int], recursive: set[str]) -> None:
     size = _size(function)
+    replaced: dict[Value, Value] = {}
     for block in list(function.blocks):
         current = block
         calls = [value for value in block.values if value.operation == "call"]
@@ -118,16 +119,21 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
                 continue
             added = _size(callee)
             once = counts[callee.symbol] == 1 and added <= CALLED_ONCE
-            if (added <= SMALL or once or callee.inline_hint and added <= HINTED) and size + added <= LARGEST and not block.cold:
-                current = _splice(function, current, call, callee)
+            if (
+                (added <= SMALL or once or (callee.inline_hint and added <= HINTED))
+                and size + added <= LARGEST
+                and not block.cold
+            ):
+                current = _splice(function, current, call, callee, replaced)
                 size += added
                 for symbol, weight in _mentions_of(callee):
                     if symbol in counts:
                         counts[symbol] += 0 if once else weight
+    replace(function, replaced)
     relabel(function)
 
 
-def _splice(function: Function, block: Block, call: Value, callee: Function) -> Block:
+def _splice(function: Function, block: Block, call: Value, callee: Function, replaced: dict[Value, Value]) -> Block:
     """Replace one call by the callee's blocks; the block that holds what came after it (unreachable if the callee never returns)."""
     index = block.values.index(call)
     after = Block(f"{block.label}.after", block.values[index + 1 :], [], block.successors, block.cold)
@@ -140,28 +146,18 @@ def _splice(function: Function, block: Block, call: Value, callee: Function) -> 
     block.successors = [blocks[0]]
     blocks[0].predecessors = [block]
     results = _join_returns(after, returns, callee.results, call)
-    replaced: dict[Value, Value] = {}
     for value in after.values:
         if value.operation == "extract" and value.arguments[0] is call:
             assert isinstance(value.data, int)
             replaced[value] = results[value.data] if results else Value("const", value.width, [], 0, call.span, after)
     position = function.blocks.index(block) + 1
     function.blocks[position:position] = [*blocks, after]
-    _replace_later(function, replaced)
     return after
 
 
-def _replace_later(function: Function, replaced: dict[Value, Value]) -> None:
-    if not replaced:
-        return
-    for block in function.blocks:
-        block.values = [value for value in block.values if value not in replaced]
-        for value in block.values:
-            if value.arguments:
-                value.arguments = [replaced.get(argument, argument) for argument in value.arguments]
-
-
-def _join_returns(after: Block, returns: list[tuple[Block, list[Value]]], widths: tuple[int, ...], call: Value) -> list[Value]:
+def _join_returns(
+    after: Block, returns: list[tuple[Block, list[Value]]], widths: tuple[int, ...], call: Value
+) -> list[Value]:
     """Send every return to `after`; the values of the results there."""
     after.predecessors = [block for block, _ in returns]
     for block, _ in returns:
@@ -177,7 +173,7 @@ def _join_returns(after: Block, returns: list[tuple[Block, list[Value]]], widths
 
 
 def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[tuple[Block, list[Value]]]]:
-    """A copy of the callee's blocks with arguments for parameters; each block that returned (now a jump without target), with its results."""
+    """A copy of the callee's blocks with arguments for parameters; the blocks that returned, now without target, with their results."""
     blocks = {block: Block(f"{callee.symbol}.{block.label}", cold=block.cold) for block in callee.blocks}
     values: dict[Value, Value] = {}
     slots: dict[Slot, Slot] = {}
@@ -192,7 +188,9 @@ def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[t
             data = value.data
             if isinstance(data, Slot):
                 data = slots.setdefault(data, Slot(data.size, data.align))
-            values[value] = Value(value.operation, value.width, value.arguments, data, value.span, copied, secret=value.secret)
+            values[value] = Value(
+                value.operation, value.width, value.arguments, data, value.span, copied, secret=value.secret
+            )
             copied.values.append(values[value])
     returns: list[tuple[Block, list[Value]]] = []
     for copied in blocks.values():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 REFUSED: Final = (
-    (re.compile(r"\bpush\s+(0x[89a-f][0-9a-f]{7}|-?\d{10,})\b", re.I), "push of an immediate beyond 31 bits becomes a 16-bit push"),
-    (re.compile(r"\bmov\s+[abcd]h\s*,\s*(r\d+b|[sd]il|[sb]pl)\b", re.I), "a high-byte register with a REX register ends the process"),
+    (
+        re.compile(r"\bpush\s+(0x[89a-f][0-9a-f]{7}|-?\d{10,})\b", re.I),
+        "push of an immediate beyond 31 bits becomes a 16-bit push",
+    ),
+    (
+        re.compile(r"\bmov\s+[abcd]h\s*,\s*(r\d+b|[sd]il|[sb]pl)\b", re.I),
+        "a high-byte register with a REX register ends the process",
+    ),
     (re.compile(r"^\s*\.section\b", re.I | re.M), "sections are not supported and give no bytes"),
     (re.compile(r"\biret\b(?!q|d)", re.I), "iret in 64-bit mode is the 16-bit form: write iretq"),
 )
@@ -18,14 +24,14 @@ class AssemblyError(Exception):
     """Text that Keystone rejects, or that it is known to assemble wrongly."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _engine() -> Any:
     import keystone
 
     return keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def assemble(text: str, address: int = 0) -> bytes:
     """The bytes of Intel-syntax text at an address. Statements are separated by newlines or semicolons."""
     for pattern, reason in REFUSED:

@@ -118,7 +118,9 @@ def _order(function: MachineFunction) -> list[MachineBlock]:
     """Chains of blocks that fall through, hot ones first."""
     placed: dict[MachineBlock, None] = {}
     pending = [function.blocks[0]]
-    rest = iter([*(block for block in function.blocks if not block.cold), *(block for block in function.blocks if block.cold)])
+    rest = iter(
+        [*(block for block in function.blocks if not block.cold), *(block for block in function.blocks if block.cold)]
+    )
     while True:
         block: MachineBlock | None = pending.pop() if pending else next((b for b in rest if b not in placed), None)
         if block is None:
@@ -130,12 +132,18 @@ def _order(function: MachineFunction) -> list[MachineBlock]:
 
 def _follower(block: MachineBlock, placed: dict[MachineBlock, None]) -> MachineBlock | None:
     """What to place after a block: its likeliest successor; for a loop that tests at its top, the loop's body instead of the test."""
-    choices = [successor for successor in reversed(block.successors) if successor not in placed and successor.cold == block.cold]
+    choices = [
+        successor
+        for successor in reversed(block.successors)
+        if successor not in placed and successor.cold == block.cold
+    ]
     if not choices:
         return None
     chosen = max(choices, key=lambda successor: successor.depth)
     if chosen.depth > block.depth and chosen.condition:
-        inside = [successor for successor in chosen.successors if successor.depth >= chosen.depth and successor not in placed]
+        inside = [
+            successor for successor in chosen.successors if successor.depth >= chosen.depth and successor not in placed
+        ]
         outside = [successor for successor in chosen.successors if successor.depth < chosen.depth]
         if inside and outside and inside[0] is not chosen and not inside[0].cold and _returns(inside[0], chosen):
             return inside[0]

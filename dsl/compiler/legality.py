@@ -60,13 +60,21 @@ def _verify_block(function: Function, block: Block) -> None:
     for successor in block.successors:
         _require(successor in known, function, block, None, f"successor {successor.label} is not in the function")
         expected = block.successors.count(successor)
-        _require(successor.predecessors.count(block) == expected, function, block, None, f"edge to {successor.label} not recorded")
+        _require(
+            successor.predecessors.count(block) == expected,
+            function,
+            block,
+            None,
+            f"edge to {successor.label} not recorded",
+        )
     for predecessor in block.predecessors:
         _require(predecessor in known, function, block, None, f"predecessor {predecessor.label} is not in the function")
         _require(block in predecessor.successors, function, block, None, f"no edge from {predecessor.label}")
     leading = True
     for value in block.values:
-        _require(value.operation not in TERMINATORS or value is last, function, block, value, "terminator inside a block")
+        _require(
+            value.operation not in TERMINATORS or value is last, function, block, value, "terminator inside a block"
+        )
         _require(value.operation != "phi" or leading, function, block, value, "phi after another operation")
         leading = leading and value.operation == "phi"
         parameters = value.operation == "parameter"
@@ -143,7 +151,13 @@ def _verify_uses(function: Function, place: dict[Value, int]) -> None:
     for block in dominators.order:
         for index, value in enumerate(block.values):
             for number, argument in enumerate(value.arguments):
-                _require(argument in place, function, block, value, f"uses {argument.name} ({argument.operation}), which is gone")
+                _require(
+                    argument in place,
+                    function,
+                    block,
+                    value,
+                    f"uses {argument.name} ({argument.operation}), which is gone",
+                )
                 if value.operation == "phi":
                     source = block.predecessors[number]
                     fine = source not in reachable or dominators.dominates(argument.block, source)

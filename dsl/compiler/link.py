@@ -1,7 +1,7 @@
 """The linker: code and objects become a flat program (docs/formats.md, `Flat program`).
 
-Order in memory: header, functions, read-only objects with the check table, data, BSS; each group on pages of its own. Every mention of a symbol is
-relative to the instruction's end. After linking, the whole text is decoded once more and compared with what was asked for.
+Order in memory: header, functions, read-only objects with the check table, data, BSS; each group on pages of its own. Every mention of a
+symbol is relative to the instruction's end. After linking, the whole text is decoded once more and compared with what was asked for.
 """
 
 from __future__ import annotations
@@ -65,12 +65,16 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
         offset += len(code.data)
     text_end = align_up(offset, PAGE)
     checks = sorted(
-        ((symbols[code.symbol].address - base + at, trap) for code in codes for at, trap in code.checks), key=lambda row: row[0]
+        ((symbols[code.symbol].address - base + at, trap) for code in codes for at, trap in code.checks),
+        key=lambda row: row[0],
     )
     rows, names = _check_table(checks)
     constants = [item for item in objects if item.content is not None]
     zeroed = [item for item in objects if item.content is None]
-    tables = [DataObject("linker.check_places", len(rows), 8, rows), DataObject("linker.check_files", len(names), 8, names)]
+    tables = [
+        DataObject("linker.check_places", len(rows), 8, rows),
+        DataObject("linker.check_files", len(names), 8, names),
+    ]
     data_end = align_up(_place(symbols, [*constants, *tables], base, text_end, "constant"), PAGE)
     memory_size = align_up(_place(symbols, zeroed, base, data_end, "object"), PAGE)
     _linker_symbols(symbols, base, memory_size)

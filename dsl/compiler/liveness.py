@@ -1,8 +1,8 @@
 """Where each virtual register is live, as a bit mask over positions.
 
-Instruction number k of a function owns three positions: 3k, where its fixed inputs are read; 3k + 1, where its operands are read, its fixed
-registers hold their values and its clobbers happen; 3k + 2, from where on its results live. Two registers interfere when their masks have a bit in common.
-Each block ends with an instruction number of its own for its jump.
+Instruction number k of a function owns three positions: 3k, where its fixed inputs are read; 3k + 1, where its operands are read, its
+fixed registers hold their values and its clobbers happen; 3k + 2, from where on its results live. Two registers interfere when their
+masks have a bit in common. Each block ends with an instruction number of its own for its jump.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class Mentions:
 def mentions(instruction: Instruction) -> Mentions:
     """Which virtual registers an instruction mentions; a Spill in memory counts as the register that it holds."""
     found = Mentions()
-    written = found.early if instruction.early or instruction.mnemonic not in ("MOVES", "call") and instruction.outputs else found.late
+    written = (
+        found.early
+        if instruction.early or (instruction.mnemonic not in ("MOVES", "call") and instruction.outputs)
+        else found.late
+    )
     for operand, role in zip(instruction.operands, roles(instruction), strict=False):
         if isinstance(operand, Register):
             if operand.number >= FIRST_VIRTUAL:

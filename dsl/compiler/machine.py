@@ -161,8 +161,9 @@ ROLES: Final = {
     "MOVES": "",
 }
 WRITES_FLAGS: Final = frozenset(
-    "add sub and or xor adc sbb shl shr sar rol ror xadd cmp test bt lzcnt tzcnt popcnt neg andn imul imul3 div idiv call TEMPLATE".split()
-)
+    (*("add", "sub", "and", "or", "xor", "adc", "sbb", "neg", "imul", "imul3", "div", "idiv", "xadd", "cmp", "test", "bt", "andn"),
+     *("shl", "shr", "sar", "rol", "ror", "lzcnt", "tzcnt", "popcnt", "call", "TEMPLATE"))
+)  # fmt: skip
 READS_FLAGS: Final = frozenset(
     [f"{stem}{condition}" for stem in ("set", "cmov", "j") for condition in CONDITIONS] + ["adc", "sbb", "TEMPLATE"]
 )

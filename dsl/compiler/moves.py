@@ -18,15 +18,15 @@ def parallel(moves: list[tuple[Place, Value]]) -> list[Instruction]:
     """Instructions that perform all moves as if at once. Targets are distinct."""
     made: list[Instruction] = []
     constants = [(target, value) for target, value in moves if isinstance(value, tuple | Address)]
-    pending = {target: value for target, value in moves if not isinstance(value, tuple | Address) and target != value}
+    pending: dict[Place, Place] = {
+        target: value for target, value in moves if not isinstance(value, tuple | Address) and target != value
+    }
     while pending:
         sources = list(pending.values())
         ready = [target for target in pending if target not in sources]
         if ready:
             for target in ready:
-                value = pending.pop(target)
-                assert not isinstance(value, tuple | Address)
-                made += _move(target, value)
+                made += _move(target, pending.pop(target))
             continue
         made += _open_cycle(pending)
     for target, value in constants:
@@ -34,11 +34,10 @@ def parallel(moves: list[tuple[Place, Value]]) -> list[Instruction]:
     return made
 
 
-def _open_cycle(pending: dict[Place, Value]) -> list[Instruction]:
+def _open_cycle(pending: dict[Place, Place]) -> list[Instruction]:
     """Every pending target is also a source: settle one member of a cycle by exchanging two places."""
     target = next((place for place in pending if isinstance(place, int)), next(iter(pending)))
     source = pending.pop(target)
-    assert not isinstance(source, tuple | Address)
     # after the exchange, what was in the target is in the source's place
     for other, value in list(pending.items()):
         if value == target:

@@ -61,7 +61,9 @@ def _number_block(
 
 def writes_memory(value: Value) -> bool:
     """Whether loads before and after a call or intrinsic may give different values."""
-    return value.operation == "call" or value.operation == "intrinsic" and bool(getattr(value.data, "writes_memory", True))
+    return value.operation == "call" or (
+        value.operation == "intrinsic" and bool(getattr(value.data, "writes_memory", True))
+    )
 
 
 def _trivial_phi(value: Value, arguments: list[Value], replaced: dict[Value, Value]) -> None:
@@ -81,7 +83,11 @@ def _key(value: Value, arguments: list[Value], identity: dict[Value, int]) -> Ke
 
 
 def _memory_access(
-    value: Value, arguments: list[Value], memory: dict[Key, Value], replaced: dict[Value, Value], identity: dict[Value, int]
+    value: Value,
+    arguments: list[Value],
+    memory: dict[Key, Value],
+    replaced: dict[Value, Value],
+    identity: dict[Value, int],
 ) -> None:
     assert isinstance(value.data, Access)
     if value.data.volatile:
@@ -102,10 +108,12 @@ def _memory_access(
 def _forget(memory: dict[Key, Value], written: Key) -> None:
     """Drop what a store may have changed: everything but places of the same base that do not overlap it."""
     base, offset, width = written
-    assert isinstance(offset, int) and isinstance(width, int)
+    assert isinstance(offset, int)
+    assert isinstance(width, int)
     for key in list(memory):
         other_base, other, other_width = key
-        assert isinstance(other, int) and isinstance(other_width, int)
+        assert isinstance(other, int)
+        assert isinstance(other_width, int)
         apart = other_base == base and (other + other_width // 8 <= offset or offset + width // 8 <= other)
         if not apart:
             del memory[key]

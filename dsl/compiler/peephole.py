@@ -40,7 +40,7 @@ def _moves_nothing(instruction: Instruction) -> bool:
 
 
 def _clear(instruction: Instruction) -> Instruction:
-    """mov register, 0 as xor: shorter, but it sets flags."""
+    """Mov register, 0 as xor: shorter, but it sets flags."""
     if instruction.mnemonic == "mov" and instruction.operands[1] == 0 and isinstance(instruction.operands[0], Register):
         register = Register(instruction.operands[0].number, 32)
         return Instruction("xor", (register, register), instruction.span)
@@ -48,7 +48,7 @@ def _clear(instruction: Instruction) -> Instruction:
 
 
 def _join(copy: Instruction, work: Instruction) -> Instruction | None:
-    """mov t, a; add t, b as lea t, [a + b]; the same for constants and small shifts. None if they are no such pair."""
+    """Mov t, a; add t, b as lea t, [a + b]; the same for constants and small shifts. None if they are no such pair."""
     if copy.mnemonic != "mov" or work.mnemonic not in ("add", "sub", "shl"):
         return None
     target, source = copy.operands

@@ -2,7 +2,8 @@
 
     front end (source -> typed tree -> IR), inline, fold, number, checks, hoist, dead, select, allocate, finish, lay out, encode, link
 
-Every pass is a function of one ir.Function; `disable` leaves passes out by name, `dump` prints what a pass made. The result depends on the inputs alone.
+Every pass is a function of one ir.Function; `disable` leaves passes out by name, `dump` prints what a pass
+made. The result depends on the inputs alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from dsl.compiler import ir
 from dsl.compiler.allocate import allocate
 from dsl.compiler.checks import remove_checks
-from dsl.compiler.code import Code, Relocation, assemble_items
+from dsl.compiler.code import Code, Line, Relocation, assemble_items
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.elf import write_elf
 from dsl.compiler.encode import decode
@@ -23,7 +24,7 @@ from dsl.compiler.fold import fold
 from dsl.compiler.hoist import hoist
 from dsl.compiler.inline import inline
 from dsl.compiler.layout import lay_out
-from dsl.compiler.link import Line, Linked, link
+from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import render
 from dsl.compiler.number import number
 from dsl.compiler.report import list_program, map_program, without_collector
@@ -145,7 +146,9 @@ def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:
         module.objects[symbol] = replace(item, content=bytes(supplied[name]))
 
 
-def optimise(function: ir.Function, left_out: frozenset[str] = frozenset(), dump: str = "", verify: bool = False) -> None:
+def optimise(
+    function: ir.Function, left_out: frozenset[str] = frozenset(), dump: str = "", verify: bool = False
+) -> None:
     """Run the passes over one function's IR."""
     if verify:
         ir.verify(function)
@@ -184,4 +187,9 @@ def naked(function: ir.Function) -> Code:
 def statistics(linked: Linked) -> dict[str, Any]:
     """Sizes in bytes by function, and totals."""
     functions = {name: symbol.size for name, symbol in linked.symbols.items() if symbol.kind == "function"}
-    return {"functions": functions, "text": linked.text_end, "image": len(linked.image), "instructions": len(linked.lines)}
+    return {
+        "functions": functions,
+        "text": linked.text_end,
+        "image": len(linked.image),
+        "instructions": len(linked.lines),
+    }

@@ -35,7 +35,9 @@ def list_program(linked: Linked) -> str:
             stop = address + size
         here = f"{line.span.file}:{line.span.line}" if line.span else ""
         code = linked.image[address - linked.base : min(end, stop) - linked.base].hex()
-        lines.append(f"  {address:x}  {code:<22} {line.text:<44}{'  ; ' + here if here and here != place else ''}".rstrip())
+        lines.append(
+            f"  {address:x}  {code:<22} {line.text:<44}{'  ; ' + here if here and here != place else ''}".rstrip()
+        )
         place = here or place
     return "\n".join(lines).lstrip() + "\n"
 

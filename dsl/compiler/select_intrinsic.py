@@ -9,7 +9,7 @@ from dsl.compiler.ir import Value
 from dsl.compiler.machine import NUMBERS, Register, Source
 
 if TYPE_CHECKING:
-    from dsl.compiler.select import Selector
+    from dsl.compiler.selector import Selector
 
 PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
 

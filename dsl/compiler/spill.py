@@ -1,20 +1,34 @@
 """Spilling: a register that found no place lives in the frame, in two steps.
 
-First it is split: each stretch of a block that mentions it more than once works on a register of its own (a piece), loaded at the first read and stored after
-the last write. A piece that finds no register either is dissolved: each instruction then uses memory directly, or goes through a register that lives
-for that instruction only (a temporary). Fixed inputs and outputs and the moves of phis use the frame in place.
+First it is split: each stretch of a block that mentions it more than once works on a register of its own (a piece), loaded at the
+first read and stored after the last write. A piece that finds no register either is dissolved: each instruction then uses memory
+directly, or goes through a register that lives for that instruction only (a temporary). Fixed inputs and outputs and the moves of
+phis use the frame in place.
 """
 
 from __future__ import annotations
 
+from bisect import bisect, bisect_left
 from dataclasses import replace
 from typing import Final
 
 from dsl.compiler.liveness import mentions
-from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Memory, Operand, Register, Source, Spill, roles
+from dsl.compiler.machine import (
+    Instruction,
+    MachineBlock,
+    MachineFunction,
+    Memory,
+    Operand,
+    Register,
+    Source,
+    Spill,
+    roles,
+)
 
-MEMORY_SOURCE: Final = frozenset("add sub and or xor cmp mov imul movzx movsx movsxd lzcnt tzcnt popcnt".split())  # op reg, mem
-MEMORY_TARGET: Final = frozenset("add sub and or xor cmp mov".split())  # op mem, reg or imm
+MEMORY_SOURCE: Final = frozenset(
+    ["add", "sub", "and", "or", "xor", "cmp", "mov", "imul", "movzx", "movsx", "movsxd", "lzcnt", "tzcnt", "popcnt"]
+)  # op reg, mem
+MEMORY_TARGET: Final = frozenset(["add", "sub", "and", "or", "xor", "cmp", "mov"])  # op mem, reg or imm
 REACH: Final = 48  # instructions between two mentions that one piece may span
 
 
@@ -30,11 +44,9 @@ class Spiller:
     def spill(self, numbers: list[int]) -> None:
         """Split registers, and dissolve pieces."""
         whole = [number for number in numbers if number not in self.origins]
-        for number in whole:
-            self.places[number] = Spill(number)
+        self.places.update({number: Spill(number) for number in whole})
         for block in self.function.blocks:
-            for number in whole:
-                self._split(block, number)
+            self._split_block(block, frozenset(whole))
         for number in numbers:
             if number in self.origins:
                 self.places[number] = self.origins[number]
@@ -43,45 +55,50 @@ class Spiller:
 
     # splitting
 
-    def _split(self, block: MachineBlock, number: int) -> None:
-        """Give the stretches of a block that mention a register pieces; single mentions are left to be rewritten."""
-        stretch: list[int] = []
-        stretches: list[list[int]] = []
+    def _split_block(self, block: MachineBlock, whole: frozenset[int]) -> None:
+        """Give the stretches of a block that mention registers pieces; single mentions are left to be rewritten."""
+        events: dict[int, list[tuple[int, bool]]] = {}
+        calls: list[int] = []
         for index, instruction in enumerate(block.instructions):
-            plain, fixed = _mentions(instruction, number)
-            if stretch and (fixed == "w" or index - stretch[-1] > REACH or instruction.mnemonic == "call" and not plain):
-                if fixed == "r":
-                    stretch.append(index)
-                stretches.append(stretch)
-                stretch = []
-            elif plain or fixed == "r":
-                stretch.append(index)
-        stretches.append(stretch)
-        inserted: list[tuple[int, Instruction]] = []
-        for stretch in stretches:
-            if len(stretch) > 1:
-                inserted += self._make_piece(block, number, stretch)
-        for index, instruction in sorted(inserted, key=lambda pair: -pair[0]):
-            block.instructions.insert(index, instruction)
+            if instruction.mnemonic == "call":
+                calls.append(index)
+            for number, written_in_place in _mentions(instruction, whole).items():
+                events.setdefault(number, []).append((index, written_in_place))
+        stores: dict[int, list[Instruction]] = {}
+        loads: dict[int, list[Instruction]] = {}
+        for number, mentioned in events.items():
+            for stretch in _stretches(mentioned, calls):
+                self._make_piece(block, number, stretch, loads, stores)
+        if loads or stores:
+            rebuilt: list[Instruction] = []
+            for index, instruction in enumerate(block.instructions):
+                rebuilt += [*loads.get(index, ()), instruction, *stores.get(index, ())]
+            block.instructions = rebuilt
 
-    def _make_piece(self, block: MachineBlock, number: int, stretch: list[int]) -> list[tuple[int, Instruction]]:
-        """Rename a register in a stretch; the load before it and the store after its last write, with the indexes where to put them."""
+    def _make_piece(
+        self,
+        block: MachineBlock,
+        number: int,
+        stretch: list[int],
+        loads: dict[int, list[Instruction]],
+        stores: dict[int, list[Instruction]],
+    ) -> None:
+        """Rename a register in a stretch; note the load before its first read and the store after its last write."""
         place = self.places[number]
         piece = self.function.new_register()
         self.origins[piece] = place
-        made: list[tuple[int, Instruction]] = []
         register, memory = Register(piece, 64), Memory(64, place=place)
         last_write = -1
-        for position, index in enumerate(stretch):
+        for index in stretch:
             instruction = block.instructions[index]
             reads, writes = _rename(instruction, number, piece)
-            if position == 0 and reads:
-                made.append((index, Instruction("mov", (register, memory), instruction.span)))
+            if index == stretch[0] and reads:
+                loads.setdefault(index, []).append(Instruction("mov", (register, memory), instruction.span))
             if writes:
                 last_write = index
         if last_write >= 0:
-            made.append((last_write + 1, Instruction("mov", (memory, register), block.instructions[last_write].span)))
-        return made
+            store = Instruction("mov", (memory, register), block.instructions[last_write].span)
+            stores.setdefault(last_write, []).append(store)
 
     # dissolving
 
@@ -137,7 +154,11 @@ class Spiller:
         mnemonic, places = instruction.mnemonic, self.places
         if isinstance(left, Register) and isinstance(right, Register) and left.number == right.number:
             return
-        if isinstance(right, Register) and right.number in places and (mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov")):
+        if (
+            isinstance(right, Register)
+            and right.number in places
+            and (mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov"))
+        ):
             instruction.operands = (left, Memory(right.width, place=places[right.number]))
         elif isinstance(left, Register) and left.number in places and mnemonic in MEMORY_TARGET:
             small = not isinstance(right, int) or -(1 << 31) <= right < 1 << 31
@@ -178,16 +199,32 @@ class Spiller:
         return list(before.values()), list(after.values())
 
 
-def _mentions(instruction: Instruction, number: int) -> tuple[bool, str]:
-    """Whether a register is an operand, and whether fixed moves read ("r") or write ("w") it ("": neither)."""
+def _mentions(instruction: Instruction, wanted: frozenset[int]) -> dict[int, bool]:
+    """Which of some registers an instruction mentions, and whether its fixed moves write them in place."""
     found = mentions(instruction)
-    plain = number in found.middle or number in found.early
-    fixed = "r" if number in found.first else ""
-    if any(target == number for target, _ in instruction.outputs) or any(target == number for target, _ in instruction.inputs):
-        fixed = "w"
-    elif number in found.late:
-        plain = True
-    return plain, fixed
+    result = dict.fromkeys(
+        (number for number in (*found.first, *found.middle, *found.early) if number in wanted), False
+    )
+    in_place = [target for target, _ in instruction.outputs] + [target for target, _ in instruction.inputs]
+    for number in found.late:
+        if number in wanted:
+            result[number] = result.get(number, False) or number in in_place
+    return result
+
+
+def _stretches(mentioned: list[tuple[int, bool]], calls: list[int]) -> list[list[int]]:
+    """Runs of two or more mentions that one piece may serve: near each other, with no call and no write in place in between."""
+    stretches: list[list[int]] = [[]]
+    for index, written_in_place in mentioned:
+        stretch = stretches[-1]
+        if written_in_place:
+            stretches.append([])
+            continue
+        if stretch and (index - stretch[-1] > REACH or bisect(calls, stretch[-1]) != bisect_left(calls, index)):
+            stretch = []
+            stretches.append(stretch)
+        stretch.append(index)
+    return [stretch for stretch in stretches if len(stretch) > 1]
 
 
 def _rename(instruction: Instruction, number: int, piece: int) -> tuple[bool, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from dsl.compiler.encode import EncodingError, decode, spell_operand
@@ -13,17 +13,18 @@ from dsl.compiler.machine import NUMBERS, Instruction
 
 # Spellings that Capstone prints for what is written on the left.
 SPELLINGS: Final = {
-    "rep movsb": "rep movsb", "setc": "setb", "setnc": "setae", "setz": "sete", "setnz": "setne", "jz": "je", "jnz": "jne", "jc": "jb",
-    "jnc": "jae", "cmovz": "cmove", "cmovnz": "cmovne", "cmovc": "cmovb", "cmovnc": "cmovae", "retn": "ret", "movabs": "mov", "lretq": "retfq",
-    "jnae": "jb", "jna": "jbe", "jnbe": "ja", "jnb": "jae", "sal": "shl", "xsavec64": "xsavec64", "wait": "wait",
+    "setc": "setb", "setnc": "setae", "setz": "sete", "setnz": "setne", "jz": "je", "jnz": "jne", "jc": "jb",
+    "jnc": "jae", "cmovz": "cmove", "cmovnz": "cmovne", "cmovc": "cmovb", "cmovnc": "cmovae", "retn": "ret", "movabs": "mov",
+    "lretq": "retfq",
+    "jnae": "jb", "jna": "jbe", "jnbe": "ja", "jnb": "jae", "sal": "shl",
 }  # fmt: skip
 PREFIXES: Final = ("lock", "rep", "repe", "repne", "repz", "repnz")
 WORD: Final = re.compile(r"[a-z][a-z0-9]*")
 
 
-@lru_cache(maxsize=None)
+@cache
 def assemble_checked(text: str) -> tuple[bytes, tuple[tuple[int, str], ...]]:
-    """The bytes of some statements without labels, and (offset, decoded text) of each. Each must decode to its own mnemonic and registers."""
+    """The bytes of statements without labels, and (offset, decoded text) of each, which must have its mnemonic and registers."""
     statements = [statement for statement in (line.strip() for line in re.split(r"[\n;]", text)) if statement]
     data = assemble(text)
     decoded = decode(data)
@@ -92,7 +93,9 @@ def assemble_naked(symbol: str, assembly: Assembly) -> tuple[bytes, list[tuple[i
 def _find_mention(symbol: str, data: bytes, stand_in: int, target: Address) -> tuple[int, Address, int]:
     """Where the instruction that names a stand-in has its 32-bit displacement."""
     for at, size, text in decode(data):
-        direct = f"{stand_in:#x}" in text and text.partition(" ")[0] in ("call", "jmp") or text.startswith("j") and f"{stand_in:#x}" in text
+        direct = (f"{stand_in:#x}" in text and text.partition(" ")[0] in ("call", "jmp")) or (
+            text.startswith("j") and f"{stand_in:#x}" in text
+        )
         relative = f"[rip + {stand_in:#x}]" in text
         if direct and not relative:
             return at + size - 4, target, at + size
@@ -113,7 +116,7 @@ def _check_statements(symbol: str, text: str, data: bytes) -> None:
             wanted.append(mnemonic_of(statement))
     found = [mnemonic_of(line) for _, _, line in decode(data)]
     if wanted != found:
-        first = next((pair for pair in zip(wanted, found, strict=False) if pair[0] != pair[1]), (len(wanted), len(found)))
+        first = next(
+            (pair for pair in zip(wanted, found, strict=False) if pair[0] != pair[1]), (len(wanted), len(found))
+        )
         raise EncodingError(f"{symbol}: the text says {first[0]!r} where the bytes say {first[1]!r}")
-
-

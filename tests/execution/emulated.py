@@ -55,7 +55,8 @@ class Emulated:
             engine.emu_start(self.program.symbols[symbol][0], RETURN)
         except uc.UcError as error:
             rip = engine.reg_read(x86.UC_X86_REG_RIP)
-            assert error.errno == uc.UC_ERR_INSN_INVALID and rip in self.traps, f"{symbol}{arguments}: {error} at {rip:#x}"
+            if error.errno != uc.UC_ERR_INSN_INVALID or rip not in self.traps:
+                raise AssertionError(f"{symbol}{arguments}: {error} at {rip:#x}") from None
             return "stopped"
         assert engine.reg_read(x86.UC_X86_REG_RSP) == top + 8, f"{symbol}{arguments}: stack pointer"
         for number, register in enumerate(SAVED):

@@ -58,7 +58,10 @@ class Generator:
             given = ", ".join(self.narrowed("abc"[position % 3], kind) for position, kind in enumerate(kinds))
             lines.append(f"    if which == {number}:")
             if result == "Pair":
-                lines += [f"        pair{number} = {name}({given})", f"        return pair{number}.first ^ u64(pair{number}.second.as_unsigned())"]
+                lines += [
+                    f"        pair{number} = {name}({given})",
+                    f"        return pair{number}.first ^ u64(pair{number}.second.as_unsigned())",
+                ]
             else:
                 lines.append(f"        return {self.to_u64(f'{name}({given})', result)} + BOX.wide + u64(BOX.cells[1])")
         return "\n".join([*lines, "    return u64(0)", ""])
@@ -102,7 +105,11 @@ class Generator:
         return "\n".join(["@machine", f"def {name}({parameters}) -> {result}:", *lines])
 
     def result(self, kind: str) -> str:
-        return f"Pair({self.expression('u64', 3)}, {self.expression('i32', 3)})" if kind == "Pair" else self.expression(kind, 3)
+        return (
+            f"Pair({self.expression('u64', 3)}, {self.expression('i32', 3)})"
+            if kind == "Pair"
+            else self.expression(kind, 3)
+        )
 
     # statements
 
@@ -137,9 +144,13 @@ class Generator:
             return [pad + self.augmented()]
         if choice < 9:
             array, (element, length) = self.random.choice(list(self.arrays.items()))
-            return [f"{pad}{array}[{self.index(length)}] {self.pick('=', '=', '+=', '^=')} {self.expression(element, 3)}"]
+            return [
+                f"{pad}{array}[{self.index(length)}] {self.pick('=', '=', '+=', '^=')} {self.expression(element, 3)}"
+            ]
         if choice < 10:
-            field, kind = self.random.choice((("wide", "u64"), ("narrow", "u8"), ("flag", "bool"), ("short", "i16"), ("word", "u32")))
+            field, kind = self.random.choice(
+                (("wide", "u64"), ("narrow", "u8"), ("flag", "bool"), ("short", "i16"), ("word", "u32"))
+            )
             return [f"{pad}BOX.{field} = {self.expression(kind, 3)}"]
         if choice < 12:
             lines = [f"{pad}if {self.expression('bool', 3)}:", *self.nested(indent + 1)]
@@ -148,7 +159,7 @@ class Generator:
             return self.loop(indent)
         if self.random.random() < 0.5:
             return [f"{pad}if {self.expression('bool', 2)}:", f"{pad}    {self.pick('break', 'continue')}"]
-        return [f"{pad}assert {self.expression('bool', 2)} or {self.expression('bool', 2)}, \"stops\""]
+        return [f'{pad}assert {self.expression("bool", 2)} or {self.expression("bool", 2)}, "stops"']
 
     def loop(self, indent: int) -> list[str]:
         pad = "    " * indent
@@ -158,7 +169,11 @@ class Generator:
         self.loop_depth += 1
         kind = self.random.choice(("u64", "u32", "u8"))
         if self.random.random() < 0.7:
-            bound = f"{self.expression(kind, 2)} % {self.random.randint(1, 7)}" if self.random.random() < 0.5 else f"{kind}({self.random.randint(0, 6)})"
+            bound = (
+                f"{self.expression(kind, 2)} % {self.random.randint(1, 7)}"
+                if self.random.random() < 0.5
+                else f"{kind}({self.random.randint(0, 6)})"
+            )
             head = [f"{pad}for {name} in upto({bound}):"]
             self.locals[name] = kind
             self.read_only.add(name)
@@ -166,7 +181,12 @@ class Generator:
         else:
             self.locals[name] = kind
             self.read_only.add(name)
-            lines = [f"{pad}{name} = {kind}(0)", f"{pad}while {name} < {self.random.randint(1, 6)}:", f"{pad}    {name} += 1", *self.block(indent + 1)]
+            lines = [
+                f"{pad}{name} = {kind}(0)",
+                f"{pad}while {name} < {self.random.randint(1, 6)}:",
+                f"{pad}    {name} += 1",
+                *self.block(indent + 1),
+            ]
         self.loop_depth -= 1
         self.locals = outer
         return lines
@@ -226,7 +246,11 @@ class Generator:
         names = [name for name, other in self.locals.items() if other == kind]
         if names and self.random.random() < 0.75:
             return self.random.choice(names)
-        fields = [f"BOX.{field}" for field, other in (("wide", "u64"), ("narrow", "u8"), ("flag", "bool"), ("short", "i16"), ("word", "u32")) if other == kind]
+        fields = [
+            f"BOX.{field}"
+            for field, other in (("wide", "u64"), ("narrow", "u8"), ("flag", "bool"), ("short", "i16"), ("word", "u32"))
+            if other == kind
+        ]
         if fields and self.random.random() < 0.3:
             return fields[0]
         return self.literal(kind)
@@ -241,7 +265,9 @@ class Generator:
         return f"({self.expression('bool', depth - 1)} {self.pick('and', 'or')} {self.expression('bool', depth - 1)})"
 
     def binary(self, kind: str, depth: int) -> str:
-        return f"({self.expression(kind, depth)} {self.pick('+', '-', '*', '&', '|', '^')} {self.expression(kind, depth)})"
+        return (
+            f"({self.expression(kind, depth)} {self.pick('+', '-', '*', '&', '|', '^')} {self.expression(kind, depth)})"
+        )
 
     def with_literal(self, kind: str, depth: int) -> str:
         number = self.random.choice((1, 2, 3, 5, 16, 100, 127))
@@ -257,13 +283,19 @@ class Generator:
         if self.random.random() < 0.1:
             return f"({self.expression(kind, depth)} {self.pick('<<', '>>')} (BOX.narrow & {2 * width - 1}))"
         count = self.random.choice(UNSIGNED)
-        return f"({self.expression(kind, depth)} {self.pick('<<', '>>')} ({self.expression(count, depth)} & {width - 1}))"
+        return (
+            f"({self.expression(kind, depth)} {self.pick('<<', '>>')} ({self.expression(count, depth)} & {width - 1}))"
+        )
 
     def wrapping(self, kind: str, depth: int) -> str:
         if kind[0] != "u":
             return ""
         name = self.pick("rotate_left", "rotate_right", "shift_left_wrapping", "shift_right_wrapping")
-        count = str(self.random.randrange(WIDTH[kind])) if self.random.random() < 0.5 else self.expression(self.random.choice(UNSIGNED), depth)
+        count = (
+            str(self.random.randrange(WIDTH[kind]))
+            if self.random.random() < 0.5
+            else self.expression(self.random.choice(UNSIGNED), depth)
+        )
         return f"{name}({self.expression(kind, depth)}, {count})"
 
     def divide(self, kind: str, depth: int) -> str:
@@ -284,7 +316,9 @@ class Generator:
         width, sign = WIDTH[kind], kind[0]
         narrower = [other for other in WORDS if WIDTH[other] < width and other[0] == sign]
         wider = [other for other in WORDS if WIDTH[other] > width and other[0] == sign]
-        options = [f"({self.expression(('i' if sign == 'u' else 'u') + kind[1:], depth)}).{'as_unsigned' if sign == 'u' else 'as_signed'}()"]
+        options = [
+            f"({self.expression(('i' if sign == 'u' else 'u') + kind[1:], depth)}).{'as_unsigned' if sign == 'u' else 'as_signed'}()"
+        ]
         if narrower:
             options.append(f"{kind}({self.expression(self.random.choice(narrower), depth)})")
         if wider and sign == "u":
@@ -296,7 +330,9 @@ class Generator:
     def choose(self, kind: str, depth: int) -> str:
         if self.random.random() < 0.4:
             return f"{self.pick('minimum', 'maximum')}({self.expression(kind, depth)}, {self.expression(kind, depth)})"
-        return f"({self.expression(kind, depth)} if {self.expression('bool', depth)} else {self.expression(kind, depth)})"
+        return (
+            f"({self.expression(kind, depth)} if {self.expression('bool', depth)} else {self.expression(kind, depth)})"
+        )
 
     def element(self, kind: str, depth: int) -> str:
         found = [(name, length) for name, (element, length) in self.arrays.items() if element == kind]
@@ -311,7 +347,7 @@ class Generator:
         if kind not in ("u16", "u32", "u64"):
             return ""
         name = self.pick("load_u16", "load_u32", "load_u64", "load_be32", "load_be64")
-        if name.rstrip("0123456789").endswith("be") and kind == "u16" or not name.endswith(kind[1:]):
+        if (name.rstrip("0123456789").endswith("be") and kind == "u16") or not name.endswith(kind[1:]):
             return ""
         return f"BYTES.{name}({self.expression('u64', depth)} & 7)"
 

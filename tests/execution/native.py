@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from dsl.compiler.encode import decode
@@ -103,7 +103,7 @@ class _Caller:
             assert self.libc.sigaction(number, ctypes.byref(self.action), None) == 0
 
 
-@lru_cache(maxsize=None)
+@cache
 def _caller() -> _Caller:
     return _Caller()
 

@@ -1,0 +1,393 @@
+"""The selector: the state of one function's instruction selection, and how values are read (see select.py).
+
+Each block is walked backwards, so that a user is seen before what it uses and may fold it: constants into immediates, sums into
+addressing modes, loads into operands, comparisons into jumps. What is never asked for as a register is never emitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dsl.compiler import ir
+from dsl.compiler.graph import Dominators, Loops, users
+from dsl.compiler.machine import (
+    ARGUMENTS,
+    Incoming,
+    Instruction,
+    MachineBlock,
+    MachineFunction,
+    Memory,
+    Operand,
+    Register,
+    Source,
+    Trap,
+    inverse,
+)
+from dsl.compiler.number import writes_memory
+
+CONDITION_OF: Final = {"eq": "e", "ne": "ne", "ult": "b", "ule": "be", "slt": "l", "sle": "le"}
+SWAPPED: Final = {"e": "e", "ne": "ne", "b": "a", "be": "ae", "l": "g", "le": "ge"}
+DIVISIONS: Final = ("udiv", "urem", "sdiv", "srem")
+# selected as 32-bit instructions, which clear the upper half
+CLEAN_32: Final = frozenset(
+    (*("add", "sub", "mul", "and", "or", "xor", "not", "neg", "shl", "shr", "sar", "rotl", "rotr", "bswap"),
+     *("lzcnt", "tzcnt", "popcnt", "load", "const", "select", "zext", *DIVISIONS))
+)  # fmt: skip
+CLEAN_NARROW: Final = frozenset(("load", "const", "shr", "zext", "lzcnt", "tzcnt", "popcnt", "udiv", "urem"))
+
+
+def signed(value: int, width: int) -> int:
+    """The integer whose two's complement in `width` bits is value."""
+    return value - (1 << width) if value >> (width - 1) & 1 else value
+
+
+def fits_signed_32(value: int) -> bool:
+    return -(1 << 31) <= value < 1 << 31
+
+
+def machine_width(width: int) -> int:
+    """The operand size that computes a value of this width."""
+    return 64 if width == 64 else 32
+
+
+def constant(value: ir.Value) -> int | None:
+    return value.data if value.operation == "const" and isinstance(value.data, int) else None
+
+
+Handler = Callable[[Any, ir.Value], None]
+
+
+class Selector:
+    """The state of one function's selection."""
+
+    def __init__(self, function: ir.Function, handlers: Mapping[str, Handler]) -> None:
+        self.function = function
+        self.handlers = handlers
+        self.machine = MachineFunction(function.symbol, function.span)
+        self.users = users(function)
+        self.registers: dict[ir.Value, int] = {}
+        self.demanded: set[ir.Value] = set()
+        self.epochs: dict[ir.Value, int] = {}
+        self.later: dict[ir.Value, ir.Value] = {}  # a value whose instruction also computes a later one
+        self.computed_earlier: set[ir.Value] = set()
+        self.now: list[Instruction] = []
+        self.value = function.blocks[0].values[0]
+
+    def run(self) -> MachineFunction:
+        dominators = Dominators(self.function)
+        depth = Loops(dominators).depth
+        blocks = {block: MachineBlock(block.label, depth=depth[block]) for block in self.function.blocks}
+        for block in self.function.blocks:
+            self._prepare(block)
+        for block in reversed(dominators.order):
+            self._block(block, blocks[block])
+        for block, made in blocks.items():
+            made.successors = [blocks[successor] for successor in block.successors]
+            made.predecessors = [blocks[predecessor] for predecessor in block.predecessors]
+            made.cold = block.cold or block.terminator.operation == "stop"
+            made.span = block.terminator.span
+        self.machine.blocks = list(blocks.values())
+        return self.machine
+
+    def _prepare(self, block: ir.Block) -> None:
+        """Count memory effects, find pairs that one instruction computes, and ask for all arguments of phis."""
+        epoch = 0
+        pairs: dict[tuple[object, ...], ir.Value] = {}
+        for value in block.values:
+            operation = value.operation
+            self.epochs[value] = epoch
+            volatile = isinstance(value.data, ir.Access) and value.data.volatile
+            if operation == "store" or volatile or writes_memory(value):
+                epoch += 1
+            elif operation == "phi":
+                self.demanded.add(value)
+            elif operation in ("mul", "umulh", "udiv", "urem", "sdiv", "srem") and value.width >= 32:
+                family = "mul" if operation in ("mul", "umulh") else operation[0]
+                key = (family, value.width, *(id(argument) for argument in value.arguments))
+                other = pairs.setdefault(key, value)
+                if other.operation != operation and other not in self.later:
+                    self.later[other] = value
+                    self.computed_earlier.add(value)
+
+    def _block(self, block: ir.Block, made: MachineBlock) -> None:
+        backwards: list[Instruction] = []
+        for value in reversed(block.values):
+            if value.operation == "phi":
+                break
+            if not self._wanted(value):
+                continue
+            self.now, self.value = [], value
+            if value.operation == "branch":
+                made.condition = self.condition(value.arguments[0])
+            elif value.operation == "jump":
+                self._phi_moves(block)
+            else:
+                self._value(value)
+            for instruction in self.now:
+                instruction.span = instruction.span or value.span
+            backwards += reversed(self.now)
+        made.instructions = backwards[::-1]
+        if block is self.function.blocks[0]:
+            self._entry(made)
+
+    def _wanted(self, value: ir.Value) -> bool:
+        operation = value.operation
+        if value in self.demanded:
+            return value not in self.computed_earlier
+        if operation == "load":
+            return isinstance(value.data, ir.Access) and value.data.volatile
+        if value in self.later:
+            return self.later[value] in self.demanded
+        return operation in ("store", "call", "intrinsic", "check", "branch", "jump", "return", "stop")
+
+    def demanded_later(self, value: ir.Value) -> ir.Value | None:
+        """The later value that this one's instruction computes too, if anything asks for it."""
+        later = self.later.get(value)
+        return later if later in self.demanded else None
+
+    # emitting
+
+    def emit(self, mnemonic: str, *operands: Operand, **rest: object) -> None:
+        self.now.append(Instruction(mnemonic, operands, self.value.span, **rest))  # type: ignore[arg-type]
+
+    def new(self, width: int) -> Register:
+        return Register(self.machine.new_register(), width)
+
+    def result(self, value: ir.Value, width: int = 0) -> Register:
+        """The virtual register of a value, as its definition writes it."""
+        number = self.registers.get(value)
+        if number is None:
+            number = self.registers[value] = self.machine.new_register()
+        return Register(number, width or machine_width(value.width))
+
+    # reading values
+
+    def resolve(self, value: ir.Value) -> ir.Value:
+        """The value whose register also holds this one: cuts and extensions that cost nothing are seen through."""
+        while True:
+            if value.operation == "trunc" and value.width > 1:
+                value = value.arguments[0]
+            elif value.operation == "zext" and self.clean(value.arguments[0]):
+                value = value.arguments[0]
+            else:
+                return value
+
+    def clean(self, value: ir.Value) -> bool:
+        """Whether the value's register has zeros above the value's width."""
+        if value.width == 32:
+            return value.operation in CLEAN_32
+        if value.operation == "and":
+            return value.width in (8, 16) and constant(value.arguments[1]) is not None
+        return value.width in (8, 16) and value.operation in CLEAN_NARROW
+
+    def register(self, value: ir.Value, width: int = 0) -> Register:
+        """The value in a register, at the given operand size."""
+        width = width or machine_width(value.width)
+        value = self.resolve(value)
+        match value.operation:
+            case "const":
+                target = self.new(width)
+                assert isinstance(value.data, int)
+                self.emit("mov", Register(target.number, 64 if value.data >> 32 else 32), value.data)
+                return target
+            case "symbol":
+                target = self.new(64)
+                assert isinstance(value.data, ir.Address)
+                self.emit("lea", target, Memory(64, symbol=value.data.symbol, displacement=value.data.addend))
+                return Register(target.number, width)
+            case "frame" if isinstance(value.data, ir.Slot) and value.data.align <= 16:
+                target = self.new(64)
+                self.declare(value.data)
+                self.emit("lea", target, Memory(64, place=value.data))
+                return Register(target.number, width)
+        self.demanded.add(value)
+        return self.result(value, width)
+
+    def source(self, value: ir.Value) -> Source:
+        """The value as a parallel move can read it."""
+        value = self.resolve(value) if constant(value) is None else value
+        if value.operation == "const":
+            assert isinstance(value.data, int)
+            return value.data
+        if value.operation == "symbol":
+            assert isinstance(value.data, ir.Address)
+            return value.data
+        return self.register(value, 64)
+
+    def immediate(self, value: ir.Value) -> int | None:
+        """The value as a signed immediate of its own width, if it is a constant that an instruction can hold."""
+        known = constant(value)
+        if known is None:
+            return None
+        known = signed(known, max(value.width, 8)) if value.width > 1 else known
+        return known if fits_signed_32(known) else None
+
+    def operand(self, value: ir.Value, width: int = 0) -> Operand:
+        """The value as the last operand of an instruction: an immediate, a load folded into it, or a register."""
+        number = self.immediate(value)
+        if number is not None:
+            return number
+        folded = self.folded_load(value, width or machine_width(value.width))
+        return folded or self.register(value, width)
+
+    def folded_load(self, value: ir.Value, width: int) -> Memory | None:
+        """The memory operand of a load that only the current value uses, if nothing touches memory in between."""
+        if value.operation != "load" or value.width != width or not self.sole_use(value) or value in self.demanded:
+            return None
+        assert isinstance(value.data, ir.Access)
+        if value.data.volatile or value.block is not self.value.block or self.epochs[value] != self.epochs[self.value]:
+            return None
+        return self.address(value.arguments[0], value.data.offset, width)
+
+    def lives_on(self, value: ir.Value) -> bool:
+        """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""
+        return self.resolve(value) in self.demanded
+
+    def sole_use(self, value: ir.Value) -> bool:
+        return len(self.users[value]) == 1
+
+    # addresses
+
+    def address(self, value: ir.Value, displacement: int, width: int) -> Memory:
+        """The memory operand at a value plus a displacement."""
+        value, displacement = self.peel(value, displacement)
+        place: dict[str, object] = {}
+        if (
+            value.operation == "add"
+            and (self.sole_use(value) or value.block is self.value.block)
+            and value not in self.demanded
+        ):
+            base, other = value.arguments
+            if self.scaled(base)[1] > 1:
+                base, other = other, base
+            base, displacement = self.peel(base, displacement)
+            index, scale = self.scaled(other)
+            if scale == 1:
+                index, displacement = self.peel(index, displacement)
+            place = {"index": self.register(index, 64).number, "scale": scale}
+            value = base
+        if value.operation == "symbol" and not place:
+            assert isinstance(value.data, ir.Address)
+            return Memory(width, symbol=value.data.symbol, displacement=value.data.addend + displacement)
+        if value.operation == "frame":
+            assert isinstance(value.data, ir.Slot)
+            if value.data.align <= 16:
+                self.declare(value.data)
+                return Memory(width, place=value.data, displacement=displacement, **place)  # type: ignore[arg-type]
+        return Memory(width, base=self.register(value, 64).number, displacement=displacement, **place)  # type: ignore[arg-type]
+
+    def peel(self, value: ir.Value, displacement: int) -> tuple[ir.Value, int]:
+        """Move constant summands into the displacement, as long as it fits."""
+        while value.operation == "add":
+            known = constant(value.arguments[1])
+            if known is None or not fits_signed_32(displacement + signed(known, 64)):
+                break
+            value, displacement = value.arguments[0], displacement + signed(known, 64)
+        return value, displacement
+
+    def scaled(self, value: ir.Value) -> tuple[ir.Value, int]:
+        """The value as index and scale."""
+        if value.operation == "shl" and value.width == 64 and value not in self.demanded:
+            count = constant(value.arguments[1])
+            if count is not None and 1 <= count <= 3:
+                return value.arguments[0], 1 << count
+        return value, 1
+
+    def declare(self, slot: ir.Slot) -> None:
+        if slot not in self.machine.slots:
+            self.machine.slots.append(slot)
+
+    # conditions
+
+    def condition(self, value: ir.Value) -> str:
+        """Set the flags from a width-1 value; the condition under which it is true."""
+        if value.operation == "not":
+            return inverse(self.condition(value.arguments[0]))
+        near = self.sole_use(value) or value.block is self.value.block
+        if value.operation in ir.COMPARISONS and near and value.arguments[0].operation != "const":
+            return self.compare(value)
+        if value.operation in ir.COMPARISONS and near and value.arguments[1].operation != "const":
+            return self.compare(value)
+        byte = self.register(value, 8)
+        self.emit("test", byte, byte)
+        return "ne"
+
+    def compare(self, value: ir.Value) -> str:
+        """Emit the comparison; the condition under which it holds."""
+        left, right = value.arguments
+        condition = CONDITION_OF[value.operation]
+        if left.operation == "const":
+            left, right, condition = right, left, SWAPPED[condition]
+        width = max(left.width, 8)
+        once = self.sole_use(value) or value is self.value
+        if constant(right) == 0 and condition in ("e", "ne", "l", "ge"):
+            if left.operation == "and" and left.width >= 32 and self.sole_use(left) and left not in self.demanded:
+                self.test(left, width)
+            else:
+                self.compare_zero(left, width, once)
+            return condition
+        first = (self.folded_load(left, width) if once else None) or self.register(left, width)
+        number = self.immediate(right)
+        if number is not None:
+            self.emit("cmp", first, number)
+        elif isinstance(first, Memory) or not once:
+            self.emit("cmp", first, self.register(right, width))
+        else:
+            self.emit("cmp", first, self.folded_load(right, width) or self.register(right, width))
+        return condition
+
+    def compare_zero(self, left: ir.Value, width: int, once: bool) -> None:
+        folded = self.folded_load(left, width) if once else None
+        if folded:
+            self.emit("cmp", folded, 0)
+        else:
+            register = self.register(left, width)
+            self.emit("test", register, register)
+
+    def test(self, value: ir.Value, width: int) -> None:
+        """Set the flags from a bitwise and whose result nobody needs."""
+        left, right = value.arguments
+        known = constant(right)
+        if known is not None and known < 1 << 31:
+            width = 8 if known < 0x80 else 32
+            self.emit("test", self.register(left, width), known)
+        else:
+            number = self.immediate(right)
+            first = self.register(left, width)
+            self.emit("test", first, number if number is not None else self.register(right, width))
+
+    # blocks' ends
+
+    def _phi_moves(self, block: ir.Block) -> None:
+        successor = block.successors[0]
+        edge = successor.predecessors.index(block)
+        moves = tuple((self.result(phi).number, self.source(phi.arguments[edge])) for phi in successor.phis())
+        if moves:
+            self.emit("MOVES", inputs=moves)
+
+    def _entry(self, made: MachineBlock) -> None:
+        """Take the parameters from where the caller put them."""
+        outputs, loads = [], []
+        for value in self.function.blocks[0].values:
+            if value.operation == "parameter" and value in self.demanded:
+                assert isinstance(value.data, int)
+                register = self.result(value, 64)
+                if value.data < len(ARGUMENTS):
+                    outputs.append((register.number, ARGUMENTS[value.data]))
+                else:
+                    place = Memory(64, place=Incoming(value.data - len(ARGUMENTS)))
+                    loads.append(Instruction("mov", (register, place), value.span))
+        entry = Instruction("MOVES", span=self.function.span, outputs=tuple(outputs))
+        made.instructions[:0] = [entry, *loads]
+
+    # one value
+
+    def _value(self, value: ir.Value) -> None:
+        handler = self.handlers.get(value.operation)
+        if handler is not None:
+            handler(self, value)
+
+    def trap(self, value: ir.Value) -> Trap:
+        span = value.span or self.function.span
+        return Trap(span.file, span.line)
