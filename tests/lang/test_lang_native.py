@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from dsl.compiler.pipeline import compile_function
 from dsl.lang import (
+    Array,
+    Bits,
+    Device,
+    Failure,
     Machine,
+    Struct,
     address_of,
+    array,
+    as_secret,
     atomic_add_u32,
     atomic_compare_exchange_u64,
     atomic_exchange_u64,
+    bits,
+    checked_multiply,
     copy_bytes,
     copy_words,
     cpuid,
+    declassify,
     fill_bytes,
     fill_words,
     frame_array,
     machine,
+    maximum,
+    minimum,
+    multiply_wide,
     rdtsc,
     read_rflags,
+    secret,
+    static,
+    table,
+    text,
     u8,
+    u16,
     u32,
     u64,
+    untrusted,
     upto,
+    widen_untrusted,
 )
 from tests.execution.native import Native
 
@@ -59,6 +79,63 @@ def highest_leaf() -> u64:
     assert later > earlier, "time stands still"
     assert read_rflags() & 2 != 0, "bit 1 of RFLAGS is always set"
     return u64(answer.eax)
+
+
+class Gapped(Struct, size=64):
+    """An array at an explicit offset, and a device word."""
+
+    first: u64
+    device: Device[u32]
+    octets: Array[u8] = array(16, at=0x20)
+
+
+class Nibbles(Bits, storage=u16):
+    """Two fields."""
+
+    low: u8 = bits(3, 0)
+    high: u8 = bits(15, 12, default=3)
+
+
+GAPPED: Final = static(Gapped)
+TEN: Final = table(u8, bytes(range(10)))
+LETTERS: Final = table(u8, b"abc")
+
+
+@machine
+def agreed_forms(a: u64) -> u64:
+    """What dsl/README.md settles in passing, folded into a word."""
+    leaf = Nibbles(low=(a & 15).truncate(u8)).with_(high=u8(9))
+    total = u64(leaf.raw()) + u64(a) + minimum(a, 5) + maximum(a, 7)
+    big = checked_multiply(a, 3)
+    if isinstance(big, Failure):
+        total += big.code << 20
+    else:
+        total += big
+    outside = untrusted(a)
+    low = widen_untrusted(u64, outside.truncate(u8)).below(200)
+    total += low.code << 30 if isinstance(low, Failure) else low
+    GAPPED.octets.store_be32(1, (a >> 5).truncate(u32))
+    hidden = as_secret(GAPPED.octets)
+    hidden.store_u64(8, hidden.load_u64(0) + secret(a) * 3)
+    wide = multiply_wide(hidden.load_u64(4), a)
+    total ^= declassify(wide.low ^ wide.high, "a test")
+    GAPPED.device = u32(4)
+    total += u64(GAPPED.device)
+    if TEN.slice(0, 3).equals(LETTERS) or TEN.equals(LETTERS):
+        total += 1 << 40
+    if text("abc").equals(LETTERS):
+        total += 1 << 41
+    return total * 31 + u64(GAPPED.octets[9])
+
+
+@pytest.mark.parametrize("pool", [None, 4])
+@pytest.mark.parametrize("seed", [0, 1, 199, 200, 2**62, 2**64 - 1, 0x0123456789ABCDEF])
+def test_agreed_forms(seed: int, pool: int | None) -> None:
+    """Conversions to their own type, literals in functions, codes of the language's Failures, tainted bytes: one result in both worlds."""
+    native = Native(compile_function(agreed_forms, pool=pool))
+    with Machine():
+        expected = agreed_forms(u64(seed))
+    assert native.call(f"{__name__}.agreed_forms", [seed])[0] == int(expected)
 
 
 @pytest.mark.parametrize("pool", [None, 4])
