@@ -18,24 +18,29 @@ from tests.compiler import programs
 
 SOURCE = Path(programs.__file__).read_text(encoding="utf-8")
 NAMES = [
-    "a", "b", "i", "total", "NODE", "OTHER", "PRIMES", "COUNTERS", "Kind", "Entry", "Node", "u8", "u64", "i64", "LIMIT", "HANDLERS",
-    "Failure", "secret", "text", "len", "machine", "missing", "upto", "size_of", "stop", "frame_array", "inner", "found",
+    "a", "b", "i", "total", "NODE", "OTHER", "PRIMES", "COUNTERS", "Kind", "Entry", "Node", "u8", "u64", "i64",
+    "LIMIT", "HANDLERS", "Failure", "secret", "text", "len", "machine", "missing", "upto", "size_of", "stop",
+    "frame_array", "inner", "found",
 ]  # fmt: skip
 EXPRESSIONS = [
-    "None", "True", "0", "-1", "300", "1 << 70", "'text'", "1.5", "b'x'", "[a]", "(a, b)", "a[0]", "a.value", "NODE.inner",
-    "NODE.following", "PRIMES[a]", "Kind.FIRST", "Entry(present=True, kind=Kind.FIRST)", "untrusted(a)", "secret(a)", "Failure(1)", "fallible(a, b)",
-    "lambda: a", "u8(a)", "a if b else a", "f'{a}'", "Kind", "machine", "Node.at(a)", "PRIMES.slice(9, 9)", "x", "isinstance(a, Failure)",
-    "a is None", "not a", "a and b", "a < b < a", "-a", "~a", "a @ b", "a ** b", "a / b", "a // 0", "a << 64", "NODE.missing()", "stop(a)",
-    "u64()", "u64(a, a)", "u64(x=a)", "step(*COUNTERS)", "HANDLERS.call()", "HANDLERS.call(1)", "Kind(a)", "Pair(a)", "Node(1)", "text('')",
-    "size_of(a)", "offset_of(Node, 'x')", "erase(a)", "frame_array(a, 3)", "frame_array(u8, -1)", "vars", "PRIMES.fill(a)", "upto(a)",
+    "None", "True", "0", "-1", "300", "1 << 70", "'text'", "1.5", "b'x'", "[a]", "(a, b)", "a[0]", "a.value",
+    "NODE.inner", "NODE.following", "PRIMES[a]", "Kind.FIRST", "Entry(present=True, kind=Kind.FIRST)", "untrusted(a)",
+    "secret(a)", "Failure(1)", "fallible(a, b)", "lambda: a", "u8(a)", "a if b else a", "f'{a}'", "Kind", "machine",
+    "Node.at(a)", "PRIMES.slice(9, 9)", "x", "isinstance(a, Failure)", "a is None", "not a", "a and b", "a < b < a",
+    "-a", "~a", "a @ b", "a ** b", "a / b", "a // 0", "a << 64", "NODE.missing()", "stop(a)", "u64()", "u64(a, a)",
+    "u64(x=a)", "step(*COUNTERS)", "HANDLERS.call()", "HANDLERS.call(1)", "Kind(a)", "Pair(a)", "Node(1)", "text('')",
+    "size_of(a)", "offset_of(Node, 'x')", "erase(a)", "frame_array(a, 3)", "frame_array(u8, -1)", "vars",
+    "PRIMES.fill(a)", "upto(a)",
 ]  # fmt: skip
 STATEMENTS = [
-    "a = b = a", "del a", "a: u64 = b", "a: missing", "NODE = a", "NODE.inner = NODE.inner", "PRIMES[0] = u16(1)", "for i in a: pass",
-    "for i in upto(a, 3): pass", "for a in upto(b): break", "while a: pass", "break", "continue", "return", "return a, b", "return None",
-    "assert a", "assert True, a", "with a: pass", "import os", "global a", "def f(): pass", "class C: pass", "pass", "a += 1.5",
-    "a.x += 1", "a[0] += 1", "(a, b) = a", "a, b = b", "[a] = b", "raise a", "try:\n    pass\nfinally:\n    pass", "match a:\n    case _: pass", "a", "a()",
-    "if a: pass\nelif b: pass", "for i in upto(2):\n    pass\nelse:\n    pass", "fallible(a, b)", "total = None", "total, a = a, None",
-    "a @= b", "x: Kind = Kind.FIRST", "inner = NODE.inner\ninner.flag ^= True", "yield a", "await a", "if isinstance(a, Failure) and b: pass",
+    "a = b = a", "del a", "a: u64 = b", "a: missing", "NODE = a", "NODE.inner = NODE.inner", "PRIMES[0] = u16(1)",
+    "for i in a: pass", "for i in upto(a, 3): pass", "for a in upto(b): break", "while a: pass", "break", "continue",
+    "return", "return a, b", "return None", "assert a", "assert True, a", "with a: pass", "import os", "global a",
+    "def f(): pass", "class C: pass", "pass", "a += 1.5", "a.x += 1", "a[0] += 1", "(a, b) = a", "a, b = b",
+    "[a] = b", "raise a", "try:\n    pass\nfinally:\n    pass", "match a:\n    case _: pass", "a", "a()",
+    "if a: pass\nelif b: pass", "for i in upto(2):\n    pass\nelse:\n    pass", "fallible(a, b)", "total = None",
+    "total, a = a, None", "a @= b", "x: Kind = Kind.FIRST", "inner = NODE.inner\ninner.flag ^= True", "yield a",
+    "await a", "if isinstance(a, Failure) and b: pass",
 ]  # fmt: skip
 
 
