@@ -11,7 +11,7 @@ from typing import Final
 from dsl.lang import Record, machine, table, u8, u64, upto
 from dsl.std.print import Line, append_byte, append_decimal, append_hexadecimal
 
-TEMPLATE_SIZE: Final = 120
+TEMPLATE_SIZE: Final = 96
 EXPECTED_MARK: Final = u8(ord("@"))
 FOUND_MARK: Final = u8(ord("$"))
 ROW_MARK: Final = u8(ord("#"))
