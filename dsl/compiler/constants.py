@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
@@ -73,6 +74,10 @@ class Constants:
                 return Typed(RecordType(type(python)), tuple(v for part in parts if part for v in part.values))
         return None
 
+    @cached_property
+    def holders(self) -> dict[int, list[Holder]]:
+        return holders()
+
     # types
 
     @staticmethod
@@ -106,7 +111,10 @@ class Constants:
     def object_symbol(self, declaration: Declaration, text: str) -> str:
         """The symbol of a memory object; at its first use it joins the module."""
         if id(declaration) not in self.symbols:
-            symbol = declared_name(declaration, self.sources) or f"unnamed.{text}.{len(self.symbols)}"
+            symbol = (
+                declared_name(self.holders.get(id(declaration), []), self.sources)
+                or f"unnamed.{text}.{len(self.symbols)}"
+            )
             self.symbols[id(declaration)] = symbol
             self.declarations.append(declaration)
             content = {"table": declaration.content, "supplied": b""}.get(declaration.kind)
@@ -127,13 +135,21 @@ class Constants:
         return self.texts[content]
 
 
-def declared_name(declaration: Declaration, sources: Sources) -> str | None:
-    """`module.NAME` of the assignment that holds a memory object: importers of the name do not count."""
-    candidates = []
+Holder = tuple[str, str, ModuleType]  # module's name, name in it, module
+
+
+def holders() -> dict[int, list[Holder]]:
+    """By the id of a memory object's Declaration: every module-level name that holds the object."""
+    found: dict[int, list[Holder]] = {}
     for module_name, module in sorted(sys.modules.items()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, Array | Struct) and value.__declaration__ is declaration:
-                candidates.append((module_name, name, module))
+            if isinstance(value, Array | Struct) and value.__declaration__ is not None:
+                found.setdefault(id(value.__declaration__), []).append((module_name, name, module))
+    return found
+
+
+def declared_name(candidates: list[Holder], sources: Sources) -> str | None:
+    """`module.NAME` of the assignment among them: importers of the name do not count."""
     for module_name, name, module in candidates:
         filename = getattr(module, "__file__", None)
         if filename and name in sources.file(filename, module_name).assigned:

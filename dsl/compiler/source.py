@@ -34,7 +34,8 @@ class SourceFile:
     @cached_property
     def assigned(self) -> set[str]:
         """Names that top-level statements assign, as opposed to import."""
-        nodes = (node for statement in self.tree.body for node in ast.walk(statement))
+        plain = [statement for statement in self.tree.body if not isinstance(statement, ast.FunctionDef | ast.ClassDef)]
+        nodes = (node for statement in plain for node in ast.walk(statement))
         return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
     def line(self, number: int) -> str:

@@ -8,11 +8,13 @@ from typing import Final
 from dsl.lang import (
     Array,
     Bits,
+    Device,
     Failure,
     HostVirtual,
     Record,
     Ref,
     Secret,
+    Shared,
     Static,
     Struct,
     address_of,
@@ -101,8 +103,18 @@ class Node(Struct):
     cells: Array[u8] = array(16)
 
 
+class Port(Struct):
+    """Memory that a device and others see."""
+
+    status: Device[u32]
+    mailbox: Shared[u32]
+    quiet: u64
+    key: Array[u8] = array(16)
+
+
 NODE: Final = static(Node)
 OTHER: Final = static(Node)
+PORT: Final = static(Port)
 COUNTERS: Final = static_array(u64, 8)
 
 
@@ -451,3 +463,17 @@ def fibonacci(n: u64) -> u64:
     if n < 2:
         return n
     return fibonacci(n - 1) + fibonacci(n - 2)
+
+
+@machine
+def observed(a: u32) -> u64:
+    """Each mention of device memory is one access, in order; what is erased is zero."""
+    PORT.status = a
+    PORT.quiet = u64(a)
+    PORT.status = a
+    unused = PORT.status
+    PORT.mailbox |= 1
+    twice = PORT.status + PORT.status
+    PORT.key[3] = u8(7)
+    erase(PORT.key)
+    return u64(twice) + PORT.quiet + u64(PORT.mailbox) + u64(PORT.key[3]) + u64(unused)

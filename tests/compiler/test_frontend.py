@@ -11,7 +11,7 @@ import pytest
 from dsl.compiler import ir
 from dsl.compiler.frontend import build_module
 from dsl.compiler.shapes import widths
-from dsl.lang import Failure, Machine
+from dsl.lang import Failure, Machine, u32
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import CheckFailed, Stopped
 from dsl.lang.types import BoolType, FallibleType
@@ -24,6 +24,7 @@ PROGRAMS = [
     programs.references, programs.bit_fields, programs.to_kind, programs.fallible, programs.nothing_or_failure,
     programs.narrowed, programs.specialisations, programs.dispatched, programs.frame_objects, programs.bytes_and_words,
     programs.layout, programs.addresses, programs.secrets, programs.checked_input, programs.stops, programs.fibonacci,
+    programs.observed,
 ]  # fmt: skip
 
 
@@ -81,6 +82,23 @@ def test_ir_means_what_python_means(function: Callable[..., Any]) -> None:
             return found[:1] if failed else found
 
         assert outcome(interpreted) == outcome(python), raw
+
+
+def test_device_memory_is_accessed_once_a_mention() -> None:
+    """The trace of accesses is the same in both worlds: kind, place in the Struct, width, value."""
+    module = build_module(programs.observed)
+    traces = []
+    for interpreted in (False, True):
+        with Machine() as machine:
+            if interpreted:
+                Interpreter(module, machine).call(next(iter(module.functions)), 5)
+            else:
+                programs.observed(u32(5))
+            seen = [event for event in machine.events if event.kind in ("read", "write") and event.width == 32]
+            first = seen[0].place
+            traces.append([(event.kind, event.place - first, event.value) for event in seen])
+    assert traces[0] == traces[1]
+    assert [kind for kind, *_ in traces[0]] == ["write", "write", "read", "read", "write", "read", "read", "read"]
 
 
 def test_module_lists_entry_first_and_only_what_is_reached() -> None:
