@@ -10,7 +10,7 @@ from pipeline.errors import OK, REFUSED
 from pipeline.progress import say
 
 TIERS = ("t0", "t1", "t2", "t3")
-LAYER_TEST = "tests/pipeline/test_layers.py"
+LAYER_TEST = "tests/test_layers.py"
 STATIC_CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("format", ("-m", "ruff", "format", "--check", ".")),
     ("lint", ("-m", "ruff", "check", ".")),

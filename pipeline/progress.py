@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 START = time.monotonic()
+_steps: list[str] = []  # those under way, the innermost last
 BEAT_SECONDS = 2.0  # a step that takes longer than this shows that it is alive
 
 
@@ -22,10 +23,12 @@ def step(text: str) -> Iterator[None]:
     """Say `text` if the work inside takes longer than BEAT_SECONDS, and again while it goes on."""
     done = threading.Event()
     began = time.monotonic()
+    _steps.append(text)
 
     def beat() -> None:
         while not done.wait(BEAT_SECONDS):
-            say(f"{text} ... {time.monotonic() - began:.0f} s")
+            if _steps[-1] is text:  # an inner step speaks for the outer ones
+                say(f"{text} ... {time.monotonic() - began:.0f} s")
 
     ticker = threading.Thread(target=beat, daemon=True)
     ticker.start()
@@ -34,3 +37,4 @@ def step(text: str) -> Iterator[None]:
     finally:
         done.set()
         ticker.join()
+        _steps.remove(text)
