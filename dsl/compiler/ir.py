@@ -224,8 +224,8 @@ class IllegalIR(Exception):
 def verify(function: Function) -> None:
     """Check every rule of the IR; raise IllegalIR naming function, block and value.
 
-    Rules: arity and widths fit the operation; phis first and one argument per predecessor; edges recorded at both ends; one terminator, last;
-    every use is dominated by its definition; extracts in the block of their call.
+    Rules: arity and widths fit the operation; phis first and one argument per predecessor; edges recorded at both ends; one terminator,
+    last; every use is dominated by its definition; extracts in the block of their call.
     """
     from dsl.compiler.legality import verify_function  # kept apart: this file stays a screen of definitions
 
