@@ -12,6 +12,7 @@ from vmm.tables import (
     CPUID_EXTENDED_LIMIT,
     CPUID_EXTENDED_ROW,
     CPUID_FEATURES,
+    CPUID_FIXED,
     CPUID_HYPERVISOR,
     CPUID_HYPERVISOR_PRESENT,
     CPUID_HYPERVISOR_ROW,
@@ -86,19 +87,12 @@ def row_of(leaf: u32) -> u64:
 @machine
 def answer_cpuid(vcpu: VirtualCpu) -> None:
     """Answer CPUID: reads RAX (leaf) and RCX (subleaf); writes RAX, RBX, RCX, RDX. Does not move RIP. Never fails."""
-    registers = vcpu.registers
-    index = row_of(registers.rax.truncate(u32)) & ROW_MASK
+    index = row_of(vcpu.registers.rax.truncate(u32)) & ROW_MASK
     row = CPUID_ANSWERS[index]
-    if row.kind > CPUID_FEATURES:
-        answer_subleaf(vcpu, row, index)
-        return
-    ecx = row.ecx
-    if row.kind == CPUID_FEATURES and read_guest_cr4() & CR4_OSXSAVE != 0:
-        ecx |= CPUID_OSXSAVE
-    registers.rax = u64(row.eax)
-    registers.rbx = u64(row.ebx)
-    registers.rcx = u64(ecx)
-    registers.rdx = u64(row.edx)
+    if row.kind == CPUID_FIXED:
+        set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
+    else:
+        answer_variable(vcpu, row, index)
 
 
 @machine
@@ -108,6 +102,17 @@ def set_answer(vcpu: VirtualCpu, eax: u32, ebx: u32, ecx: u32, edx: u32) -> None
     vcpu.registers.rbx = u64(ebx)
     vcpu.registers.rcx = u64(ecx)
     vcpu.registers.rdx = u64(edx)
+
+
+@machine
+def answer_variable(vcpu: VirtualCpu, row: CpuidRow, index: u64) -> None:
+    """Answer a leaf that depends on more than its number."""
+    if row.kind != CPUID_FEATURES:
+        answer_subleaf(vcpu, row, index)
+    elif read_guest_cr4() & CR4_OSXSAVE != 0:
+        set_answer(vcpu, row.eax, row.ebx, row.ecx | CPUID_OSXSAVE, row.edx)
+    else:
+        set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
 
 
 @machine

@@ -10,7 +10,8 @@ from dsl.hw import vmx
 from dsl.lang import machine, u32, u64
 from dsl.lang.intrinsics import rdtsc, vmread, vmwrite
 from vmm.abi import ABI_VERSION, Hypercall, Status
-from vmm.exits.cpuid import answer_cpuid
+from vmm.exits.cpuid import CPUID_ANSWERS, ROW_MASK, answer_variable, row_of, set_answer
+from vmm.tables import CPUID_FIXED
 from vmm.vcpu import Exit, VirtualCpu
 from vmm.vmx.capability import CAPABILITY
 
@@ -29,7 +30,12 @@ def handle_hot_exit(vcpu: VirtualCpu) -> u64:
     """Answer CPUID, and VMCALL for VERSION from ring 0. Returns HOT_RESUME, HOT_EXIT or HOT_DEADLINE."""
     reason = vmread(vmx.EXIT_REASON)
     if reason == Exit.CPUID.value:
-        answer_cpuid(vcpu)
+        index = row_of(vcpu.registers.rax.truncate(u32)) & ROW_MASK
+        row = CPUID_ANSWERS[index]
+        if row.kind == CPUID_FIXED:
+            set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
+        else:
+            answer_variable(vcpu, row, index)
     elif reason == Exit.VMCALL.value and vcpu.registers.rax == Hypercall.VERSION.value:
         if vmread(vmx.GUEST_SS_ACCESS_RIGHTS) & (3 << RING_SHIFT) != 0:
             return u64(HOT_EXIT)
@@ -71,5 +77,5 @@ def arm_deadline(vcpu: VirtualCpu) -> bool:
     now = rdtsc()
     if now >= vcpu.deadline_tsc:
         return False
-    vmwrite(vmx.PREEMPTION_TIMER_VALUE, ((vcpu.deadline_tsc - now) >> CAPABILITY.timer_shift).truncate(u32))
+    vmwrite(vmx.PREEMPTION_TIMER_VALUE, ((vcpu.deadline_tsc - now) >> (CAPABILITY.timer_shift & 31)).truncate(u32))
     return True
