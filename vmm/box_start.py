@@ -28,12 +28,13 @@ from vmm.chain import certify_box
 from vmm.clock import CLOCK
 from vmm.console import console_attach, console_decimal, console_line, console_newline, console_text
 from vmm.descriptor import FLAG_CLOSED, FLAG_QUIET, BoxDescriptor, BoxSegment, SegmentKind
-from vmm.devices.board import board_reset
+from vmm.devices.board import board_reset, board_set_clock
 from vmm.engine import Start, create_virtual_cpu
 from vmm.entropy import random_bytes
 from vmm.guest_memory import copy_out
 from vmm.memory import FRAME_SHIFT, PAGE_SIZE, take_frame_for_box, take_monitor_pages, to_host_virtual
 from vmm.switch import reset_state
+from vmm.wall_clock import read_wall_clock
 
 FAULT_SIZE: Final = 16  # bytes of a name in FAULT_NAMES
 FAULT_NAMES: Final = table(
@@ -291,6 +292,7 @@ def start_box(box: Box, descriptor: BoxDescriptor) -> Failure | None:
     if isinstance(created, Failure):
         return Failure(StartFault.ENGINE.value)
     board_reset(box.board, descriptor.devices, u64(0))
+    board_set_clock(box.board, read_wall_clock())
     box.needs_devices = True
     console_attach(u64(box.index), box.label, box.board.output, box.board.input)
     if box.flags & FLAG_QUIET == 0:
