@@ -49,13 +49,23 @@ class Terminal:
     def __init__(self, show: bool) -> None:
         """`show`: write to standard output, otherwise to standard error (standard output then belongs to JSON)."""
         self.transcript = console.Transcript()
+        self.inside_line = False
         self.stream = sys.stdout.buffer if show else sys.stderr.buffer
 
     def take(self, data: bytes) -> None:
         """Show a piece and remember it."""
         self.stream.write(data)
         self.stream.flush()
+        self.inside_line = not data.endswith(b"\n")
         self.transcript.feed(data)
+
+    def note(self, text: str) -> None:
+        """Say something of our own, on a line of its own."""
+        if self.inside_line:
+            self.stream.write(b"\r\n")
+            self.stream.flush()
+            self.inside_line = False
+        say(text)
 
 
 def run(session: Session, as_json: bool) -> int:
@@ -69,19 +79,21 @@ def run(session: Session, as_json: bool) -> int:
     status = REFUSED
     with Bochs(session.machine, terminal.take) as bochs:
         if closed:
-            verdict = attest(session, bochs, terminal.transcript, closed[0], deadline)
-            say(f"The evidence of {closed[0].name} is verified, {time.monotonic() - started:.1f} s after power-on")
+            verdict = attest(session, bochs, terminal, closed[0], deadline)
+            terminal.note(
+                f"The evidence of {closed[0].name} is verified, {time.monotonic() - started:.1f} s after power-on"
+            )
             status = OK if report.is_verified(verdict) else REFUSED
         for box in session.reference.boxes:
-            wait_until_up(bochs, terminal.transcript, box, deadline)
-        say(f"All boxes are up, {time.monotonic() - started:.1f} s after power-on")
+            wait_until_up(bochs, terminal, box, deadline)
+        terminal.note(f"All boxes are up, {time.monotonic() - started:.1f} s after power-on")
         if closed:
             print()
             print(report.verdict_json(verdict) if as_json else report.tree(verdict), flush=True)
         else:
-            say("not verified: the image has no closed box")
+            terminal.note("not verified: the image has no closed box")
         if session.attach is not None:
-            stay(session, bochs, terminal.transcript, deadline)
+            stay(session, bochs, terminal, deadline)
     return status
 
 
@@ -95,25 +107,23 @@ def attach_index(session: Session) -> int:
     return names.index(session.attach)
 
 
-def watch(transcript: console.Transcript, found: Callable[[], bool], what: str) -> Callable[[], bool]:
+def watch(terminal: Terminal, found: Callable[[], bool], what: str) -> Callable[[], bool]:
     """A condition for Bochs.wait_for that also fails on a refusal and says every few seconds that it still waits."""
     last = [time.monotonic()]
 
     def condition() -> bool:
-        refusal = transcript.refusal()
+        refusal = terminal.transcript.refusal()
         if refusal is not None:
             raise Refused(refusal)
         if time.monotonic() - last[0] > BEAT_SECONDS:
             last[0] = time.monotonic()
-            say(f"waiting for {what}")
+            terminal.note(f"waiting for {what}")
         return found()
 
     return condition
 
 
-def attest(
-    session: Session, bochs: Bochs, transcript: console.Transcript, box: LayerReference, deadline: float
-) -> Verdict:
+def attest(session: Session, bochs: Bochs, terminal: Terminal, box: LayerReference, deadline: float) -> Verdict:
     """Fetch evidence from a closed box for a fresh nonce and verify it."""
     index = session.reference.boxes.index(box)
     links = image.read_release_chain(disk.read_terrane_partition(bochs.disk))
@@ -121,11 +131,11 @@ def attest(
         raise UsageError(
             f"box {box.name}: expected a text `ready` in its box.toml, which says when it takes commands, found none"
         )
-    wait_until_up(bochs, transcript, box, deadline)
+    wait_until_up(bochs, terminal, box, deadline)
     nonce = secrets.token_bytes(NONCE_SIZE)
-    say(f"Asking {box.name} for evidence with the nonce {nonce.hex()}")
+    terminal.note(f"Asking {box.name} for evidence with the nonce {nonce.hex()}")
     bochs.send(console.focus(index) + b"attest " + nonce.hex().encode() + b"\n")
-    bundle = receive_evidence(bochs, transcript, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
+    bundle = receive_evidence(bochs, terminal, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
     complete = with_release_chain(bundle, [*links[:3], *links[3 + index : 4 + index]])
     paths.OUT.mkdir(parents=True, exist_ok=True)
     (paths.OUT / "evidence.bin").write_bytes(complete)
@@ -133,11 +143,13 @@ def attest(
     return verify_evidence(complete, session.reference, nonce, box.name)
 
 
-def receive_evidence(bochs: Bochs, transcript: console.Transcript, name: str, seconds: float) -> bytes:
+def receive_evidence(bochs: Bochs, terminal: Terminal, name: str, seconds: float) -> bytes:
     """The bundle that a box prints. Raises EvidenceError where its own checksum does not fit."""
     what = f"evidence from the box {name}"
-    bochs.wait_for(watch(transcript, lambda: EVIDENCE.search(transcript.said(name)) is not None, what), what, seconds)
-    found = EVIDENCE.search(transcript.said(name))
+    bochs.wait_for(
+        watch(terminal, lambda: EVIDENCE.search(terminal.transcript.said(name)) is not None, what), what, seconds
+    )
+    found = EVIDENCE.search(terminal.transcript.said(name))
     assert found is not None
     bundle = bytes.fromhex(found[1].replace("\n", ""))
     digest = hashlib.sha256(bundle).hexdigest()
@@ -148,12 +160,14 @@ def receive_evidence(bochs: Bochs, transcript: console.Transcript, name: str, se
     return bundle
 
 
-def wait_until_up(bochs: Bochs, transcript: console.Transcript, box: LayerReference, deadline: float) -> None:
+def wait_until_up(bochs: Bochs, terminal: Terminal, box: LayerReference, deadline: float) -> None:
     """Wait for the text that says that a box is up, where it has one."""
     if box.ready:
         what = f"{box.ready!r} from the box {box.name}"
         bochs.wait_for(
-            watch(transcript, lambda: box.ready in transcript.said(box.name), what), what, deadline - time.monotonic()
+            watch(terminal, lambda: box.ready in terminal.transcript.said(box.name), what),
+            what,
+            deadline - time.monotonic(),
         )
 
 
@@ -163,14 +177,16 @@ def with_release_chain(bundle: bytes, links: list[bytes]) -> bytes:
     return evidence.pack([*items, *(evidence.Item(evidence.Kind.RELEASE, link) for link in links)])
 
 
-def stay(session: Session, bochs: Bochs, transcript: console.Transcript, deadline: float) -> None:
+def stay(session: Session, bochs: Bochs, terminal: Terminal, deadline: float) -> None:
     """Keep the person's terminal on a box until Ctrl-], or, for input from a pipe, until it has ended and nothing more comes."""
     assert session.attach is not None
     what = f"a line of the box {session.attach}"
     bochs.wait_for(
-        watch(transcript, lambda: bool(transcript.said(str(session.attach))), what), what, deadline - time.monotonic()
+        watch(terminal, lambda: bool(terminal.transcript.said(str(session.attach))), what),
+        what,
+        deadline - time.monotonic(),
     )
-    say(f"Attached to {session.attach}; Ctrl-] leaves")
+    terminal.note(f"Attached to {session.attach}; Ctrl-] leaves")
     bochs.send(console.focus(attach_index(session)))
     with raw_terminal():
         forward(bochs)
