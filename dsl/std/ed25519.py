@@ -42,6 +42,7 @@ from dsl.std.scalar25519 import (
     scalar_store,
 )
 from dsl.std.sha512 import Sha512, sha512, sha512_begin, sha512_finish, sha512_update
+from dsl.std.wipe import wipe_frames_below
 
 SEED_SIZE: Final = 32
 PUBLIC_KEY_SIZE: Final = 32
@@ -89,6 +90,7 @@ def ed25519_public_key(public_key: Array[u8], seed: Array[Secret[u8]]) -> None:
     encode_base_multiple(as_secret(public_key), scalar)
     erase(expanded)
     erase(scalar)
+    wipe_frames_below()
 
 
 @machine
@@ -102,6 +104,7 @@ def hash_challenge(out: Array[Secret[u64]], point: Array[u8], public_key: Array[
     digest = frame_array(Secret[u8], 64)
     sha512_finish(digest, stream)
     scalar_reduce_hash(out, digest)
+    erase(digest)
 
 
 @machine
@@ -135,6 +138,9 @@ def ed25519_sign(signature: Array[u8], message: Array[u8], seed: Array[Secret[u8
     erase(expanded)
     erase(nonce)
     erase(scalar)
+    erase(challenge)
+    erase(proof)
+    wipe_frames_below()
 
 
 @machine

@@ -113,6 +113,10 @@ def point_double(out: Point, point: Point) -> None:
     field_add(f, f, f)
     field_add(f, f, g)  # F = 2 Z^2 + G
     point_complete(out, e, f, g, h)
+    erase(e)
+    erase(f)
+    erase(g)
+    erase(h)
 
 
 @machine
@@ -129,6 +133,10 @@ def point_add(out: Point, point: Point, addend: Addend) -> None:
     field_multiply(f, point.t, addend.doubled_dt)  # C
     field_multiply(g, point.z, addend.z)
     point_add_end(out, e, h, f, g)
+    erase(e)
+    erase(f)
+    erase(g)
+    erase(h)
 
 
 @machine
@@ -141,6 +149,7 @@ def point_add_end(out: Point, a: FieldElement, b: FieldElement, c: FieldElement,
     field_subtract(half_d, a, c)  # F = D - C
     field_add(a, a, c)  # G = D + C
     point_complete(out, e, half_d, a, b)
+    erase(e)
 
 
 @machine
@@ -157,6 +166,10 @@ def point_add_affine(out: Point, point: Point, addend: Addend) -> None:
     g = FieldElement()
     g.copy_from(point.z)
     point_add_end(out, e, h, f, g)
+    erase(e)
+    erase(f)
+    erase(g)
+    erase(h)
 
 
 @machine
@@ -180,6 +193,7 @@ def addend_negate_if(addend: Addend, mask: Secret[u64]) -> None:
     field_set(saved, u64(0))
     field_subtract(saved, saved, addend.doubled_dt)
     field_take_if(addend.doubled_dt, saved, mask)
+    erase(saved)
 
 
 @machine

@@ -6,6 +6,7 @@ from typing import Final
 
 from dsl.lang import Array, Secret, Struct, erase, frame_array, machine, minimum, u8, u64, upto
 from dsl.std.sha512 import Sha512, sha512_begin, sha512_finish, sha512_update
+from dsl.std.wipe import wipe_frames_below
 
 BLOCK_SIZE: Final = 128
 HASH_SIZE: Final = 64
@@ -104,3 +105,4 @@ def hkdf(
     hkdf_extract(pseudorandom_key, salt, secret_input)
     hkdf_expand(out, pseudorandom_key, information)
     erase(pseudorandom_key)
+    wipe_frames_below()

@@ -16,6 +16,7 @@ from dsl.std.field25519 import (
     field_store,
     field_subtract,
 )
+from dsl.std.wipe import wipe_frames_below
 
 BASE_POINT: Final = table(u8, bytes([9]) + bytes(31))
 CURVE_CONSTANT: Final = 121665  # (A - 2) / 4
@@ -103,7 +104,9 @@ def x25519(out: Array[Secret[u8]], scalar: Array[Secret[u8]], point: Array[Secre
     field_multiply(x2, x2, z3)
     field_store(out, x2)
     erase(clamped)
+    erase(x1)
     erase(x2)
     erase(z2)
     erase(x3)
     erase(z3)
+    wipe_frames_below()
