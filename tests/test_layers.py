@@ -27,7 +27,7 @@ LAYERS: Final = (
     ("boot.stages", ("dsl.compiler.listing",)),  # the stages before long mode are listings for the assembler
     ("boot", ("dsl.lang", "dsl.hw", "dsl.std")),
     ("vmm", ("dsl.lang", "dsl.hw", "dsl.std", "boot.handoff")),
-    ("guests", ("dsl.lang", "dsl.hw", "dsl.std", "vmm.abi", "guests.canaries")),  # canaries: a table, no program
+    ("guests", ("dsl.lang", "dsl.hw", "dsl.std", "vmm.abi", "guests.canaries", "guests.tables")),  # the last two: no programs
     ("pipeline", ("dsl", "boot", "vmm", "guests")),
     ("build", ("pipeline",)),
     ("tests", ("dsl", "boot", "vmm", "guests", "pipeline", "build")),

@@ -12,28 +12,21 @@ from typing import Final
 
 from dsl.lang import (
     Struct,
-    address_of,
     asm,
     function_address,
     machine,
     offset_of,
     static,
-    static_array,
     text,
-    u16,
     u64,
     upto,
 )
-from dsl.lang.intrinsics import cli, hlt, lgdt, lidt, load_data_segments, reload_code_segment
+from dsl.lang.intrinsics import cli, hlt
 from guests.intruder.report import report_number
+from guests.tables import load_gates, load_segments, set_gate
 
 NO_FAULT: Final = 255  # no exception has this vector
-SELECTOR_CODE: Final = 0x08
-SELECTOR_DATA: Final = 0x10
-CODE_DESCRIPTOR: Final = 0x00AF_9B00_0000_FFFF  # 64-bit, present, ring 0
-DATA_DESCRIPTOR: Final = 0x00CF_9300_0000_FFFF
-INTERRUPT_GATE: Final = 0x8E00
-VECTOR_COUNT: Final = 32
+EXCEPTION_COUNT: Final = 32
 STUB_SIZE: Final = 8
 
 
@@ -53,17 +46,7 @@ class Probe(Struct, size=88):
     vector: u64
 
 
-class TablePointer(Struct, size=10, packed=True):
-    """The operand of LGDT and LIDT."""
-
-    limit: u16
-    base: u64
-
-
 PROBE: Final = static(Probe)
-POINTER: Final = static(TablePointer)
-GDT: Final = static_array(u64, 3)
-IDT: Final = static_array(u64, 2 * VECTOR_COUNT, align=16)
 
 RAX: Final = offset_of(Probe, "rax")
 RBX: Final = offset_of(Probe, "rbx")
@@ -253,18 +236,8 @@ def report_unexpected(vector: u64) -> None:
 @machine
 def install_tables() -> None:
     """Load our own GDT and IDT: without them an exception ends the box."""
-    GDT[1] = u64(CODE_DESCRIPTOR)
-    GDT[2] = u64(DATA_DESCRIPTOR)
-    POINTER.limit = u16(3 * 8 - 1)
-    POINTER.base = address_of(GDT).as_u64()
-    lgdt(address_of(POINTER))
-    reload_code_segment(u16(SELECTOR_CODE))
-    load_data_segments(u16(SELECTOR_DATA))
-    for vector in upto(u64(VECTOR_COUNT)):
-        target = function_address(exception_stubs).as_u64() + vector * STUB_SIZE
-        gate = (target & 0xFFFF) | (SELECTOR_CODE << 16) | (INTERRUPT_GATE << 32) | ((target & 0xFFFF_0000) << 32)
-        IDT[vector * 2] = gate
-        IDT[vector * 2 + 1] = target >> 32
-    POINTER.limit = u16(2 * VECTOR_COUNT * 8 - 1)
-    POINTER.base = address_of(IDT).as_u64()
-    lidt(address_of(POINTER))
+    load_segments()
+    stubs = function_address(exception_stubs)
+    for vector in upto(u64(EXCEPTION_COUNT)):
+        set_gate(vector, stubs + vector * STUB_SIZE)
+    load_gates()

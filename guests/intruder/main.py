@@ -15,6 +15,7 @@ from guests.intruder.registers import try_control_bits, try_forbidden, try_msrs,
 from guests.intruder.report import TOTALS, report, report_number
 from guests.intruder.search import prepare_search, search_memory, search_registers
 
+LAST_TURNS: Final = 256
 ROUNDS: Final = 64  # times that we let the others run and look at the registers again
 
 
@@ -49,4 +50,6 @@ def start() -> None:
     report_number(text("canaries found"), TOTALS.canaries)
     report_number(text("breaches"), TOTALS.breaches)
     serial_write(text("intruder done\n"))
+    for _ in upto(u64(LAST_TURNS)):  # let the console show all that before the monitor says that this box has stopped
+        give_way()
     rest()

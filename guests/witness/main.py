@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.lang import Array, Failure, Struct, array, frame_array, machine, minimum, static, text, u8, u64, upto
-from dsl.lang.intrinsics import vmcall
+from dsl.lang.intrinsics import cli, hlt
 from dsl.std.print import Line, append_decimal, append_hexadecimal, append_hexadecimal_bytes, append_text, line_bytes
-from dsl.std.serial import serial_can_receive, serial_receive, serial_start, serial_write
+from dsl.std.serial import serial_receive, serial_start, serial_write
 from dsl.std.sha256 import DIGEST_SIZE, sha256
 from guests.witness.canaries import check_canaries, plant_canaries
 from guests.witness.evidence import NONCE_SIZE, endorse, fetch_identity, make_bundle, make_keys
-from vmm.abi import Hypercall
+from guests.witness.waiting import prepare_waiting, wait_for_key
 
 INPUT_LIMIT: Final = 160  # bytes of a line; "attest " and 64 digits fit
 HEX_ROW: Final = 32  # bytes a line of evidence
@@ -52,12 +52,6 @@ def say_failure(what: Array[u8], status: u64) -> None:
 
 
 @machine
-def give_way() -> None:
-    """Give up the rest of the time slice."""
-    _ = vmcall(Hypercall.YIELD.value, u64(0), u64(0), u64(0), u64(0), u64(0))
-
-
-@machine
 def take_key(value: u8) -> bool:
     """Add a typed byte to INPUT; True when it ends the line."""
     if value == RETURN or value == NEWLINE:
@@ -73,13 +67,11 @@ def take_key(value: u8) -> bool:
 
 @machine
 def read_line() -> None:
-    """Fill INPUT with the next line that is typed, and give up the time slice while nothing is."""
+    """Fill INPUT with the next line that is typed."""
     INPUT.length = u64(0)
-    while True:
-        if not serial_can_receive():
-            give_way()
-        elif take_key(serial_receive()):
-            return
+    wait_for_key()
+    while not take_key(serial_receive()):
+        wait_for_key()
 
 
 @machine
@@ -201,12 +193,14 @@ def prepare() -> bool:
 
 @machine
 def start() -> None:
-    """The box's first instruction: 64-bit mode, flat, interrupts off, no descriptor tables of its own and none needed."""
+    """The box's first instruction: 64-bit mode, flat, interrupts off, no descriptor tables of its own yet."""
     _ = serial_start()
+    prepare_waiting()
     if not prepare():
         say(text("witness cannot work"))
         while True:
-            give_way()
+            cli()
+            hlt()
     say(text("witness ready"))
     while True:
         read_line()
