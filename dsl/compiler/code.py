@@ -70,7 +70,7 @@ def _size(item: Item) -> int:
         return 0
     if isinstance(item, Jump):
         return SHORT
-    if item.mnemonic == "call":
+    if item.mnemonic in ("call", "tail"):
         return 5
     if item.mnemonic == "ud2":
         return 2
@@ -110,11 +110,14 @@ def _jump_bytes(condition: str, displacement: int, size: int) -> bytes:
 
 def _instruction(code: Code, instruction: Instruction, offset: int) -> None:
     first = instruction.operands[0] if instruction.operands else None
-    if instruction.mnemonic == "call":
+    if instruction.mnemonic in ("call", "tail"):
         assert isinstance(first, Address)
-        code.data += b"\xe8\0\0\0\0"
+        jumps = instruction.mnemonic == "tail"
+        code.data += b"\xe9\0\0\0\0" if jumps else b"\xe8\0\0\0\0"
         code.relocations.append(Relocation(offset + 1, first.symbol, first.addend, offset + 5))
-        code.lines.append(Line(offset, f"call <{first.symbol}+{first.addend}>", 64, instruction.span))
+        code.lines.append(
+            Line(offset, f"{'jmp' if jumps else 'call'} <{first.symbol}+{first.addend}>", 64, instruction.span)
+        )
         return
     if instruction.template:
         data, texts = expand_template(instruction)

@@ -51,6 +51,10 @@ def _saved(function: MachineFunction, locations: dict[int, Location]) -> list[in
     return [register for register in CALLEE_SAVED if register in written]
 
 
+def _has_tail_calls(function: MachineFunction) -> bool:
+    return any(instruction.mnemonic == "tail" for block in function.blocks for instruction in block.instructions)
+
+
 class _Frame:
     """Where everything in the frame is, from rsp up: outgoing arguments, spills, slots, saved registers, return address, incoming."""
 
@@ -68,7 +72,10 @@ class _Frame:
             offset = -(-offset // align) * align
             self.offsets[slot] = offset
             offset += slot.size + (slot.align - 16 if slot.align > 16 else 0)
-        aligned = function.calls or any(slot.align >= 16 for slot in function.slots)
+        # A jump to another function leaves no frame behind: with slots, which the callee may have an address of, it stays a call.
+        self.jumps = not function.slots
+        called = function.calls or (not self.jumps and _has_tail_calls(function))
+        aligned = called or any(slot.align >= 16 for slot in function.slots)
         pushed = 8 + 8 * len(function.saved)
         size = -(-offset // 8) * 8
         if aligned and (size + pushed) % 16:
@@ -137,7 +144,10 @@ class _Frame:
                 divisor = instruction.operands[0]
                 assert isinstance(divisor, Register)
                 made.append(Instruction("cqo" if divisor.width == 64 else "cdq"))
-            if instruction.mnemonic == "ret":
+            if instruction.mnemonic == "tail" and not self.jumps:
+                target = instruction.operands
+                return [*made, Instruction("call", target), *self.epilogue(), Instruction("ret")]
+            if instruction.mnemonic in ("ret", "tail"):
                 made += self.epilogue()
             operands = tuple(self.operand(operand) for operand in instruction.operands)
             made.append(Instruction(instruction.mnemonic, operands, instruction.span, template=instruction.template))

@@ -8,13 +8,26 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import relabel, replace
+from dsl.compiler.graph import Dominators, Loops, relabel, replace
 from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
 
-SMALL: Final = 24  # values: about what a call costs in instructions around it
-HINTED: Final = 400
+# Costs are counted in instructions.
+SMALL: Final = 26  # about what a call, its moves and saved registers cost
+HINTED: Final = 40
 CALLED_ONCE: Final = 1500
-LARGEST: Final = 6000  # values a function may grow to
+CONDITIONAL: Final = 60  # called once, but not on every path: a call then keeps the caller's frame and registers few
+LARGEST: Final = 6000  # what a function may grow to
+COSTS: Final = {
+    **dict.fromkeys(("const", "symbol", "frame", "parameter", "extract", "phi", "jump", "return", "trunc"), 0),
+    "check": 2,
+    "branch": 2,
+    "intrinsic": 4,
+    "call": 4,
+    "udiv": 3,
+    "urem": 3,
+    "sdiv": 3,
+    "srem": 3,
+}
 
 
 def inline(module: Module) -> None:
@@ -102,28 +115,27 @@ def _mentions_of(function: Function) -> list[tuple[str, int]]:
 
 
 def _size(function: Function) -> int:
-    free = ("const", "symbol", "frame", "parameter", "extract", "phi", "jump", "return")
-    return sum(1 for value in function.values() if value.operation not in free)
+    """About how many instructions a function becomes."""
+    return sum(COSTS.get(value.operation, 1) for value in function.values())
 
 
 def _inline_into(function: Function, module: Module, counts: dict[str, int], recursive: set[str]) -> None:
     size = _size(function)
+    always, looping = _unconditional_and_looping(function)
     replaced: dict[Value, Value] = {}
     for block in list(function.blocks):
         current = block
-        calls = [value for value in block.values if value.operation == "call"]
-        for call in calls:
+        for call in [value for value in block.values if value.operation == "call"]:
             assert isinstance(call.data, Callee)
             callee = module.functions.get(call.data.symbol)
             if callee is None or callee.assembly is not None or callee.symbol in recursive or callee is function:
                 continue
             added = _size(callee)
-            once = counts[callee.symbol] == 1 and added <= CALLED_ONCE
-            if (
-                (added <= SMALL or once or (callee.inline_hint and added <= HINTED))
-                and size + added <= LARGEST
-                and not block.cold
-            ):
+            once = counts[callee.symbol] == 1
+            limit = HINTED if callee.inline_hint else SMALL
+            if once:
+                limit = CALLED_ONCE if block in always or (block in looping and _is_leaf(callee)) else CONDITIONAL
+            if added <= limit and size + added <= LARGEST and not block.cold:
                 current = _splice(function, current, call, callee, replaced)
                 size += added
                 for symbol, weight in _mentions_of(callee):
@@ -131,6 +143,19 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
                         counts[symbol] += 0 if once else weight
     replace(function, replaced)
     relabel(function)
+
+
+def _unconditional_and_looping(function: Function) -> tuple[set[Block], set[Block]]:
+    """The blocks that every way through the function passes, and those in loops."""
+    dominators = Dominators(function)
+    ends = [block for block in dominators.order if block.terminator.operation == "return"]
+    always = {block for block in dominators.order if all(dominators.dominates(block, end) for end in ends)}
+    depth = Loops(dominators).depth
+    return always, {block for block in dominators.order if depth[block]}
+
+
+def _is_leaf(function: Function) -> bool:
+    return all(value.operation != "call" for value in function.values())
 
 
 def _splice(function: Function, block: Block, call: Value, callee: Function, replaced: dict[Value, Value]) -> Block:

@@ -175,8 +175,8 @@ def _resolve(text: str, symbols: dict[str, Symbol], start: int, end: int) -> str
     if match is None:
         return text
     target = symbols[match[1]].address + int(match[2])
-    if text.startswith("call "):
-        return f"call {hex(target)}"
+    if text.startswith(("call <", "jmp <")):
+        return f"{text.partition(' ')[0]} {hex(target)}"
     displacement = target - end
     spelt = f" {'-' if displacement < 0 else '+'} {number_text(abs(displacement))}" if displacement else ""
     return text.replace(" " + match[0], spelt)

@@ -155,6 +155,7 @@ ROLES: Final = {
     "xchg": "bb",
     "call": "r",
     "ret": "",
+    "tail": "r",
     "ud2": "",
     "cdq": "",
     "cqo": "",

@@ -30,6 +30,7 @@ from dsl.compiler.number import number
 from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
+from dsl.compiler.tail import expose_tail_calls
 from dsl.compiler.template import assemble_naked
 
 PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
@@ -40,9 +41,10 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "fold again": fold,
     "hoist": hoist,
     "number again": number,
+    "tail": expose_tail_calls,
     "dead": remove_dead,
 }
-OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "dead")
+OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "tail", "dead")
 TEST_BASE: Final = 0x1000000
 
 

@@ -25,6 +25,7 @@ from dsl.compiler.select_arithmetic import (
 )
 from dsl.compiler.select_intrinsic import select_intrinsic
 from dsl.compiler.selector import CONDITION_OF, Handler, Selector, constant, fits_signed_32
+from dsl.compiler.tail import tail_call
 
 
 def select(function: ir.Function) -> MachineFunction:
@@ -172,9 +173,15 @@ def extract_outputs(s: Selector, value: ir.Value, places: tuple[int, ...]) -> tu
 def select_return(s: Selector, value: ir.Value) -> None:
     if len(value.arguments) > len(RESULTS):
         raise ir.IllegalIR(f"{s.function.symbol}: {len(value.arguments)} results")
-    s.emit(
-        "ret", inputs=tuple((to, s.source(argument)) for to, argument in zip(RESULTS, value.arguments, strict=False))
-    )
+    call = tail_call(value.block, value.arguments)
+    if call is not None:
+        assert isinstance(call.data, ir.Callee)
+        s.tail_calls.add(call)
+        given = tuple((to, s.source(argument)) for to, argument in zip(ARGUMENTS, call.arguments, strict=False))
+        s.emit("tail", ir.Address(call.data.symbol), inputs=given)
+        return
+    results = tuple((to, s.source(argument)) for to, argument in zip(RESULTS, value.arguments, strict=False))
+    s.emit("ret", inputs=results)
 
 
 def select_check(s: Selector, value: ir.Value) -> None:

@@ -71,6 +71,7 @@ class Selector:
         self.epochs: dict[ir.Value, int] = {}
         self.later: dict[ir.Value, ir.Value] = {}  # a value whose instruction also computes a later one
         self.computed_earlier: set[ir.Value] = set()
+        self.tail_calls: set[ir.Value] = set()  # calls that the block's return has become
         self.now: list[Instruction] = []
         self.value = function.blocks[0].values[0]
 
@@ -133,6 +134,8 @@ class Selector:
 
     def _wanted(self, value: ir.Value) -> bool:
         operation = value.operation
+        if value in self.tail_calls:
+            return False
         if value in self.demanded:
             return value not in self.computed_earlier
         if operation == "load":
