@@ -16,7 +16,7 @@ from typing import Any
 
 from boot.header import EntryKind
 from pipeline import chain, disk, image, keys, paths, reference, release
-from pipeline.boxes import Box, CompiledProgram, lower_boxes
+from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
 
@@ -103,17 +103,18 @@ def entry_of(flat: bytes, base: int) -> int:
 def box_folders(names: str | None) -> tuple[Path, ...]:
     """The folders of the boxes to build. Raises UsageError for one that is not there."""
     if names is None:
-        return tuple(sorted(path.parent for path in paths.GUESTS.glob("*/box.toml")))
-    folders = []
+        folders = sorted(path.parent for path in paths.GUESTS.glob("*/box.toml"))
+        return tuple(folder for folder in folders if BoxFile(folder / "box.toml").values.get("default", True))
+    named = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         folder = paths.GUESTS / name
         if not (folder / "box.toml").is_file():
             found = ", ".join(sorted(path.parent.name for path in paths.GUESTS.glob("*/box.toml")))
             raise UsageError(f"--boxes: expected folders under guests/ with a box.toml ({found}), found {name!r}")
-        folders.append(folder)
-    if not folders:
+        named.append(folder)
+    if not named:
         raise UsageError("--boxes: expected at least one name, found none")
-    return tuple(folders)
+    return tuple(named)
 
 
 def build(choices: Choices) -> Built:

@@ -5,29 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline import paths
+from pipeline.bench_rows import Row
 from pipeline.errors import OK
 from pipeline.progress import say
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement. `anchor`: what it is held against, or None."""
-
-    name: str
-    ours: float
-    anchor: float | None
-    unit: str
-    how: str
-
-    def values(self) -> dict[str, object]:
-        """As JSON has it."""
-        ratio = None if not self.anchor else round(self.ours / self.anchor, 4)
-        return {**asdict(self), "ratio": ratio}
-
 
 TRUSTED_FOLDERS = ("boot", "vmm")
 IMAGE_LIMIT = 64 << 10  # bytes of loader and monitor: the number to reach
@@ -119,7 +102,14 @@ def build() -> list[Row]:
     return rows
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"size": size, "build": build}
+def exits() -> list[Row]:
+    """Monitor instructions for each kind of exit."""
+    from pipeline import bench_exits
+
+    return bench_exits.rows()
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {"exits": exits, "size": size, "build": build}
 
 
 def report(name: str, as_json: bool) -> int:

@@ -45,7 +45,7 @@ STARTS = {
 }
 FORMATS = ("bzimage", "program", "flat")
 TOP_KEYS = {
-    "name": str, "ready": str, "memory_mib": int, "closed": bool, "order": int, "weight": int,
+    "name": str, "ready": str, "default": bool, "memory_mib": int, "closed": bool, "order": int, "weight": int,
     "hypercalls_from_any_ring": bool, "quiet": bool, "devices": list, "kernel": dict, "fill": list,
 }  # fmt: skip
 KERNEL_KEYS: dict[str, dict[str, type]] = {

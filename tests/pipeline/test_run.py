@@ -38,7 +38,7 @@ def run(image: Path, behaviour: str, *words: str, typed: str = "") -> subprocess
     folder = image.parent / "bin"
     folder.mkdir(exist_ok=True)
     program = folder / "bochs-bin"
-    program.write_text(f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pipeline.fake_bochs\n")
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pipeline.fake_bochs "$@"\n')
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "FAKE_BOCHS": behaviour}
     command = [sys.executable, str(ROOT / "build.py"), "run", "--image", str(image), *words]
