@@ -145,8 +145,7 @@ class _Frame:
                 assert isinstance(divisor, Register)
                 made.append(Instruction("cqo" if divisor.width == 64 else "cdq"))
             if instruction.mnemonic == "tail" and not self.jumps:
-                target = instruction.operands
-                return [*made, Instruction("call", target), *self.epilogue(), Instruction("ret")]
+                return [*made, Instruction("call", instruction.operands), *self.epilogue(), Instruction("ret")]
             if instruction.mnemonic in ("ret", "tail"):
                 made += self.epilogue()
             operands = tuple(self.operand(operand) for operand in instruction.operands)
