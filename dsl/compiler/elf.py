@@ -1,11 +1,11 @@
-"""ELF: the linked image with symbols and a DWARF line table that points at the Python source, for gdb and addr2line."""
+"""ELF: the linked image with symbols, a DWARF line table and call frames that point at the Python source, for gdb and addr2line."""
 
 from __future__ import annotations
 
 import struct
 from typing import Final
 
-from dsl.compiler.dwarf import line_sections
+from dsl.compiler.dwarf import debug_sections
 from dsl.compiler.link import Linked
 
 HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -38,7 +38,7 @@ class _Strings:
 
 
 def write_elf(linked: Linked, entry: int) -> bytes:
-    """An executable ELF file: the image as .text, .rodata and .bss at their addresses, symbols, line table."""
+    """An executable ELF file: the image as .text, .rodata and .bss at their addresses, symbols, line table, call frames."""
     image, base = linked.image, linked.base
     names = _Strings()
     sections = [
@@ -59,7 +59,7 @@ def write_elf(linked: Linked, entry: int) -> bytes:
     for name, kind, content, link_to, info, entry_size in (
         (".symtab", SYMTAB, symbols, len(headers) + 1, first_global, SYMBOL.size),
         (".strtab", STRTAB, bytes(strings.data), 0, 0, 0),
-        *((name, PROGBITS, content, 0, 0, 0) for name, content in line_sections(linked)),
+        *((name, PROGBITS, content, 0, 0, 0) for name, content in debug_sections(linked)),
     ):
         out += bytes(-len(out) % 8)
         headers.append(SECTION.pack(names.add(name), kind, 0, 0, len(out), len(content), link_to, info, 8, entry_size))

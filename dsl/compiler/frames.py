@@ -1,0 +1,127 @@
+"""The stack at every instruction of a linked function: how deep it is and where the caller's registers lie.
+
+Read from the emitted instructions along every jump, so it says what the code does and not what the compiler meant: call frame
+information, the worst-case stack depth and the call graph all come from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dsl.compiler.link import Linked
+from dsl.compiler.machine import CALLEE_SAVED, NAMES
+
+WORD: Final = 8  # bytes; what a call, a push and a pop move
+SAVED_NAMES: Final = frozenset(NAMES[64][register] for register in CALLEE_SAVED)
+ADJUST: Final = re.compile(r"(add|sub) rsp, (-?(?:0x)?[0-9a-f]+)")
+TARGET: Final = re.compile(r"(call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
+SETS_STACK: Final = re.compile(r"(?:mov|lea|and|or|xor|pop|xchg) [re]sp\b|xchg \w+, rsp\b")
+ENDS: Final = ("ret", "ud2", "iretq", "retfq", "retf", "jmp", "ljmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction where it lies."""
+
+    address: int
+    end: int
+    text: str
+
+    @property
+    def mnemonic(self) -> str:
+        return self.text.partition(" ")[0]
+
+    @property
+    def target(self) -> int | None:
+        """Where a direct call or jump goes."""
+        match = TARGET.fullmatch(self.text)
+        return int(match[2], 16) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The stack before an instruction: bytes from the stack pointer to the caller's (8 at the entry); None once it was set anew.
+
+    saved: callee-saved registers in memory, each with its distance below the caller's stack pointer.
+    """
+
+    depth: int | None = WORD
+    saved: tuple[tuple[str, int], ...] = ()
+
+
+def steps_by_function(linked: Linked) -> dict[str, list[Step]]:
+    """Each function's instructions, by address."""
+    functions = sorted(
+        (symbol.address, symbol.size, name) for name, symbol in linked.symbols.items() if symbol.kind == "function"
+    )
+    rows = iter(sorted((address, line.text) for address, line in linked.lines))
+    row = next(rows, None)
+    found: dict[str, list[Step]] = {}
+    for start, size, name in functions:
+        inside: list[tuple[int, str]] = []
+        while row is not None and row[0] < start + size:
+            inside.append(row)
+            row = next(rows, None)
+        ends = [address for address, _ in inside[1:]] + [start + size]
+        found[name] = [Step(address, end, text) for (address, text), end in zip(inside, ends, strict=True)]
+    return found
+
+
+def frames(steps: list[Step]) -> dict[int, Frame]:
+    """The frame at each instruction that the function's first one reaches.
+
+    Where two ways meet with different stacks the depth is unknown (None).
+    """
+    at = {step.address: step for step in steps}
+    found: dict[int, Frame] = {}
+    pending = [(steps[0].address, Frame())] if steps else []
+    while pending:
+        address, frame = pending.pop()
+        known = found.get(address)
+        if known is not None:
+            if known == frame or known.depth is None:
+                continue
+            frame = Frame(None)
+        found[address] = frame
+        pending += successors(at[address], frame, at)
+    return found
+
+
+def successors(step: Step, frame: Frame, at: dict[int, Step]) -> Iterator[tuple[int, Frame]]:
+    """Where control goes inside the function, each with the frame there."""
+    target = step.target
+    to_itself = target == next(iter(at))
+    if (
+        step.mnemonic == "call" and target in at and target is not None and not to_itself
+    ):  # to a label: a stub, not a call
+        yield target, replace(frame, depth=None if frame.depth is None else frame.depth + WORD)
+        return
+    after = effect(step.text, frame)
+    if target is not None and target in at and step.mnemonic != "call":
+        yield target, after
+    if step.mnemonic not in ENDS and step.end in at:
+        yield step.end, after
+
+
+def effect(text: str, frame: Frame) -> Frame:
+    """The frame after an instruction."""
+    if SETS_STACK.match(text):
+        return Frame(None)
+    if frame.depth is None:
+        return frame
+    mnemonic, _, operand = text.partition(" ")
+    if mnemonic in ("push", "pushfq"):
+        depth = frame.depth + WORD
+        if operand in SAVED_NAMES and all(name != operand for name, _ in frame.saved):
+            return Frame(depth, (*frame.saved, (operand, depth)))
+        return replace(frame, depth=depth)
+    if mnemonic in ("pop", "popfq"):
+        return Frame(frame.depth - WORD, tuple(row for row in frame.saved if row != (operand, frame.depth)))
+    match = ADJUST.fullmatch(text)
+    if match:
+        size = int(match[2], 0)
+        return replace(frame, depth=frame.depth + (size if match[1] == "sub" else -size))
+    return frame
