@@ -24,8 +24,6 @@ from dsl.lang.types import Type
 if TYPE_CHECKING:
     from dsl.lang.staging import MachineOptions
 
-INLINE_VALUES: Final = 24  # a function of at most so many values is worth inlining everywhere
-
 
 def build_module(entry: Callable[..., Any]) -> ir.Module:
     """Compile `entry` and all that it reaches. Raises CompileError with every error found."""
@@ -163,7 +161,6 @@ class Unit:
         lowering.body(node.body)
         lowering.end(node)
         clean(function)
-        function.inline_hint = sum(1 for _ in function.values()) <= INLINE_VALUES
         return function
 
     def prune(self, entry: str) -> None:

@@ -1,4 +1,4 @@
-"""Inlining: a call becomes a copy of the called function's blocks, for functions that are small, called once, or hinted.
+"""Inlining: a call becomes a copy of the called function's blocks, for functions that are small, straight, or called once.
 
 Functions are visited callees first, so that what is copied is already as small as it gets. What nobody names any more is dropped.
 """
@@ -12,8 +12,8 @@ from dsl.compiler.graph import Dominators, Loops, relabel, replace
 from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
 
 # Costs are counted in instructions.
-SMALL: Final = 26  # about what a call, its moves and saved registers cost
-HINTED: Final = 40
+SMALL: Final = 12  # about what a call, its moves and saved registers cost
+STRAIGHT: Final = 40  # arithmetic without control flow gains more: its values stay in registers
 CALLED_ONCE: Final = 1500
 CONDITIONAL: Final = 60  # called once, but not on every path: a call then keeps the caller's frame and registers few
 LARGEST: Final = 6000  # what a function may grow to
@@ -132,7 +132,7 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
                 continue
             added = _size(callee)
             once = counts[callee.symbol] == 1
-            limit = HINTED if callee.inline_hint else SMALL
+            limit = STRAIGHT if _is_straight(callee) else SMALL
             if once:
                 limit = CALLED_ONCE if block in always or (block in looping and _is_leaf(callee)) else CONDITIONAL
             if added <= limit and size + added <= LARGEST and not block.cold:
@@ -152,6 +152,13 @@ def _unconditional_and_looping(function: Function) -> tuple[set[Block], set[Bloc
     always = {block for block in dominators.order if all(dominators.dominates(block, end) for end in ends)}
     depth = Loops(dominators).depth
     return always, {block for block in dominators.order if depth[block]}
+
+
+def _is_straight(function: Function) -> bool:
+    """Whether a function is one block of arithmetic, loads and stores."""
+    return len(function.blocks) == 1 and all(
+        value.operation not in ("call", "intrinsic") for value in function.values()
+    )
 
 
 def _is_leaf(function: Function) -> bool:

@@ -36,7 +36,9 @@ OPERATIONS: Final = {
     # name: arity, pure, meaning                                                     data
     "const": Operation(0, True, "the integer in data, 0 <= data < 2**width"),
     "parameter": Operation(0, False, "the function's parameter number data; only in the entry block, first"),
-    "phi": Operation(None, True, "args[i] when control came from block.predecessors[i]; before all others in its block"),
+    "phi": Operation(
+        None, True, "args[i] when control came from block.predecessors[i]; before all others in its block"
+    ),
     "symbol": Operation(0, True, "the address of the symbol named in data, an Address(symbol, addend)"),
     "frame": Operation(0, True, "the address of the frame slot in data, a Slot(size, align)"),
     "add": Operation(2, True, "wrapping sum"),
@@ -71,7 +73,9 @@ OPERATIONS: Final = {
     "sext": Operation(1, True, "to a larger width, sign enters"),
     "trunc": Operation(1, True, "to a smaller width (to width 1: the lowest bit)"),
     "select": Operation(3, True, "args[1] if args[0] else args[2]"),
-    "opaque": Operation(1, True, "its argument, of which the optimiser may assume nothing; data DECLASSIFIED: no secret any more"),
+    "opaque": Operation(
+        1, True, "its argument, of which the optimiser may assume nothing; data DECLASSIFIED: no secret any more"
+    ),
     "load": Operation(1, False, "memory at args[0] + data.offset, little-endian; data is an Access; width 8 to 64"),
     "store": Operation(2, False, "memory at args[0] + data.offset = args[1]; data is an Access"),
     "call": Operation(None, False, "data is a Callee; results by extract"),
@@ -179,7 +183,6 @@ class Function:
     span: Span
     blocks: list[Block] = field(default_factory=list)
     assembly: object = None  # a naked function: its Assembly, and no blocks
-    inline_hint: bool = False
 
     def values(self) -> Iterator[Value]:
         for block in self.blocks:
