@@ -13,6 +13,8 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "test": ("build", "run", "test"),
     "check": ("build", "run", "test"),
     "bench": ("build", "run"),
+    "explain": ("build",),
+    "size": ("build",),
     "verify": ("host",),
     "keys": ("host",),
     "doctor": (),
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add_build_and_run(verb)
     add_verify(verb)
     add_checks(verb)
+    add_reading(verb)
     return top
 
 
@@ -134,3 +137,13 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     test.add_argument("--quick", action="store_true", help="leave out the slow ones")
     test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
     verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")
+
+
+def add_reading(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add explain and size."""
+    explain = verb("explain", "Say what lies at an address of the loader or monitor that was built last.")
+    explain.add_argument("address", metavar="ADDRESS", help="in hexadecimal; or a function's name")
+    add_json(explain)
+    size = verb("size", "Show the bytes of loader and monitor by folder, file and function; a picture in out/size.svg.")
+    size.add_argument("--against", metavar="REV", help="compare with a revision of the repository")
+    add_json(size)

@@ -27,6 +27,8 @@ def perform(options: argparse.Namespace) -> int:
         "test": test,
         "check": check,
         "bench": bench,
+        "explain": explain_address,
+        "size": size,
     }
     return verbs[options.verb](options)
 
@@ -86,7 +88,7 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
 
 def run(options: argparse.Namespace) -> int:
     """Build unless an image is given; boot; verify."""
-    from pipeline import bochs, paths, reference
+    from pipeline import bochs, explain, paths, reference
     from pipeline import run as runner
 
     bochs.check_installed()
@@ -107,6 +109,9 @@ def run(options: argparse.Namespace) -> int:
         return runner.run(session, options.json)
     except PipelineError as error:
         report_failure(options, error)
+        place = "" if options.image is not None else explain.where(str(error))
+        if place:
+            say(place)
         raise
 
 
@@ -165,3 +170,17 @@ def bench(options: argparse.Namespace) -> int:
     from pipeline import bench as benches
 
     return benches.report(options.name, options.json)
+
+
+def explain_address(options: argparse.Namespace) -> int:
+    """Say what lies at an address of loader or monitor."""
+    from pipeline import explain
+
+    return explain.report(options.address, options.json)
+
+
+def size(options: argparse.Namespace) -> int:
+    """Show where the bytes are."""
+    from pipeline import size as sizes
+
+    return sizes.report(options.against, options.json)

@@ -42,9 +42,9 @@ class Transcript:
         return before + (lead[3] if lead[2] == "+" or not before else "\n" + lead[3])
 
     def refusal(self) -> str | None:
-        """The monitor's or loader's refusal, once its line has ended; or its last words, where it just stopped."""
+        """The monitor's or loader's refusal or fault, once its line has ended; or its last words, where it just stopped."""
         lines = self._said.get(MONITOR, "").splitlines()
-        refused = [line for line in lines if line.startswith(REFUSED)]
+        refused = [line for line in lines if line.startswith((REFUSED, f"{STOPPED}: "))]
         if refused:
             return refused[0]
         return f"the machine stopped after: {' / '.join(lines[-3:-1])}" if lines[-1:] == [STOPPED] else None

@@ -42,7 +42,7 @@ def debug_sections(linked: Linked) -> list[tuple[str, bytes]]:
     """The sections that a debugger reads."""
     functions = _functions(linked)
     return [
-        (".debug_line", _line_table(functions, _places(linked))),
+        (".debug_line", _line_table(functions, linked.places())),
         (".debug_abbrev", _abbreviations()),
         (".debug_info", _information(linked, functions)),
         (".debug_frame", frame_section(linked)),
@@ -52,17 +52,6 @@ def debug_sections(linked: Linked) -> list[tuple[str, bytes]]:
 def _functions(linked: Linked) -> list[tuple[str, Symbol]]:
     found = [(name, symbol) for name, symbol in linked.symbols.items() if symbol.kind == "function" and symbol.size]
     return sorted(found, key=lambda row: row[1].address)
-
-
-def _places(linked: Linked) -> list[tuple[int, Place]]:
-    """Each instruction's place, by address. The ud2 of a failed check stands for the check's place, as in the check table."""
-    checks = {linked.base + offset: (trap.file, trap.line) for offset, trap in linked.checks}
-    rows = []
-    for address, line in sorted(linked.lines, key=lambda row: row[0]):
-        place = checks.get(address) or (line.span and (line.span.file, line.span.line))
-        if place:
-            rows.append((address, place))
-    return rows
 
 
 def _abbreviations() -> bytes:

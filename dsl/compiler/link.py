@@ -50,6 +50,13 @@ class Linked:
     text_end: int = 0
     checks: list[tuple[int, Trap]] = field(default_factory=list)
 
+    def places(self) -> list[tuple[int, tuple[str, int]]]:
+        """File and line of each instruction that has any, by address. A failed check's ud2 stands for the check, as in the check table."""
+        checks = {self.base + offset: (trap.file, trap.line) for offset, trap in self.checks}
+        rows = sorted(self.lines, key=lambda row: row[0])
+        found = ((at, checks.get(at) or (line.span and (line.span.file, line.span.line))) for at, line in rows)
+        return [(at, place) for at, place in found if place]
+
 
 def align_up(value: int, to: int) -> int:
     return -(-value // to) * to

@@ -25,6 +25,7 @@ def list_program(linked: Linked) -> str:
     """Address, bytes, text, and the source place wherever it changes."""
     starts = {symbol.address: name for name, symbol in linked.symbols.items() if symbol.kind == "function"}
     ends = [address for address, _ in linked.lines[1:]] + [linked.base + linked.text_end]
+    places = dict(linked.places())
     lines: list[str] = []
     place = ""
     for (address, line), end in zip(linked.lines, ends, strict=True):
@@ -33,7 +34,7 @@ def list_program(linked: Linked) -> str:
             place = ""
             size = linked.symbols[starts[address]].size
             stop = address + size
-        here = f"{line.span.file}:{line.span.line}" if line.span else ""
+        here = "{}:{}".format(*places[address]) if address in places else ""
         code = linked.image[address - linked.base : min(end, stop) - linked.base].hex()
         lines.append(
             f"  {address:x}  {code:<22} {line.text:<44}{'  ; ' + here if here and here != place else ''}".rstrip()
