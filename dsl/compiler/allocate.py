@@ -18,7 +18,7 @@ from dsl.compiler.machine import (
     MachineFunction,
     Spill,
 )
-from dsl.compiler.spill import Spiller
+from dsl.compiler.spill import Spiller, drop_unread_stores
 
 Location = int | Spill
 PREFERENCE: Final = (*CALLER_SAVED, *CALLEE_SAVED)
@@ -38,6 +38,7 @@ def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Lo
         found = ranges(function)
         colours, failed = _colour(function, found, allowed, spiller.places, spiller.temporary)
         if not failed:
+            drop_unread_stores(function)
             return {
                 **colours,
                 **_share_spills(found, [number for number in spiller.places if number not in spiller.origins]),

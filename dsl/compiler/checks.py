@@ -24,6 +24,7 @@ class Facts:
         self.conditions: dict[Value, bool] = {}
         self.orders: dict[Fact, bool] = {}
         self.bounds: dict[Value, int] = {}
+        self.same: dict[Value, Value] = {}  # a value and another that it equals here
         self.undo: list[tuple[dict[object, object], object, object]] = []
 
     def set(self, table: dict[object, object], key: object, new: object) -> None:
@@ -56,12 +57,21 @@ class Facts:
             operation, left, right = ("ule" if operation == "ult" else "ult"), right, left
         elif operation in ("eq", "ne"):
             operation = operation if holds else {"eq": "ne", "ne": "eq"}[operation]
+        left, right = self.leader(left), self.leader(right)
         self.set(self.orders, (operation, left, right), True)  # type: ignore[arg-type]
+        if operation == "eq" and left is not right:
+            self.set(self.same, left, right)  # type: ignore[arg-type]
         if operation in ("ult", "ule", "eq"):
             bound = self.bound(right)
             bound = bound - 1 if operation == "ult" and bound else bound
             if bound < self.bound(left):
                 self.set(self.bounds, left, bound)  # type: ignore[arg-type]
+
+    def leader(self, value: Value) -> Value:
+        """The value that stands for all that are known to equal it."""
+        while value in self.same:
+            value = self.same[value]
+        return value
 
     def bound(self, value: Value, depth: int = DEPTH) -> int:
         """The largest unsigned value that it may have."""
@@ -125,7 +135,10 @@ class Facts:
 
     def _decide_order(self, operation: str, left: Value, right: Value) -> bool | None:
         orders = self.orders
+        left, right = self.leader(left), self.leader(right)
         low, high = constant(left), constant(right)
+        if left is right:
+            return operation in ("ule", "eq")
         if operation == "ult":
             if ("ult", left, right) in orders or (high is not None and self.bound(left) < high):
                 return True

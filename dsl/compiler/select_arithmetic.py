@@ -26,11 +26,7 @@ def select_plain(s: Selector, value: Value) -> None:
     """add, sub, and, or, xor."""
     left, right = value.arguments
     operation = value.operation
-    if (
-        operation in COMMUTES
-        and right.operation != "const"
-        and (left.operation == "const" or (s.lives_on(left) and not s.lives_on(right)))
-    ):
+    if operation in COMMUTES and right.operation != "const" and better_swapped(s, left, right):
         left, right = right, left
     if operation == "and" and select_mask(s, value, left, right):
         return
@@ -43,6 +39,13 @@ def select_plain(s: Selector, value: Value) -> None:
         s.emit(operation, target, s.operand(right))
         return
     two_address(s, value, operation, left, s.operand(right))
+
+
+def better_swapped(s: Selector, left: Value, right: Value) -> bool:
+    """Whether the right operand is the better one to overwrite: the left one is needed later, or can be read from memory."""
+    if left.operation == "const" or s.can_fold(right):
+        return left.operation == "const"
+    return s.can_fold(left) or (s.lives_on(left) and not s.lives_on(right))
 
 
 def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
@@ -74,7 +77,10 @@ def select_sum(s: Selector, value: Value) -> bool:
     left, right = value.arguments
     if value.width != 64:
         return False
-    nested = any(a.operation == "add" and s.sole_use(a) and a not in s.demanded for a in (left, right))
+    nested = any(
+        a.operation == "add" and constant(a.arguments[1]) is not None and s.sole_use(a) and a not in s.demanded
+        for a in (left, right)
+    )
     shifted = any(s.scaled(a)[1] > 1 and s.sole_use(a) for a in (left, right))
     framed = any(a.operation in ("frame", "symbol") for a in (left, right))
     if not (nested or shifted or framed):
@@ -115,7 +121,7 @@ def select_mul(s: Selector, value: Value) -> None:
         source = s.folded_load(right, 64) or s.register(right, 64)
         s.emit("mulx", target, below, source, inputs=((RDX, s.source(left)),))
         return
-    if left.operation == "const" or (right.operation != "const" and s.lives_on(left) and not s.lives_on(right)):
+    if right.operation != "const" and better_swapped(s, left, right):
         left, right = right, left
     number = s.immediate(right)
     if number is not None and left.operation != "const":

@@ -236,12 +236,18 @@ class Selector:
 
     def folded_load(self, value: ir.Value, width: int) -> Memory | None:
         """The memory operand of a load that only the current value uses, if nothing touches memory in between."""
-        if value.operation != "load" or value.width != width or not self.sole_use(value) or value in self.demanded:
+        if value.width != width or not self.can_fold(value):
             return None
         assert isinstance(value.data, ir.Access)
-        if value.data.volatile or value.block is not self.value.block or self.epochs[value] != self.epochs[self.value]:
-            return None
         return self.address(value.arguments[0], value.data.offset, width)
+
+    def can_fold(self, value: ir.Value) -> bool:
+        """Whether a value is a load that may happen as part of the current value's instruction."""
+        if value.operation != "load" or not self.sole_use(value) or value in self.demanded:
+            return False
+        assert isinstance(value.data, ir.Access)
+        near = value.block is self.value.block and self.epochs[value] == self.epochs[self.value]
+        return near and not value.data.volatile
 
     def lives_on(self, value: ir.Value) -> bool:
         """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""

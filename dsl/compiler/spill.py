@@ -248,3 +248,20 @@ def _rename(instruction: Instruction, number: int, piece: int) -> tuple[bool, bo
         inputs.append((target, source))
     instruction.inputs = tuple(inputs)
     return reads, writes
+
+
+def drop_unread_stores(function: MachineFunction) -> None:
+    """Remove the stores of pieces to places that nothing reads: all mentions were served by pieces."""
+    read: set[int] = set()
+    for block in function.blocks:
+        for instruction in block.instructions:
+            found = mentions(instruction)
+            read.update(found.first)
+            read.update(found.middle)
+    for block in function.blocks:
+        block.instructions = [item for item in block.instructions if not _is_store_to_unread(item, read)]
+
+
+def _is_store_to_unread(instruction: Instruction, read: set[int]) -> bool:
+    target = instruction.operands[0] if instruction.mnemonic == "mov" else None
+    return isinstance(target, Memory) and isinstance(target.place, Spill) and target.place.number not in read
