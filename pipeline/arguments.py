@@ -105,7 +105,7 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     add_json(run)
 
     bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
-    bench.add_argument("name", choices=("exits", "boot", "size", "build"), help="what to measure")
+    bench.add_argument("name", choices=("exits", "boot", "size", "build", "language"), help="what to measure")
     add_json(bench)
 
 

@@ -115,6 +115,10 @@ BENCHES: dict[str, Callable[[], list[Row]]] = {"exits": exits, "size": size, "bu
 def report(name: str, as_json: bool) -> int:
     """Run one bench and print its rows."""
     say(f"bench {name}")
+    if name == "language":
+        from pipeline import bench_language
+
+        return bench_language.report(as_json)
     rows = BENCHES[name]()
     if as_json:
         print(json.dumps({"rows": [row.values() for row in rows]}, indent=1))
