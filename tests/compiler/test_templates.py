@@ -1,0 +1,54 @@
+"""Every row of the instruction table assembles for every register that it may get, and decodes to its own text."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from dsl.compiler.ir import Address, Assembly
+from dsl.compiler.keystone import AssemblyError
+from dsl.compiler.template import assemble_checked, assemble_naked
+from dsl.lang import intrinsics
+
+ROWS: Final[dict[str, Any]] = {
+    name: function.__instruction__
+    for name, function in vars(intrinsics).items()
+    if hasattr(function, "__instruction__")
+}
+REGISTERS: Final = ("rax", "rcx", "rdx", "rbx", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_row_assembles(name: str) -> None:
+    """With free operands in each register in turn, besides those that the row fixes."""
+    row = ROWS[name]
+    free = [operand.name for operand in (*row.inputs, *row.outputs) if operand.where == "any"]
+    fixed = {operand.where for operand in (*row.inputs, *row.outputs)} | set(row.clobbers)
+    allowed = [register for register in REGISTERS if register not in fixed]
+    for turn in range(len(allowed) if free else 1):
+        registers = {operand: allowed[(turn + position) % len(allowed)] for position, operand in enumerate(free)}
+        data, lines = assemble_checked(row.render(registers))
+        assert data
+        assert lines
+
+
+def test_there_are_rows() -> None:
+    """The table is not empty, and has the instructions that the monitor cannot do without."""
+    assert {"cpuid", "rdmsr", "wrmsr", "vmread", "vmwrite", "invlpg", "in8", "out8"} <= set(ROWS)
+
+
+def test_naked_names() -> None:
+    """Constants are written out; symbols become places for the linker; nothing else may name one."""
+    there, data = Address("there"), Address("data", 8)
+    text = "mov eax, {five}; call {there}; lea rcx, [rip + {data}]; cmp qword ptr [rip + {data}], 5; jne {there}; ret"
+    code, mentions = assemble_naked("f", Assembly(text, (("five", 5), ("there", there), ("data", data))))
+    assert [target for _, target, _ in mentions] == [there, data, data, there]
+    assert code[:5] == b"\xb8\x05\0\0\0"
+    ends = [end for _, _, end in mentions]
+    assert [end - offset for offset, _, end in mentions] == [4, 4, 5, 4]
+    assert ends == sorted(ends)
+    with pytest.raises(AssemblyError, match="has no value"):
+        assemble_naked("f", Assembly("call {nobody}", ()))
+    with pytest.raises(AssemblyError, match="may only stand in"):
+        assemble_naked("f", Assembly("mov rax, {there}", (("there", there),)))
