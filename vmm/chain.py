@@ -66,6 +66,13 @@ def take_over_identity(handoff: Handoff) -> None:
 
 
 @machine
+def forget_identity() -> None:
+    """Erase the monitor's secrets: nothing runs any more."""
+    erase(IDENTITY.cdi)
+    erase(IDENTITY.keys)
+
+
+@machine
 def certify_box(box: Box, entry: LoadedEntry) -> None:
     """Derive a box's secrets and key from what its signed row says, and certify the key with the monitor's."""
     configuration = frame_array(u8, CONFIGURATION_SIZE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Failure, array_at, machine, table, text, u8, u64, upto
+from dsl.lang import Array, Failure, array_at, erase, machine, table, text, u8, u64, upto
 from vmm.box import Box, all_boxes
 from vmm.console import console_decimal, console_hex, console_line, console_newline, console_text
 from vmm.cpu import CPU, NO_BOX
+from vmm.descriptor import FLAG_CLOSED
 from vmm.engine import unmap_all
 from vmm.guest_memory import GuestMemory
-from vmm.memory import release_frame, withdraw_frame
+from vmm.memory import PAGE_SIZE, release_frame, withdraw_frame
 from vmm.vcpu import StopReason
 
 REASON_SIZE: Final = 32  # bytes of a text in REASONS
@@ -85,7 +86,7 @@ def say_registers(box: Box) -> None:
 
 @machine
 def announce_stop(box: Box) -> None:
-    """Say that a box has stopped, why, and what its processor held."""
+    """Say that a box has stopped and why; of an open box also what its processor held. A closed box's registers are nobody's to read."""
     begin_dump_line(box)
     console_text(text(" stopped: "))
     say_padded(REASONS.slice(u64(box.vcpu.stop_reason) * REASON_SIZE, u64(REASON_SIZE)))
@@ -94,13 +95,27 @@ def announce_stop(box: Box) -> None:
     console_text(text(", after "))
     console_decimal(box.vcpu.exit_count)
     console_line(text(" exits)"))
-    say_registers(box)
+    if box.flags & FLAG_CLOSED == 0:
+        say_registers(box)
+
+
+@machine
+def erase_secrets(box: Box) -> None:
+    """Erase what the monitor keeps of a stopped box: its key, its registers, its extended state."""
+    switch = box.vcpu.switch
+    # Safe because the page was taken for this, when the box was made.
+    erase(array_at(u8, switch.xsave_area, u64(PAGE_SIZE)))
+    erase(switch)
+    erase(box.vcpu.registers)
+    erase(box.vcpu.dump)
+    erase(box.keys)
 
 
 @machine
 def begin_reclaim(box: Box) -> None:
     """First phase: no mapping of the box's memory is left, and its frames wait in quarantine."""
     CPU.current().running_box = u64(NO_BOX)
+    erase_secrets(box)
     unmap_all(box.vcpu)
     memory = box.memory
     for index in upto(memory.frame_count):

@@ -281,7 +281,7 @@ def idle() -> None:
 
 @machine
 def schedule() -> None:
-    """Run the boxes until all have stopped."""
+    """Run the boxes until all have stopped and their memory is zero."""
     while not all_stopped():
         poll_console(monitor_time())
         wake_boxes()
@@ -292,4 +292,6 @@ def schedule() -> None:
         else:
             SCHEDULER.last = index
             run_slice(all_boxes()[index])
+    while reclaim_step():
+        pass
     console_line(text("all boxes have stopped"))
