@@ -5,9 +5,10 @@ from __future__ import annotations
 from boot.handoff import FREE_MEMORY, HANDOFF_MAGIC, HANDOFF_VERSION, Handoff
 from dsl.lang import Failure, asm, function_address, machine, text, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
+from vmm.address_space import take_over_address_space
 from vmm.box import BOXES
 from vmm.box_start import make_boxes
-from vmm.chain import IDENTITY, take_over_identity
+from vmm.chain import IDENTITY, forget_identity, take_over_identity
 from vmm.clock import CLOCK
 from vmm.console import console_announce_focus, console_decimal, console_initialize, console_line, console_text
 from vmm.cpu import BOOT_CPU, MAIN_STACK, MAIN_STACK_SIZE, initialize_cpu
@@ -47,6 +48,7 @@ def main(handoff: Handoff) -> None:
     if not is_handoff_good(handoff):
         console_line(text("refused: the loader's handoff is not version 1"))
         halt_machine()
+    take_over_address_space()
     if not prepare_machine(handoff):
         halt_machine()
     take_over_identity(handoff)
@@ -57,6 +59,7 @@ def main(handoff: Handoff) -> None:
     SCHEDULER.started_tsc = rdtsc()
     SCHEDULER.last = BOXES.count - 1
     schedule()
+    forget_identity()
     halt_machine()
 
 
