@@ -25,7 +25,7 @@ from dsl.compiler.hoist import hoist
 from dsl.compiler.inline import inline
 from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
-from dsl.compiler.machine import render
+from dsl.compiler.machine import POOL, render
 from dsl.compiler.number import number
 from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
@@ -123,6 +123,8 @@ def compile_module(
     unknown = left_out.difference(OPTIONAL)
     if unknown:
         raise ValueError(f"disable: no passes named {sorted(unknown)}, expected some of {OPTIONAL}")
+    if pool is not None and not 4 <= pool <= len(POOL):
+        raise ValueError(f"pool: {pool} registers, expected 4 to {len(POOL)}")
     entry = next(iter(module.functions))
     if "inline" not in left_out:
         inline(module)

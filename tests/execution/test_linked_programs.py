@@ -260,3 +260,31 @@ def test_listing_and_map() -> None:
         if kind == "function":
             assert f"\n{name}:\n" in "\n" + listing
     assert listing.count("\n  ") + listing.startswith("  ") == program.stats["instructions"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"), [({"pool": 3}, "expected 4 to 15"), ({"disable": ("fnord",)}, "no passes named")]
+)
+def test_bad_options_are_refused(options: dict[str, object], text: str) -> None:
+    """With what was expected."""
+    with pytest.raises(ValueError, match=text):
+        compile_function(image_size, **options)
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("pool", range(4, 16))
+def test_every_pool(pool: int) -> None:
+    """Calls, stack arguments and eight results with any number of registers."""
+    program = compile_function(rotated_twice, pool=pool, disable=("inline",))
+    assert Native(program).call(program.entry, [1, 2, 3, 4, 5, 6, 7, 8]) == (3, 4, 5, 6, 7, 8, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("fold", "function "), ("select", "machine function "), ("allocate", "ret")]
+)
+def test_dump(name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints what a pass made, and nothing otherwise."""
+    compile_function(image_size)
+    assert capsys.readouterr().out == ""
+    compile_function(image_size, dump=name)
+    assert text in capsys.readouterr().out
