@@ -37,6 +37,19 @@ def missing_processor() -> list[str]:
     return [f"the processor feature {name}" for name in ("bmi1", "bmi2", "adx", "aes") if name not in flags]
 
 
+def missing_nested_vtx() -> list[str]:
+    """Reasons why this host's KVM cannot lend VT-x to a machine: the device, the processor, or the module's setting."""
+    nested = Path("/sys/module/kvm_intel/parameters/nested")
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+        setting = nested.read_text().strip() if nested.exists() else "no such file"
+    except OSError as error:
+        return [f"a readable {error.filename}"]
+    reasons = [] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["a readable and writable /dev/kvm"]
+    reasons += [] if " vmx" in flags else ["the processor feature vmx"]
+    return reasons + ([] if setting in ("Y", "1") else [f"{nested} = Y (found: {setting})"])
+
+
 def packages_of(groups: tuple[str, ...]) -> list[str]:
     """Missing Debian packages, each as a reason."""
     return [f"Debian package {name}" for name in setup.missing_apt(groups)]
@@ -58,7 +71,6 @@ def examine() -> list[dict[str, object]]:
     build = packages_of(("build",)) + missing_pip(("build",))
     bochs = build + packages_of(("run",))
     tests = build + packages_of(("test",)) + missing_pip(("test",))
-    kvm = [] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["a readable and writable /dev/kvm"]
     return [
         capability("build: compile, sign and pack the image", build),
         capability("keys: this checkout's keys exist", keys_state()),
@@ -68,7 +80,7 @@ def examine() -> list[dict[str, object]]:
         capability("T1: emitted bytes, in Unicorn", tests),
         capability("T2: whole machines in Bochs", tests + packages_of(("run",))),
         capability("T3: QEMU", program("qemu-system-x86_64", "qemu-system-x86")),
-        capability("T4: nested KVM", kvm),
+        capability("T4: nested KVM", missing_nested_vtx()),
         capability("bench code quality against gcc", program("gcc", "gcc")),
     ]
 
