@@ -33,7 +33,6 @@ class Box(Struct):
     needs_devices: bool  # the console moved bytes, or a device was touched, since board_advance
     padding: Array[u8] = array(6)
     reclaim_position: u64  # frames of a stopped box that were already released
-    entropy_counter: u64
     label: Array[u8] = array(32)
     identity: Array[u8] = array(32)  # SHA-256 of the descriptor
     keys: KeyPair

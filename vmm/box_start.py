@@ -10,6 +10,7 @@ from dsl.lang import (
     Array,
     Failure,
     array_at,
+    erase,
     frame_array,
     machine,
     size_of,
@@ -189,6 +190,7 @@ def fill_random(box: Box, start: u64, size: u64) -> Failure | None:
             return Failure(StartFault.NO_ENTROPY.value)
         place(box, start + done, piece.slice(u64(0), length))
         done += length
+    erase(piece)
     return None
 
 

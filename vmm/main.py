@@ -13,7 +13,7 @@ from vmm.clock import CLOCK
 from vmm.console import console_announce_focus, console_decimal, console_initialize, console_line, console_text
 from vmm.cpu import BOOT_CPU, MAIN_STACK, MAIN_STACK_SIZE, initialize_cpu
 from vmm.engine import has_invpcid, has_rdtscp, prepare_cpu, prepare_engine
-from vmm.entropy import prepare_entropy
+from vmm.entropy import forget_entropy, prepare_entropy
 from vmm.exits.cpuid import EXTENDED_STATE, prepare_cpuid, prepare_extended_state
 from vmm.exits.msr import pass_optional_msrs
 from vmm.interrupts import calibrate_timers, halt_machine, initialize_apic, interrupt_stubs, silence_pic
@@ -60,6 +60,7 @@ def main(handoff: Handoff) -> None:
     SCHEDULER.last = BOXES.count - 1
     schedule()
     forget_identity()
+    forget_entropy()
     halt_machine()
 
 
@@ -90,7 +91,7 @@ def prepare_machine(handoff: Handoff) -> bool:
     if isinstance(prepared, Failure):
         console_line(text("refused: VMXON failed"))
         return False
-    prepare_cpuid(has_rdtscp(), has_invpcid())
+    prepare_cpuid(has_rdtscp(), has_invpcid(), CLOCK.tsc_hz)
     pass_optional_msrs(has_rdtscp(), EXTENDED_STATE.has_spec_ctrl)
     choose_mitigations()
     announce_machine()

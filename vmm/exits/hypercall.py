@@ -14,6 +14,7 @@ from dsl.lang import (
     address_of,
     array_at,
     dispatch,
+    erase,
     frame_array,
     machine,
     size_of,
@@ -139,7 +140,9 @@ def call_random(box: Box) -> Status:
     filled = random_bytes(out)
     if isinstance(filled, Failure):
         return Status.NO_ENTROPY
-    return write_answer(box, buffer, out)
+    status = write_answer(box, buffer, out)
+    erase(bytes_made)
+    return status
 
 
 @machine
