@@ -29,7 +29,9 @@ SELECTOR_TASK: Final = 0x18
 GDT_ENTRIES: Final = 5  # null, code, data, task (two)
 CODE_DESCRIPTOR: Final = 0x00AF_9B00_0000_FFFF  # 64-bit, present, ring 0, accessed
 DATA_DESCRIPTOR: Final = 0x00CF_9300_0000_FFFF
-VECTOR_COUNT: Final = 64
+VECTOR_COUNT: Final = 64  # vectors with a stub of their own
+GATE_COUNT: Final = 256  # firmware may have programmed any vector; those above have the stub of VECTOR_OTHERS
+VECTOR_OTHERS: Final = 62  # nobody's: see vmm.interrupts
 STUB_SIZE: Final = 8  # bytes a vector in `interrupt_stubs`
 INTERRUPT_GATE: Final = 0x8E00  # present, ring 0, interrupts off
 STACK_SIZE: Final = 8192  # bytes of an interrupt stack, and of the stack that exits run on
@@ -73,7 +75,7 @@ class ExitFrame(Struct, size=32, align=16):
     virtual_cpu: HostVirtual  # the one that runs
     saved_stack: u64  # RSP of the run loop
     nmi_pending: u64  # not 0: an NMI came; looked at before each entry
-    reserved: u64
+    refills_returns: u64  # not 0: this processor needs its return predictions refilled after an exit
 
 
 class PhysicalCpu(Struct):
@@ -116,7 +118,7 @@ class Gate(Struct, size=16):
 NO_BOX: Final = 0xFFFF_FFFF_FFFF_FFFF
 CPU: Final = per_cpu(PhysicalCpu)
 BOOT_CPU: Final = static(PhysicalCpu)
-IDT: Final = static_array(Gate, VECTOR_COUNT, align=4096)
+IDT: Final = static_array(Gate, GATE_COUNT, align=4096)
 MAIN_STACK: Final = static_array(u64, MAIN_STACK_SIZE // 8, align=4096)
 
 
@@ -162,9 +164,9 @@ def interrupt_stack_of(vector: u64) -> u16:
 
 @machine
 def fill_idt(stubs: HostVirtual) -> None:
-    """Point every vector at its stub."""
-    for vector in upto(VECTOR_COUNT):
-        target = stubs.as_u64() + vector * STUB_SIZE
+    """Point every vector at its stub, or at the one for all others: none of them may end in a fault of the monitor's."""
+    for vector in upto(GATE_COUNT):
+        target = stubs.as_u64() + (vector if vector < VECTOR_COUNT else u64(VECTOR_OTHERS)) * STUB_SIZE
         gate = IDT[vector]
         gate.offset_low = target.truncate(u16)
         gate.selector = u16(SELECTOR_CODE)
@@ -183,7 +185,7 @@ def initialize_cpu(cpu: PhysicalCpu, index: u32, stubs: HostVirtual) -> None:
     fill_gdt(cpu)
     cpu.gdt_pointer.limit = u16(GDT_ENTRIES * 8 - 1)
     cpu.gdt_pointer.base = address_of(cpu.gdt).as_u64()
-    cpu.idt_pointer.limit = u16(VECTOR_COUNT * size_of(Gate) - 1)
+    cpu.idt_pointer.limit = u16(GATE_COUNT * size_of(Gate) - 1)
     cpu.idt_pointer.base = address_of(IDT).as_u64()
     fill_idt(stubs)
     lgdt(address_of(cpu.gdt_pointer))

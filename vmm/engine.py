@@ -28,7 +28,7 @@ from vmm.memory import take_monitor_pages, to_host_virtual
 from vmm.tables import IO_BITMAP, IO_BITMAP_SIZE, MSR_BITMAP, MSR_BITMAP_SIZE
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.capability import CAPABILITY, check_capabilities
-from vmm.vmx.entry import OUTCOME_ENTRY_REFUSED, OUTCOME_NOT_ENTERED, enter_guest
+from vmm.vmx.entry import OUTCOME_ENTRY_REFUSED, OUTCOME_NOT_ENTERED, OUTCOME_NOT_LAUNCHED, enter_guest
 from vmm.vmx.ept import build_tables, pointer_to
 from vmm.vmx.ept import unmap_all as unmap_all
 from vmm.vmx.events import (
@@ -154,7 +154,7 @@ NO_MEMORY: Final = 1
 RUN_EXIT: Final = HOT_EXIT  # an exit to handle
 RUN_DEADLINE: Final = HOT_DEADLINE  # the deadline passed in a hot exit, which is handled
 RUN_NOT_ENTERED: Final = OUTCOME_NOT_ENTERED
-RUN_TOO_LATE: Final = 5  # the deadline had passed before the entry
+RUN_TOO_LATE: Final = 6  # the deadline had passed before the entry
 RUN_REFUSED: Final = OUTCOME_ENTRY_REFUSED
 
 
@@ -245,8 +245,10 @@ def run(vcpu: VirtualCpu) -> u64:
         return u64(RUN_TOO_LATE)
     outcome = enter_guest(vcpu, frame, vcpu.is_launched)
     reload_descriptor_tables()
-    if outcome == RUN_EXIT or outcome == RUN_DEADLINE:
+    if outcome == OUTCOME_NOT_LAUNCHED:
+        return u64(RUN_NOT_ENTERED)
+    if outcome != RUN_REFUSED:  # also when an NMI stopped a hot exit on its way back
         vcpu.is_launched = True
-        if outcome == RUN_DEADLINE:
-            vcpu.pending.information = u32(0)
+    if outcome == RUN_DEADLINE:
+        vcpu.pending.information = u32(0)
     return outcome

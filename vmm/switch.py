@@ -31,7 +31,7 @@ from dsl.lang.intrinsics import (
     xsave64,
     xsetbv,
 )
-from vmm.cpu import SELECTOR_DATA
+from vmm.cpu import CPU, SELECTOR_DATA
 from vmm.engine import has_rdtscp
 from vmm.exits.cpuid import EXTENDED_STATE
 from vmm.tables import MSR_PRED_CMD, MSR_SPEC_CTRL, MSR_TSC_AUX
@@ -51,6 +51,9 @@ LEAF_7_MD_CLEAR: Final = 1 << 10
 LEAF_7_IBPB: Final = 1 << 26
 LEAF_7_L1D_FLUSH: Final = 1 << 28
 LEAF_7_ARCH_CAPABILITIES: Final = 1 << 29
+ARCH_IBRS_ALL: Final = 1 << 1
+ARCH_PBRSB_NO: Final = 1 << 24
+ARCH_RETURNS_SAFE: Final = ARCH_IBRS_ALL | ARCH_PBRSB_NO  # a guest's calls predict no return of ours
 ARCH_L1TF_SAFE: Final = 1 << 3  # SKIP_L1DFL_VMENTRY
 ARCH_RDCL_NO: Final = 1 << 0
 ARCH_MDS_NO: Final = 1 << 5
@@ -71,31 +74,32 @@ MITIGATIONS: Final = static(Mitigations)
 @machine
 def choose_mitigations() -> None:
     """Look what the processor needs (IA32_ARCH_CAPABILITIES) and offers (CPUID leaf 7)."""
-    if cpuid(u32(0), u32(0)).eax < 7:
-        return
-    features = cpuid(u32(7), u32(0)).edx
+    features = cpuid(u32(7), u32(0)).edx if cpuid(u32(0), u32(0)).eax >= 7 else u32(0)
     safe = u64(0)
     if features & LEAF_7_ARCH_CAPABILITIES != 0:
         safe = rdmsr(u32(IA32_ARCH_CAPABILITIES))
     MITIGATIONS.uses_predictor_barrier = features & LEAF_7_IBPB != 0
     MITIGATIONS.flushes_l1d = features & LEAF_7_L1D_FLUSH != 0 and safe & (ARCH_L1TF_SAFE | ARCH_RDCL_NO) == 0
+    CPU.current().exit_frame.refills_returns = u64(safe & ARCH_RETURNS_SAFE != ARCH_RETURNS_SAFE)
     MITIGATIONS.clears_buffers = features & LEAF_7_MD_CLEAR != 0 and safe & ARCH_MDS_NO == 0
 
 
 @machine
 def clear_buffers() -> None:
-    """Before an entry from the slow path, which may have touched secrets: clear the fill buffers where the processor needs it."""
+    """Before an entry from the slow path, which may have touched secrets or another box's state: flush the first-level data cache, clear
+    the fill buffers, where the processor needs it.
+    """
+    if MITIGATIONS.flushes_l1d:
+        wrmsr(u32(IA32_FLUSH_CMD), u64(FLUSH_L1D))
     if MITIGATIONS.clears_buffers:
         verw(u16(SELECTOR_DATA))
 
 
 @machine
 def forget_predictions() -> None:
-    """Between two boxes: nothing that one trained or loaded is there for the other."""
+    """Between two boxes: nothing that one trained is there for the other."""
     if MITIGATIONS.uses_predictor_barrier:
         wrmsr(u32(MSR_PRED_CMD), u64(PREDICTOR_BARRIER))
-    if MITIGATIONS.flushes_l1d:
-        wrmsr(u32(IA32_FLUSH_CMD), u64(FLUSH_L1D))
 
 
 @machine

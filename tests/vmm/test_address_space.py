@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from boot.handoff import DIRECT_MAP
 from dsl.lang import Machine, address_of
 from tests.boot.tables import walk
 from vmm.address_space import take_over_address_space
 from vmm.cpu import MAIN_STACK
 
+pytestmark = pytest.mark.t0
 ROOT, LOW, STACK_TABLES = 0x100000, 0x101000, 0x110000
 STACK_FRAME = 0x700000
 

@@ -10,6 +10,7 @@ from dsl.lang import Failure, Machine, as_secret, frame_array, u8
 from dsl.std.random import NO_GENERATOR, NOT_READY, RandomState, random_fill, random_start
 from vmm.entropy import ENTROPY, forget_entropy, prepare_entropy, random_bytes
 
+pytestmark = pytest.mark.t0
 WITH_RDRAND = {(0, 0): (7, 0, 0, 0), (7, 0): (0, 0, 0, 0), (1, 0): (0, 0, 1 << 30, 0)}
 WITH_NEITHER = {(0, 0): (7, 0, 0, 0), (7, 0): (0, 0, 0, 0), (1, 0): (0, 0, 0, 0)}
 SEED = hashlib.sha256(b"seal").digest()

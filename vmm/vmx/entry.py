@@ -18,8 +18,9 @@ from vmm.vcpu import Registers, VirtualCpu
 from vmm.vmx.hot import handle_hot_exit
 
 # What enter_guest returns besides the answers of handle_hot_exit
-OUTCOME_NOT_ENTERED: Final = 3  # an NMI came: look at it, then enter again
+OUTCOME_NOT_ENTERED: Final = 3  # an NMI came before VMRESUME: look at it, then enter again
 OUTCOME_ENTRY_REFUSED: Final = 4  # VMLAUNCH or VMRESUME failed: see VM_INSTRUCTION_ERROR
+OUTCOME_NOT_LAUNCHED: Final = 5  # an NMI came before VMLAUNCH
 
 REGISTERS: Final = offset_of(VirtualCpu, "registers")
 RAX: Final = REGISTERS + offset_of(Registers, "rax")
@@ -40,6 +41,8 @@ R15: Final = REGISTERS + offset_of(Registers, "r15")
 FRAME_VCPU: Final = offset_of(ExitFrame, "virtual_cpu")
 FRAME_STACK: Final = offset_of(ExitFrame, "saved_stack")
 FRAME_NMI: Final = offset_of(ExitFrame, "nmi_pending")
+FRAME_REFILL: Final = offset_of(ExitFrame, "refills_returns")
+RETURN_PREDICTIONS: Final = 32  # as many as a processor's return stack buffer has at most
 RESTART_SIZE: Final = (
     9  # resume_guest and launch_guest begin with 8 bytes that change nothing; at 8 is VMRESUME or VMLAUNCH
 )
@@ -131,7 +134,7 @@ def launch_guest() -> None:
         push 4
         jmp {leave_guest}
         interrupted:
-        push 3
+        push 5
         jmp {leave_guest}
         """,
         nmi=FRAME_NMI,
@@ -209,7 +212,11 @@ def leave_guest() -> None:
 
 @machine(naked=True)
 def return_to_run_loop() -> None:
-    """Store the callee-saved registers of the guest and return from enter_guest with rax. rdi: the virtual CPU; rsp: the frame."""
+    """Store the callee-saved registers of the guest and return from enter_guest with rax. rdi: the virtual CPU; rsp: the frame.
+
+    The returns of the run loop are the first that no call of ours stands before: where the processor would predict them by what the guest
+    has called, its predictions are refilled first, each with a place that goes nowhere. (The returns of a hot exit all have their calls.)
+    """
     asm(
         """
         mov qword ptr [rdi + {rbx}], rbx
@@ -218,6 +225,27 @@ def return_to_run_loop() -> None:
         mov qword ptr [rdi + {r13}], r13
         mov qword ptr [rdi + {r14}], r14
         mov qword ptr [rdi + {r15}], r15
+        cmp qword ptr [rsp + {frame_refill}], 0
+        je refilled
+        mov ecx, {half}
+        refill:
+        call second
+        wait_first:
+        pause
+        lfence
+        jmp wait_first
+        second:
+        call next
+        wait_second:
+        pause
+        lfence
+        jmp wait_second
+        next:
+        dec ecx
+        jnz refill
+        add rsp, {refilled_size}
+        lfence
+        refilled:
         mov rsp, qword ptr [rsp + {frame_stack}]
         pop r15
         pop r14
@@ -227,5 +255,6 @@ def return_to_run_loop() -> None:
         pop rbx
         ret
         """,
-        rbx=RBX, rbp=RBP, r12=R12, r13=R13, r14=R14, r15=R15, frame_stack=FRAME_STACK,
+        rbx=RBX, rbp=RBP, r12=R12, r13=R13, r14=R14, r15=R15, frame_stack=FRAME_STACK, frame_refill=FRAME_REFILL,
+        half=RETURN_PREDICTIONS // 2, refilled_size=RETURN_PREDICTIONS * 8,
     )  # fmt: skip
