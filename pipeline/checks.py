@@ -16,6 +16,7 @@ STATIC_CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("lint", ("-m", "ruff", "check", ".")),
     ("types", ("-m", "mypy",)),
     ("layers", ("-m", "pytest", "-q", LAYER_TEST)),
+    ("programs", ("-m", "pipeline.audit")),
 )  # fmt: skip
 
 

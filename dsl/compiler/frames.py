@@ -19,7 +19,7 @@ SAVED_NAMES: Final = frozenset(NAMES[64][register] for register in CALLEE_SAVED)
 ADJUST: Final = re.compile(r"(add|sub) rsp, (-?(?:0x)?[0-9a-f]+)")
 TARGET: Final = re.compile(r"(call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
 SETS_STACK: Final = re.compile(r"(?:mov|lea|and|or|xor|pop|xchg) [re]sp\b|xchg \w+, rsp\b")
-ENDS: Final = ("ret", "ud2", "iretq", "retfq", "retf", "jmp", "ljmp")
+ENDS: Final = ("ret", "ud2", "iretq", "jmp", "ljmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,8 @@ def effect(text: str, frame: Frame) -> Frame:
         if operand in SAVED_NAMES and all(name != operand for name, _ in frame.saved):
             return Frame(depth, (*frame.saved, (operand, depth)))
         return replace(frame, depth=depth)
+    if mnemonic == "retfq":  # back to a pushed address and segment: the instruction behind it, as code segments are reloaded
+        return replace(frame, depth=frame.depth - 2 * WORD)
     if mnemonic in ("pop", "popfq"):
         return Frame(frame.depth - WORD, tuple(row for row in frame.saved if row != (operand, frame.depth)))
     match = ADJUST.fullmatch(text)

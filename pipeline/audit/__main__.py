@@ -1,0 +1,47 @@
+"""`python -m pipeline.audit`: compile loader and monitor, audit them, print what was found. Part of `build.py check`."""
+
+from __future__ import annotations
+
+import sys
+
+from boot.handoff import MONITOR_BASE
+from boot.main import start as loader_start
+from boot.stages import BODY_BASE
+from dsl.compiler.pipeline import compile_program
+from pipeline.audit.code import Code, Finding, code_of
+from pipeline.audit.instructions import check_instructions
+from pipeline.audit.rules import RULES, Rules
+from pipeline.audit.sections import check_sections
+from pipeline.audit.stack import check_stacks, find_recursion
+from vmm.main import start as monitor_start
+
+
+def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
+    """Findings of one program, and lines that say how deep its stacks get. Without a bound (recursion) stacks are not measured."""
+    findings = [*check_sections(code.name, code.program), *check_instructions(code, rules.allowed)]
+    recursion = find_recursion(code)
+    if recursion:
+        return findings + recursion, []
+    stacks, lines = check_stacks(code, rules.stacks, rules.declared)
+    return findings + stacks, lines
+
+
+def main() -> int:
+    """Audit both programs; 0 if nothing was found."""
+    programs = {
+        "loader": compile_program(loader_start, base=BODY_BASE, supplied={"boot.header_key": bytes(32)}),
+        "monitor": compile_program(monitor_start, base=MONITOR_BASE),
+    }
+    found: list[Finding] = []
+    for name, program in programs.items():
+        findings, lines = audit(code_of(name, program), RULES[name])
+        found += findings
+        print("\n".join(lines))
+    for finding in found:
+        print(f"{finding.rule}: {finding.text}")
+    print(f"{len(found)} findings" if found else "nothing found")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

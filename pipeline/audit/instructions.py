@@ -1,0 +1,103 @@
+"""Which instructions may stand where: privileged ones in their homes, WRMSR for listed registers alone, nothing indirect, no vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from dsl.compiler.frames import Step
+from pipeline.audit.code import Code, Finding
+
+VECTOR: Final = re.compile(r"\b[xyz]?mm\d+\b|\bst\(")
+INDIRECT: Final = re.compile(r"(?:call|jmp|ljmp|lcall)\b(?! 0x)")
+NEVER: Final = {  # mnemonic: why no program has it
+    "invd": "drops what other processors have written",
+    "bzhi": "Unicorn, which tests this code, executes it wrongly",
+    "bextr": "Unicorn, which tests this code, executes it wrongly",
+    "int3": "a breakpoint",
+    "syscall": "no ring 3", "sysretq": "no ring 3", "sysexit": "no ring 3", "swapgs": "GS is the monitor's own, always",
+}  # fmt: skip
+PRIVILEGED: Final = frozenset(
+    (
+        "cli", "sti", "hlt", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invpcid", "wbinvd", "wrmsr", "xsetbv", "iretq",
+        "retfq", "vmxon", "vmxoff", "vmlaunch", "vmresume", "vmclear", "vmptrld", "vmptrst", "invept", "invvpid",
+        "vmrun", "vmload", "vmsave", "clgi", "stgi", "skinit",
+    )
+)  # fmt: skip
+WRITES_CONTROL: Final = re.compile(r"mov [cd]r\d+, ")
+MSR_NUMBER: Final = re.compile(r"mov ecx, ((?:0x)?[0-9a-f]+)")
+WRITES_ECX: Final = re.compile(r"(?!cmp|test|push|bt )\w+ (?:ecx|rcx|cl|cx)\b|(?:cpuid|rdtscp|call|rep|loop|xgetbv)\b")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What one program may contain.
+
+    homes: mnemonic -> source files that may write it; once: mnemonics that stand in one place at most; computed: source files in which a
+    WRMSR's number may be computed.
+    """
+
+    homes: dict[str, tuple[str, ...]]
+    msrs: frozenset[int]
+    once: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
+    indirect: tuple[str, ...] = field(default=())  # functions that may call or jump indirectly
+
+
+def check_instructions(code: Code, allowed: Allowed) -> list[Finding]:
+    """Every instruction against every rule."""
+    findings: list[Finding] = []
+    seen: dict[str, list[str]] = {}
+    for function, steps in code.functions.items():
+        targets = {step.target for step in steps if step.target is not None}
+        for index, step in enumerate(steps):
+            where = code.where(step, function)
+            findings += [Finding(rule, f"{where}: {text}") for rule, text in problems(code, function, step, allowed)]
+            if step.mnemonic == "wrmsr":
+                number = msr_number(steps, index, targets)
+                file = code.places.get(step.address, ("no source", 0))[0]
+                if number is None and file not in allowed.computed:
+                    findings.append(
+                        Finding("wrmsr", f"{where}: expected the number of an MSR as a constant, found a computed one")
+                    )
+                elif number is not None and number not in allowed.msrs:
+                    findings.append(Finding("wrmsr", f"{where}: expected one of the listed MSRs, found {number:#x}"))
+            if step.mnemonic in allowed.once:
+                seen.setdefault(step.mnemonic, []).append(where)
+    for mnemonic, places in seen.items():
+        if len(places) > 1:
+            findings.append(
+                Finding("once", f"{mnemonic}: expected in one place, found in {len(places)}: {'; '.join(places)}")
+            )
+    return findings
+
+
+def problems(code: Code, function: str, step: Step, allowed: Allowed) -> Iterator[tuple[str, str]]:
+    """What one instruction breaks, as (rule, text)."""
+    if INDIRECT.match(step.text) and function not in allowed.indirect:
+        yield "indirect", "expected direct calls and jumps, found an indirect one"
+    if VECTOR.search(step.text):
+        yield "vector", "expected general registers, found a vector register"
+    if step.mnemonic in NEVER:
+        yield "never", f"expected no {step.mnemonic}: {NEVER[step.mnemonic]}"
+    name = "mov to control register" if WRITES_CONTROL.match(step.text) else step.mnemonic
+    if name in PRIVILEGED or name != step.mnemonic:
+        homes = allowed.homes.get(name, ())
+        file = code.places.get(step.address, ("no source", 0))[0]
+        if file not in homes:
+            yield "home", f"expected {name} in {', '.join(homes) or 'no file of this program'} alone"
+
+
+def msr_number(steps: list[Step], index: int, targets: set[int]) -> int | None:
+    """The constant that ECX holds at a WRMSR, loaded on the only way to it; None if there is no such constant."""
+    for place in range(index - 1, -1, -1):
+        if steps[place + 1].address in targets or steps[place].mnemonic in ("jmp", "ret", "ud2"):
+            return None
+        match = MSR_NUMBER.fullmatch(steps[place].text)
+        if match:
+            return int(match[1], 0)
+        if WRITES_ECX.match(steps[place].text):
+            return None
+    return None

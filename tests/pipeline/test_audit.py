@@ -1,0 +1,308 @@
+"""The audits find what is planted in small programs, and nothing in the loader and the monitor as they are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from dsl.compiler.pipeline import Program, compile_function
+from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
+from pipeline.audit.code import Finding, code_of
+from pipeline.audit.instructions import Allowed, check_instructions
+from pipeline.audit.sections import check_sections
+from pipeline.audit.stack import Stack, check_stacks, find_recursion
+
+pytestmark = pytest.mark.t0
+ROOT = Path(__file__).resolve().parents[2]
+HERE: Final = __name__
+STRICT: Final = Allowed({}, frozenset({0x1B}), once=("vmxoff",))
+CELLS: Final = static_array(u64, 4)
+OWN_STACK: Final = static_array(u8, 4096)
+
+
+@machine
+def leaf(a: u64) -> u64:
+    """A kilobyte of frame."""
+    room = frame_array(u64, 128)
+    room[a] = a
+    return room[a ^ 1]
+
+
+@machine
+def middle(a: u64) -> u64:
+    """Calls it."""
+    return leaf(a) + leaf(a + 1) + leaf(a + 2)
+
+
+@machine(depth=5)
+def recursive(a: u64) -> u64:
+    """Calls itself."""
+    return u64(0) if a == 0 else recursive(a - 1) + a
+
+
+@machine(depth=5)
+def ping(a: u64) -> u64:
+    """Calls itself by way of another."""
+    return u64(0) if a == 0 else pong(a - 1) + a
+
+
+@machine(depth=5)
+def pong(a: u64) -> u64:
+    """The other."""
+    return u64(1) if a == 0 else ping(a - 1) ^ a
+
+
+@machine(naked=True)
+def pushing() -> None:
+    """A loop that pushes."""
+    asm("again:\n push rax\n jmp again")
+
+
+@machine(naked=True)
+def reaching_below() -> None:
+    """Writes below its stack pointer."""
+    asm("lea rdi, [rsp - 3000]\n ret")
+
+
+@machine(naked=True)
+def own_stack() -> None:
+    """Sets a stack of its own and calls."""
+    asm("lea rsp, [rip + {stack}]\n add rsp, 4096\n call {callee}\n ud2", stack=OWN_STACK, callee=middle)
+
+
+@machine(naked=True)
+def taken() -> None:
+    """Reached by its address alone."""
+    asm("ret")
+
+
+@machine
+def takes() -> u64:
+    """Takes it."""
+    return function_address(taken).as_u64()
+
+
+@machine(naked=True)
+def clean() -> None:
+    """Writes a listed MSR."""
+    asm("mov ecx, 0x1b\n xor eax, eax\n xor edx, edx\n wrmsr\n ret")
+
+
+@machine(naked=True)
+def jumps_indirectly() -> None:
+    """By a register."""
+    asm("jmp rax")
+
+
+@machine(naked=True)
+def calls_indirectly() -> None:
+    """Through memory."""
+    asm("call qword ptr [rdi + 8]\n ret")
+
+
+@machine(naked=True)
+def uses_vectors() -> None:
+    """Legacy SSE."""
+    asm("pxor xmm0, xmm1\n ret")
+
+
+@machine(naked=True)
+def drops_caches() -> None:
+    """INVD."""
+    asm("invd\n ret")
+
+
+@machine(naked=True)
+def leaves_twice() -> None:
+    """VMXOFF in two places."""
+    asm("vmxoff\n vmxoff\n ret")
+
+
+@machine(naked=True)
+def unlisted_msr() -> None:
+    """IA32_DEBUGCTL."""
+    asm("mov ecx, 0x1d9\n wrmsr\n ret")
+
+
+@machine(naked=True)
+def computed_msr() -> None:
+    """From the caller."""
+    asm("mov ecx, edi\n wrmsr\n ret")
+
+
+@machine(naked=True)
+def msr_by_two_ways() -> None:
+    """A constant, but not on the only way to it."""
+    asm("mov ecx, edi\n test esi, esi\n jz there\n mov ecx, 0x1b\n there:\n wrmsr\n ret")
+
+
+@machine(naked=True)
+def stops_interrupts() -> None:
+    """CLI away from home."""
+    asm("cli\n ret")
+
+
+@machine(naked=True)
+def pages_off() -> None:
+    """CR0."""
+    asm("mov cr0, rax\n ret")
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Program:
+    return compile_function(function, **options)
+
+
+def findings_of(function: Callable[..., Any], allowed: Allowed = STRICT) -> list[Finding]:
+    return check_instructions(code_of("planted", compiled(function)), allowed)
+
+
+HOME: Final = Allowed({"wrmsr": (str(Path(__file__).relative_to(ROOT)),)}, frozenset({0x1B}))
+
+
+def test_a_listed_msr_at_home_is_fine() -> None:
+    assert findings_of(clean, HOME) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "allowed", "rule", "text"),
+    [
+        (jumps_indirectly, STRICT, "indirect", "jmp rax: expected direct calls and jumps"),
+        (calls_indirectly, STRICT, "indirect", "call qword ptr [rdi + 8]: expected direct"),
+        (uses_vectors, STRICT, "vector", "pxor xmm0, xmm1: expected general registers"),
+        (drops_caches, STRICT, "never", "expected no invd"),
+        (leaves_twice, STRICT, "once", "vmxoff: expected in one place, found in 2: "),
+        (clean, STRICT, "home", "expected wrmsr in no file of this program alone"),
+        (unlisted_msr, HOME, "wrmsr", "expected one of the listed MSRs, found 0x1d9"),
+        (computed_msr, HOME, "wrmsr", "as a constant, found a computed one"),
+        (msr_by_two_ways, HOME, "wrmsr", "as a constant, found a computed one"),
+        (stops_interrupts, STRICT, "home", "expected cli in no file"),
+        (pages_off, STRICT, "home", "expected mov to control register in no file"),
+    ],
+)
+def test_a_planted_instruction_is_found(function: Callable[..., Any], allowed: Allowed, rule: str, text: str) -> None:
+    found = [finding for finding in findings_of(function, allowed) if finding.rule == rule]
+    assert len(found) == 1, found
+    assert text in found[0].text
+    assert f"test_audit.{function.__name__}" in found[0].text
+
+
+def stack(size: int, *roots: str, interrupts: tuple[str, ...] = ()) -> Stack:
+    at = tuple((f"{HERE}.{name}", 0) for name in roots)
+    return Stack("planted", size, at, tuple((f"{HERE}.{name}", 48) for name in interrupts))
+
+
+def test_the_depth_is_what_a_run_uses() -> None:
+    """The bound is reached: in Unicorn the deepest word written lies within a few words of it."""
+    from tests.execution.emulated import STACK, STACK_SIZE, Emulated
+
+    program = compiled(middle, disable=("inline",))
+    findings, lines = check_stacks(code_of("planted", program), (stack(4096, "middle"),))
+    assert findings == []
+    bound = int(lines[0].split("stack planted: ")[1].split(" of ")[0].replace(",", ""))
+    emulated = Emulated(program)
+    emulated.engine.mem_write(STACK, b"\xcc" * STACK_SIZE)
+    top = STACK + STACK_SIZE - 0x1000
+    assert emulated.call(f"{HERE}.middle", [0]) != "stopped"
+    content = bytes(emulated.engine.mem_read(STACK, top - STACK))
+    used = len(content.lstrip(b"\xcc"))
+    assert used <= bound <= used + 64
+
+
+def test_a_stack_too_small_is_found_with_the_calls_that_need_it() -> None:
+    code = code_of("planted", compiled(middle, disable=("inline",)))
+    (finding,), _ = check_stacks(code, (stack(1000, "middle"),))
+    assert "middle > leaf: expected at most 1,000, found 1," in finding.text
+
+
+def test_interrupts_come_on_top() -> None:
+    code = code_of("planted", compiled(middle, disable=("inline",)))
+    (finding,), _ = check_stacks(code, (stack(1500, "middle", interrupts=("leaf",)),))
+    assert "middle > leaf, then leaf: expected at most 1,500, found 2," in finding.text
+
+
+def test_what_lies_below_the_stack_pointer_counts() -> None:
+    (finding,), _ = check_stacks(code_of("planted", compiled(reaching_below)), (stack(3000, "reaching_below"),))
+    assert finding.text.endswith("expected at most 3,000, found 3,008")
+
+
+def test_a_loop_that_pushes_is_found_unless_its_depth_is_declared() -> None:
+    code = code_of("planted", compiled(pushing))
+    findings, _ = check_stacks(code, (stack(4096, "pushing"),))
+    assert f"{HERE}.pushing: a loop pushes without end" in findings[0].text
+    assert check_stacks(code, (stack(4096, "pushing"),), {f"{HERE}.pushing": 256})[0] == []
+    findings, _ = check_stacks(code, (stack(4096, "pushing"),), {f"{HERE}.gone": 256, f"{HERE}.pushing": 8})
+    assert "gone, whose depth is declared, found none" in findings[0].text
+
+
+def test_a_stack_that_is_set_needs_a_root() -> None:
+    code = code_of("planted", compiled(own_stack))
+    findings, _ = check_stacks(code, (stack(4096, "own_stack"),))
+    assert "own_stack enters" in findings[0].text
+    assert "on a stack of its own: expected it among the roots" in findings[0].text
+    assert check_stacks(code, (stack(4096, "own_stack", "middle"),))[0] == []
+
+
+def test_a_function_that_no_root_reaches_is_found() -> None:
+    findings, _ = check_stacks(code_of("planted", compiled(takes)), (stack(4096, "takes"),))
+    assert [finding.text for finding in findings] == [
+        f"planted: no root reaches {HERE}.taken: expected an entry in the table of stacks"
+    ]
+
+
+def test_a_root_that_is_gone_is_found() -> None:
+    findings, _ = check_stacks(code_of("planted", compiled(takes)), (stack(4096, "takes", "nothing"),))
+    assert "expected a function tests.pipeline.test_audit.nothing, a root of a stack, found none" in findings[0].text
+
+
+@pytest.mark.parametrize(
+    ("function", "path"), [(recursive, "recursive -> {0}.recursive"), (ping, "ping -> {0}.pong -> {0}.ping")]
+)
+def test_recursion_is_found(function: Callable[..., Any], path: str) -> None:
+    code = code_of("planted", compiled(function, disable=("inline",)))
+    assert [finding.text for finding in find_recursion(code)] == [f"planted: {HERE}.{path.format(HERE)}"]
+    assert find_recursion(code_of("planted", compiled(middle))) == []
+
+
+def test_sections_apart_are_fine() -> None:
+    assert check_sections("planted", compiled(own_stack)) == []
+
+
+def test_a_page_with_two_rights_is_found() -> None:
+    program = compiled(own_stack)
+    image = bytearray(program.image)
+    image[12:16] = (int.from_bytes(image[12:16], "little") + 8).to_bytes(4, "little")
+    program.linked.image = bytes(image)
+    assert any(
+        "expected ends in order, multiples of 4096" in finding.text for finding in check_sections("planted", program)
+    )
+
+
+def test_data_among_code_is_found() -> None:
+    program = compiled(own_stack)
+    name = f"{HERE}.OWN_STACK"
+    program.linked.symbols[name] = replace(program.linked.symbols[name], address=program.base + 64)
+    (finding,) = check_sections("planted", program)
+    assert f"expected the object {name} from" in finding.text
+
+
+def test_a_segment_that_is_writable_and_executable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsl.compiler import elf
+
+    monkeypatch.setitem(elf.FLAGS, "text", 7)
+    found = [finding.text for finding in check_sections("planted", compiled(own_stack))]
+    assert found == ["planted: expected no segment both writable and executable, found that of 0x1000000"]
+
+
+def test_loader_and_monitor_pass() -> None:
+    """As `build.py check` runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.audit"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing found" in done.stdout
