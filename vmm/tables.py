@@ -155,7 +155,10 @@ CPUID_XSTATE: Final = 4  # leaf Dh
 CPUID_SIGNATURE: Final = 5  # the hypervisor leaf
 
 ALL: Final = 0xFFFF_FFFF
-CPUID_BASIC_LIMIT: Final = 0xD  # the highest basic leaf shown
+CPUID_BASIC_LIMIT: Final = 0x15  # the highest basic leaf shown
+CPUID_TIME_STAMP: Final = (
+    0x15  # the TSC's frequency, as the monitor measured it: a guest that shares its processor cannot
+)
 CPUID_EXTENDED: Final = 0x8000_0000
 CPUID_EXTENDED_LIMIT: Final = 0x8000_0008
 CPUID_HYPERVISOR: Final = 0x4000_0000
@@ -202,7 +205,8 @@ CPUID_ROWS: Final[tuple[CpuidRowValues, ...]] = (
     (0xA, CPUID_FIXED, 0, 0, 0, 0),  # performance counters
     (0xB, CPUID_FIXED, 0, 0, 0, 0),  # x2APIC topology
     (0xC, CPUID_FIXED, 0, 0, 0, 0),
-    (0xD, CPUID_XSTATE, 0b0111, ALL, ALL, 0),  # EAX of subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1); XSAVES is hidden
+    (0xD, CPUID_XSTATE, 0b0101, ALL, ALL, 0),  # EAX of subleaf 1: XSAVEOPT, XGETBV(1); the compacted forms are hidden
+    *((leaf, CPUID_FIXED, 0, 0, 0, 0) for leaf in range(0xE, CPUID_TIME_STAMP + 1)),
     (0x8000_0000, CPUID_FIXED, ALL, 0, 0, 0),
     (0x8000_0001, CPUID_FIXED, 0, 0, EXTENDED_ECX, EXTENDED_EDX),
     (0x8000_0002, CPUID_FIXED, ALL, ALL, ALL, ALL),  # brand string

@@ -24,6 +24,7 @@ from vmm.tables import (
     CPUID_SIGNATURE,
     CPUID_SUBLEAF_ZERO,
     CPUID_SUBLEAVES,
+    CPUID_TIME_STAMP,
     CR4_OSXSAVE,
     EXTENDED_RDTSCP,
     SIGNATURE_EBX,
@@ -41,7 +42,7 @@ from vmm.tables import (
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.guest_state import read_cr4 as read_guest_cr4  # not through the seam, whose `run` ends up here
 
-ROW_MASK: Final = 31
+ROW_MASK: Final = 63
 XSTATE_LEAF: Final = 0xD
 XSAVE_AREA_SIZE: Final = 4096  # bytes that a box has for its extended state
 SUBLEAF_LIMIT: Final = 63
@@ -75,8 +76,14 @@ EXTENDED_STATE: Final = static(ExtendedState)
 @machine
 def row_of(leaf: u32) -> u64:
     """The row that answers a leaf; rows past the table are all zero."""
-    if leaf <= CPUID_BASIC_LIMIT:
-        return u64(leaf)
+    if leaf > CPUID_BASIC_LIMIT:
+        return row_beyond(leaf)
+    return u64(leaf)
+
+
+@machine
+def row_beyond(leaf: u32) -> u64:
+    """The row that answers a leaf which is not basic."""
     if leaf - CPUID_EXTENDED <= CPUID_EXTENDED_LIMIT - CPUID_EXTENDED:
         return u64(leaf - CPUID_EXTENDED) + CPUID_EXTENDED_ROW
     if leaf == CPUID_HYPERVISOR:
@@ -147,7 +154,7 @@ def answer_extended_state(vcpu: VirtualCpu, row: CpuidRow, subleaf: u32) -> None
     if subleaf == 0:
         set_answer(vcpu, EXTENDED_STATE.allowed.truncate(u32), answer.ebx, EXTENDED_STATE.area_size, u32(0))
     elif subleaf == 1:
-        set_answer(vcpu, answer.eax & row.eax, answer.ebx, u32(0), u32(0))
+        set_answer(vcpu, answer.eax & row.eax, u32(0), u32(0), u32(0))
     elif subleaf <= SUBLEAF_LIMIT and (EXTENDED_STATE.allowed >> u64(subleaf & SUBLEAF_LIMIT)) & 1 != 0:
         set_answer(vcpu, answer.eax, answer.ebx, answer.ecx, u32(0))
     else:
@@ -155,7 +162,7 @@ def answer_extended_state(vcpu: VirtualCpu, row: CpuidRow, subleaf: u32) -> None
 
 
 @machine
-def prepare_cpuid(has_rdtscp: bool, has_invpcid: bool) -> None:
+def prepare_cpuid(has_rdtscp: bool, has_invpcid: bool, tsc_hz: u64) -> None:
     """Make the answers. XSAVE is on (see prepare_extended_state)."""
     highest = cpuid(u32(0), u32(0)).eax
     highest_extended = cpuid(u32(CPUID_EXTENDED), u32(0)).eax
@@ -166,8 +173,8 @@ def prepare_cpuid(has_rdtscp: bool, has_invpcid: bool) -> None:
         limit = highest_extended if leaf >= CPUID_EXTENDED else highest
         if leaf <= limit:
             fill_row(row, leaf, index)
-    if CPUID_ANSWERS[0].eax > CPUID_BASIC_LIMIT:
-        CPUID_ANSWERS[0].eax = u32(CPUID_BASIC_LIMIT)
+    CPUID_ANSWERS[0].eax = u32(CPUID_BASIC_LIMIT)
+    fill_time_stamp(CPUID_ANSWERS[CPUID_TIME_STAMP], tsc_hz)
     if CPUID_ANSWERS[CPUID_EXTENDED_ROW].eax > CPUID_EXTENDED_LIMIT:
         CPUID_ANSWERS[CPUID_EXTENDED_ROW].eax = u32(CPUID_EXTENDED_LIMIT)
     CPUID_ANSWERS[1].ecx |= CPUID_HYPERVISOR_PRESENT
@@ -178,6 +185,15 @@ def prepare_cpuid(has_rdtscp: bool, has_invpcid: bool) -> None:
     if not has_invpcid:
         CPUID_ANSWERS[7].ebx &= ~u32(STRUCTURED_INVPCID)
     EXTENDED_STATE.has_spec_ctrl = CPUID_ANSWERS[7].edx & STRUCTURED_SPEC_CTRL != 0
+
+
+@machine
+def fill_time_stamp(row: CpuidRow, tsc_hz: u64) -> None:
+    """Leaf 15h: the TSC runs at EBX / EAX times ECX Hz."""
+    ratio = tsc_hz // 0xFFFF_FFFF + 1
+    row.eax = u32(1)
+    row.ebx = ratio.truncate(u32)
+    row.ecx = (tsc_hz // ratio).truncate(u32)
 
 
 @machine
