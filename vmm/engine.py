@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw.vmx import SECONDARY_ENABLE_INVPCID, SECONDARY_ENABLE_RDTSCP
+from dsl.hw.x86 import CR4_MCE, CR4_VMXE
 from dsl.lang import (
     Array,
     Failure,
@@ -22,7 +23,7 @@ from dsl.lang import (
     u32,
     u64,
 )
-from dsl.lang.intrinsics import read_cr0, read_cr4, vmxon, write_cr0, write_cr4
+from dsl.lang.intrinsics import cpuid, read_cr0, read_cr4, vmxon, write_cr0, write_cr4
 from vmm.cpu import CPU, reload_descriptor_tables
 from vmm.memory import take_monitor_pages, to_host_virtual
 from vmm.tables import IO_BITMAP, IO_BITMAP_SIZE, MSR_BITMAP, MSR_BITMAP_SIZE
@@ -146,7 +147,7 @@ from vmm.vmx.information import (
 from vmm.vmx.vmcs import BITMAPS, create_control_block, load_control_block, prepare_region
 from vmm.vmx.vmcs import Start as Start
 
-CR4_VMXE: Final = 1 << 13
+CPUID_MACHINE_CHECK: Final = 1 << 7  # leaf 1, EDX
 PAGE_SIZE: Final = 4096
 NO_MEMORY: Final = 1
 
@@ -193,12 +194,18 @@ def prepare_cpu() -> Failure | None:
         return region
     prepare_region(region)
     write_cr0((read_cr0() | CAPABILITY.cr0_fixed0) & CAPABILITY.cr0_fixed1)
-    write_cr4((read_cr4() | CAPABILITY.cr4_fixed0 | CR4_VMXE) & CAPABILITY.cr4_fixed1)
+    write_cr4((read_cr4() | CAPABILITY.cr4_fixed0 | CR4_VMXE | machine_check_enable()) & CAPABILITY.cr4_fixed1)
     pointer = frame_array(u64, 1)
     pointer[0] = region.as_u64()
     if vmxon(address_of(pointer)) != VmxStatus.OK:
         return Failure(NO_MEMORY)
     return None
+
+
+@machine
+def machine_check_enable() -> u64:
+    """CR4.MCE, where there are machine checks: without it one is a silent reset, with it the monitor says so, also while a guest runs."""
+    return u64(CR4_MCE) if cpuid(u32(1), u32(0)).edx & CPUID_MACHINE_CHECK != 0 else u64(0)
 
 
 @machine

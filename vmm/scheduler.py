@@ -147,7 +147,7 @@ def wake_boxes() -> None:
         box = boxes[index]
         if box.vcpu.is_halted and not is_stopped(box):
             advance_devices(box)
-            if board_interrupt_pending(box.board):
+            if board_interrupt_pending(box.board) or box.vcpu.pending.deferred != 0:
                 box.vcpu.is_halted = False
 
 

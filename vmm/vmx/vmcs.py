@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
+from dsl.hw.x86 import CR4_MCE
 from dsl.lang import (
     HostPhysical,
     HostVirtual,
@@ -243,7 +244,7 @@ def write_guest_registers(start: Start) -> None:
     vmwrite(vmx.CR0_READ_SHADOW, cr0)
     vmwrite(vmx.CR4_READ_SHADOW, cr4)
     vmwrite(vmx.GUEST_CR0, hardware_cr0(cr0))
-    vmwrite(vmx.GUEST_CR4, cr4 | CAPABILITY.cr4_fixed0)
+    vmwrite(vmx.GUEST_CR4, hardware_cr4(cr4))
     vmwrite(vmx.GUEST_CR3, start.cr3)
     vmwrite(vmx.GUEST_EFER, efer)
     vmwrite(vmx.GUEST_PAT, u64(PAT_AT_RESET))
@@ -265,3 +266,9 @@ def hardware_cr0(guest: u64) -> u64:
     """The CR0 to run with for what the guest wants: VMX's fixed bits on (but PE and PG: unrestricted guest), caches on."""
     fixed = CAPABILITY.cr0_fixed0 & ~u64(CR0_PE | CR0_PG)
     return (guest & ~u64(CR0_HOST_OWNED)) | fixed
+
+
+@machine
+def hardware_cr4(guest: u64) -> u64:
+    """The CR4 to run with for what the guest wants: VMX's fixed bits on, and machine checks as the host has them."""
+    return guest | CAPABILITY.cr4_fixed0 | (read_cr4() & CR4_MCE)
