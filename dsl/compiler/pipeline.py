@@ -27,6 +27,7 @@ from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import POOL, render
 from dsl.compiler.number import number
+from dsl.compiler.pe import write_pe
 from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
@@ -75,6 +76,10 @@ class Program:
     def elf(self) -> bytes:
         """An ELF file with the image, its symbols and a line table that points at the Python source."""
         return write_elf(self.linked, self.linked.symbols[self.entry].address)
+
+    def pe(self) -> bytes:
+        """An EFI application; the program's base must be a page above a multiple of 64 KiB. Raises LinkError."""
+        return write_pe(self.linked, self.linked.symbols[self.entry].address)
 
     def listing(self) -> str:
         """Every instruction with its address, bytes, and the source line that it came from."""

@@ -852,6 +852,29 @@ def vmcall(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> VmcallRe
     return VmcallResult(u64(status), u64(result))
 
 
+# Firmware, before the loader leaves it
+
+
+@lowers_to(
+    "mov rbx, rsp; and rsp, -16; sub rsp, 48; mov [rsp + 32], r10; call rax; mov rsp, rbx",
+    takes="function:64@rax a1:64@rcx a2:64@rdx a3:64@r8 a4:64@r9 a5:64@r10",
+    gives="status:64@rax",
+    loses="rbx rcx rdx r8 r9 r10 r11 flags",
+    reads_memory=True,
+    writes_memory=True,
+)
+def efi_call(function: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> u64:
+    """Call a UEFI function at an address (Microsoft x64 convention), the language's only indirect call; its EFI_STATUS.
+
+    The stack is aligned for it, with 32 bytes for its registers; arguments that it does not have are ignored. XMM registers are lost,
+    which compiled code does not use. The model calls machine.callables[function](a1, ... a5), which gives the status.
+    """
+    called = current_machine().callables.get(int(function))
+    if called is None:
+        raise MachineError(f"efi_call of {function:#x}, which is not in machine.callables")
+    return u64(called(*(int(argument) for argument in (a1, a2, a3, a4, a5))))
+
+
 __all__ = [
     "CpuidResult",
     "RandomResult",
@@ -868,6 +891,7 @@ __all__ = [
     "copy_bytes",
     "copy_words",
     "cpuid",
+    "efi_call",
     "fill_bytes",
     "fill_words",
     "fxrstor64",

@@ -111,6 +111,7 @@ class Machine:
         self.random: Callable[[], int | None] = _generator(seed)  # 64 bits, or None: not ready
         self.wake: Callable[[Machine], None] | None = None  # called by HLT; returning is the interrupt
         self.hypercall: Callable[[int, tuple[int, ...]], tuple[int, int]] | None = None
+        self.callables: dict[int, Callable[..., int]] = {}  # what efi_call may call, by address
         self._addresses: dict[object, int] = {}
         self._functions: dict[int, Any] = {}
         self._next = {"static": STATIC_BASE, "table": TABLE_BASE, "frame": FRAME_BASE, "function": FUNCTION_BASE}
