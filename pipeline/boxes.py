@@ -204,6 +204,8 @@ def lower_box(folder: Path, compile_program: Compile) -> Box:
     name = file.required("name", file.values)
     if not LABEL.fullmatch(name):
         raise file.fail("name", f"expected 1 to 31 of a-z, 0-9 and '-', found {name!r}")
+    if name == layout.MONITOR_LABEL.decode():
+        raise file.fail("name", f"expected another name: lines that begin with {name!r} are the monitor's")
     memory = file.number("memory_mib", 2, 1 << 20, None) * MEBIBYTE
     if memory % LARGE_PAGE:
         raise file.fail("memory_mib", f"expected a multiple of 2, found {memory // MEBIBYTE}")

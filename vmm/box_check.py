@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
-from dsl.lang import Array, Failure, machine, u8, u64, upto
+from dsl.lang import Array, Failure, machine, table, u8, u64, upto
 from vmm.descriptor import (
     DESCRIPTOR_MAGIC,
     DESCRIPTOR_SIZE,
@@ -13,6 +14,7 @@ from vmm.descriptor import (
     FLAGS_KNOWN,
     LABEL_SIZE,
     MEMORY_GRANULE,
+    MONITOR_LABEL,
     SEGMENT_LIMIT,
     WEIGHT_LIMIT,
     BoxDescriptor,
@@ -20,6 +22,8 @@ from vmm.descriptor import (
     SegmentKind,
     StartMode,
 )
+
+RESERVED_LABEL: Final = table(u8, MONITOR_LABEL.ljust(LABEL_SIZE, b"\0"))
 
 
 class Fault(Enum):
@@ -80,7 +84,7 @@ def check_head(descriptor: BoxDescriptor) -> Failure | None:
         return Failure(Fault.VERSION.value)
     if descriptor.size != DESCRIPTOR_SIZE:
         return Failure(Fault.SIZE.value)
-    if not is_label(descriptor.label):
+    if not is_label(descriptor.label) or descriptor.label.equals(RESERVED_LABEL):
         return Failure(Fault.LABEL.value)
     if descriptor.flags & ~u64(FLAGS_KNOWN) != 0:
         return Failure(Fault.FLAGS.value)

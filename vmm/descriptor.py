@@ -15,6 +15,7 @@ DESCRIPTOR_VERSION: Final = 1
 DESCRIPTOR_SIZE: Final = 4096  # bytes
 SEGMENT_LIMIT: Final = 48
 LABEL_SIZE: Final = 32  # bytes, zero padded
+MONITOR_LABEL: Final = b"terrane"  # leads the loader's and the monitor's lines: no box may have it
 
 FLAG_CLOSED: Final = 1 << 0
 FLAG_HYPERCALLS_FROM_ANY_RING: Final = 1 << 1

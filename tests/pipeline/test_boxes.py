@@ -104,6 +104,15 @@ def test_a_linux_box(tmp_path: Path) -> None:
     assert found["segments"][4]["size"] == 0
 
 
+def test_the_monitor_s_name_is_no_box_s(tmp_path: Path) -> None:
+    """A box cannot be named as the monitor's own lines are."""
+    folder = folder_with(tmp_path, LINUX.replace("linux", "terrane"))
+    with pytest.raises(
+        BoxError, match=r"box/box.toml:1: name: expected another name: lines .* 'terrane' are the monitor's"
+    ):
+        lower_box(folder, compiled)
+
+
 def test_the_boot_parameters(tmp_path: Path) -> None:
     """Setup header copied, our fields set, the memory map complete with a reserved hole."""
     box = lower_box(folder_with(tmp_path, LINUX), compiled)
