@@ -11,6 +11,7 @@ from boot.monitor_space import LARGE_PAGE_SIZE, MonitorPlace
 from boot.output import begin_line, put_line, put_piece, require, stop_here
 from boot.places import allocate
 from boot.refusal import Rule
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Array,
     HostPhysical,
@@ -30,7 +31,6 @@ from dsl.lang import (
 from dsl.std.flat import FlatPrologue
 from dsl.std.print import append_decimal, append_hexadecimal, append_hexadecimal_bytes, append_padded_text, append_text
 
-PAGE_SIZE: Final = 4096
 NAME_SIZE: Final = 24
 KIND_NAMES: Final = table(
     u8,

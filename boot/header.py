@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 from boot.refusal import Refusal, Rule, good
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import Array, Struct, address_of, array, array_at, machine, offset_of, u8, u32, u64, upto
 
 HEADER_MAGIC: Final = int.from_bytes(b"TERRANE1", "little")
@@ -18,7 +19,6 @@ ENTRY_CAPACITY: Final = 120
 ENTRY_SIZE: Final = 64
 SIGNATURE_OFFSET: Final = 8128  # the signature covers the bytes before it
 FLAG_DEBUG: Final = 1
-PAGE_SIZE: Final = 4096
 DESCRIPTOR_SIZE: Final = 4096
 SECRET_SIZE: Final = 32
 

@@ -4,44 +4,38 @@ from __future__ import annotations
 
 from typing import Final
 
-from boot.parameters import PARAMETERS_BASE
+from boot.handoff import DIRECT_MAP
 from dsl.lang import HostVirtual, asm, machine
 
-PARAMETERS_SIZE: Final = 3072
-BOUNCE_BASE: Final = 0x80000  # where the last disk reads went through
-BOUNCE_SIZE: Final = 0x8000
 READ_ONLY_END: Final = 16  # offset of that field in the loader's own prologue (dsl/std/flat.py)
 
 
 @machine(naked=True)
 def leave(handoff: HostVirtual, tables: HostVirtual, entry: HostVirtual, base: HostVirtual, end: HostVirtual) -> None:
-    """Wipe the loader's writable memory (stack included), the boot parameters and the bounce buffer; enter the monitor.
+    """Enter the monitor's address space, wipe the loader's writable memory (stack included) there, and enter the monitor.
 
-    The monitor gets rdi = handoff, all other registers zero but rsp. These instructions must lie in the pages that
-    build_monitor_space made executable. What stays readable in low memory is the loader's code, and one address: the entry, read by `ret`.
+    The monitor gets rdi = handoff, all other registers zero but rsp. These instructions must lie in the pages that build_monitor_space
+    mapped where they are; all else is reached through the direct map. What stays readable is the loader's code, and one address: the
+    entry, read by `ret`.
     """
     asm(
         """
         cli
         cld
+        mov cr3, rsi
         mov r12, rdi
-        mov r13, rsi
         mov r14, rdx
+        movabs r13, {direct_map}
+        add rcx, r13
+        add r8, r13
         mov edi, dword ptr [rcx + {read_only_end}]
         add rdi, rcx
         mov rcx, r8
         sub rcx, rdi
         xor eax, eax
         rep stosb
-        mov edi, {bounce}
-        mov ecx, {bounce_size}
-        rep stosb
-        mov edi, {parameters}
-        mov ecx, {parameters_size}
-        rep stosb
-        mov esp, {parameters}
+        lea rsp, [r8 - 8]
         mov qword ptr [rsp], r14
-        mov cr3, r13
         mov rdi, r12
         xor ebx, ebx
         xor ecx, ecx
@@ -58,9 +52,6 @@ def leave(handoff: HostVirtual, tables: HostVirtual, entry: HostVirtual, base: H
         xor r15d, r15d
         ret
         """,
+        direct_map=DIRECT_MAP,
         read_only_end=READ_ONLY_END,
-        bounce=BOUNCE_BASE,
-        bounce_size=BOUNCE_SIZE,
-        parameters=PARAMETERS_BASE,
-        parameters_size=PARAMETERS_SIZE,
     )

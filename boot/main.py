@@ -1,7 +1,8 @@
 """The loader body: from what a firmware left to a running monitor. Read it from top to bottom.
 
-It runs in long mode on the first processor, interrupts off, memory identity-mapped, linked at 0x10000; stage 2 (boot/stages.py) came
-before it, `boot.parameters.BootParameters` is what it is given, `boot.handoff.Handoff` what it gives. Nothing that failed is ever started.
+It runs in long mode on the first processor, interrupts off, memory identity-mapped, wherever it lies: on BIOS machines at 0x10000, after
+stage 2 (boot/stages.py), otherwise after boot/uefi.py. `boot.parameters.BootParameters` is what it is given, `boot.handoff.Handoff` what it
+gives. Nothing that failed is ever started.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from boot.leave import leave
 from boot.memory_map import map_top
 from boot.monitor_space import MonitorPlace, TableBlock, build_monitor_space, table_block_size
 from boot.output import output_start, require, say
-from boot.parameters import PARAMETERS_BASE, BootParameters, check_parameters
+from boot.parameters import FIRMWARE_BIOS, PARAMETERS_BASE, BootParameters, check_parameters
 from boot.places import FREE, allocate, find_memory, hand_over_memory
 from boot.quiet import park_processors, stop_bus_masters
 from boot.refusal import Refusal, Rule
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     HostPhysical,
     HostVirtual,
@@ -45,7 +47,6 @@ from dsl.lang import (
 )
 from dsl.std.flat import FlatPrologue
 
-PAGE_SIZE: Final = 4096
 STACK_SIZE: Final = 65536
 HEADER_KEY: Final = supplied(u8, 32, "boot.header_key")  # who may sign an image: never taken from the image
 STACK: Final = static_array(u8, STACK_SIZE, align=16)
@@ -61,29 +62,28 @@ def start() -> None:
         lea rsp, [rip + {stack}]
         add rsp, {size}
         xor ebp, ebp
+        mov edi, {parameters}
         call {main}
         ud2
         """,
         stack=STACK,
         size=STACK_SIZE,
+        parameters=PARAMETERS_BASE,
         main=main,
     )
 
 
 @machine
-def main() -> None:
+def main(parameters: BootParameters) -> None:
     """The whole of it."""
-    output_start()
+    output_start(parameters)
     exceptions_start()
     say(text("loader: checking the image"))
     park_processors()
     _ = stop_bus_masters()
-
-    # Safe because stage 2 left its parameters there, below the loader.
-    parameters = BootParameters.at(HostVirtual(PARAMETERS_BASE))
     require(check_parameters(parameters))
 
-    # Safe because stage 2 read the partition there; check_parameters saw that it is at least a header long.
+    # Safe because the partition was read there; check_parameters saw that it is at least a header long.
     staging = HostVirtual(parameters.staging_base)
     HEADER.copy_from(ImageHeader.at(staging))
     require(check_signature(HEADER, HEADER_KEY))
@@ -91,7 +91,7 @@ def main() -> None:
     require(check_device_secret(HEADER))
     find_memory(parameters)
 
-    handoff = new_handoff(HEADER)
+    handoff = new_handoff(HEADER, parameters)
     load_entries(handoff, HEADER, staging, MONITOR)
     say(text("loader: DEVELOPMENT SECRET, mode debug: what follows proves the flow, not a machine"))
     derive_monitor(handoff, as_secret(SECRET), handoff.entries[0].row, u64(HEADER.entries[0].security_version))
@@ -103,7 +103,17 @@ def main() -> None:
     program = FlatPrologue.at(HostVirtual(MONITOR.physical))
     say(text("loader: every entry is what the signed header says; the monitor starts"))
     entry = HostVirtual(MONITOR_BASE) + u64(program.entry)
+    if parameters.firmware == FIRMWARE_BIOS:
+        wipe_low_memory(parameters)
     leave(address_of(handoff) + DIRECT_MAP, tables, entry, image_base(), image_end())
+
+
+@machine
+def wipe_low_memory(parameters: BootParameters) -> None:
+    """Wipe what stage 2 used: the parameters, and the buffer that the last disk reads went through."""
+    erase(parameters)
+    # Safe because nothing lies there any more.
+    erase(array_at(u8, HostVirtual(BOUNCE_BASE), u64(BOUNCE_SIZE)))
 
 
 @machine
@@ -115,7 +125,7 @@ def check_device_secret(header: ImageHeader) -> Refusal:
 
 
 @machine
-def new_handoff(header: ImageHeader) -> Handoff:
+def new_handoff(header: ImageHeader, parameters: BootParameters) -> Handoff:
     """An empty handoff in memory of its own."""
     # Safe because the memory was just allocated for it.
     handoff = Handoff.at(allocate(u64(HANDOFF_SIZE), u64(PAGE_SIZE), Rule.MEMORY_HANDOFF, u64(0)))
@@ -125,7 +135,14 @@ def new_handoff(header: ImageHeader) -> Handoff:
     handoff.size = u32(HANDOFF_SIZE)
     handoff.signer_key.copy_from(HEADER_KEY)
     handoff.security_version = header.security_version
-    handoff.acpi_root = find_acpi_root()
+    if parameters.firmware == FIRMWARE_BIOS:
+        handoff.acpi_root = find_acpi_root()
+    else:
+        handoff.acpi_root = parameters.acpi_root
+    handoff.framebuffer = parameters.framebuffer
+    handoff.framebuffer_width = parameters.framebuffer_width
+    handoff.framebuffer_height = parameters.framebuffer_height
+    handoff.framebuffer_pitch = parameters.framebuffer_pitch
     return handoff
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from boot.parameters import RAM, RANGE_ATTRIBUTES_RAM, RANGE_VALID, BootParameters, FirmwareRange
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import Array, Failure, Struct, array, machine, maximum, minimum, u64, upto
 
 MAP_CAPACITY: Final = 128
-PAGE_SIZE: Final = 4096
 PAGE_MASK: Final = 0xFFFFFFFFFFFFF000
 HIGHEST: Final = 0xFFFFFFFFFFFFFFFF
 

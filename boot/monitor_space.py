@@ -8,21 +8,18 @@ from __future__ import annotations
 from typing import Final
 
 from boot.handoff import DIRECT_MAP, MONITOR_BASE
-from dsl.lang import Array, Bits, HostVirtual, Struct, address_of, array, bit, bits, machine, maximum, u64, upto
+from dsl.hw.x86 import HUGE_PAGE_SHIFT, LARGE_PAGE_SHIFT, PAGE_SHIFT, PAGE_SIZE
+from dsl.lang import Array, Bits, HostVirtual, Struct, address_of, array, between, bit, bits, machine, maximum, u64, upto
 
-PAGE_SHIFT: Final = 12
-PAGE_SIZE: Final = 4096
-LARGE_PAGE_SHIFT: Final = 21
 LARGE_PAGE_SIZE: Final = 0x200000
-GIGABYTE_SHIFT: Final = 30
 FOUR_GIGABYTES: Final = 1 << 32
 TABLE_ENTRIES: Final = 512
-LOW_PAGES: Final = 256  # the first MiB
+TABLE_INDEX: Final = TABLE_ENTRIES - 1
 DIRECT_INDEX: Final = (DIRECT_MAP >> 39) & 511  # in the PML4
 MONITOR_ROOT_INDEX: Final = (MONITOR_BASE >> 39) & 511
 MONITOR_DIRECTORY_INDEX: Final = (MONITOR_BASE >> 30) & 511
 FIXED_TABLES: Final = (
-    7  # PML4, direct directory pointers, three for the first MiB, the monitor's directory pointers and directory
+    7  # PML4, direct directory pointers, three for the gate, the monitor's directory pointers and directory
 )
 
 
@@ -61,7 +58,7 @@ class MonitorPlace(Struct, size=32):
 @machine
 def direct_map_gigabytes(top: u64) -> u64:
     """How many GiB the direct map spans when RAM ends at top."""
-    return (maximum(top, u64(FOUR_GIGABYTES)) + ((1 << GIGABYTE_SHIFT) - 1)) >> GIGABYTE_SHIFT
+    return (maximum(top, u64(FOUR_GIGABYTES)) + ((1 << HUGE_PAGE_SHIFT) - 1)) >> HUGE_PAGE_SHIFT
 
 
 @machine
@@ -73,10 +70,13 @@ def table_block_size(top: u64, monitor_memory: u64) -> u64:
 
 @machine
 def build_monitor_space(block: TableBlock, top: u64, monitor: MonitorPlace, gate: u64) -> HostVirtual:
-    """Build all of it and return the PML4. `gate`: where the loader's last instructions lie, below 1 MiB, at most a page long."""
+    """Build all of it and return the PML4.
+
+    `gate`: where the loader's last instructions lie, at most a page of them, below 512 GiB and not across a multiple of 2 MiB.
+    """
     root = take_table(block)
     map_everything(child_table(root, u64(DIRECT_INDEX), block), block, direct_map_gigabytes(top), monitor)
-    map_low_memory(child_table(child_table(child_table(root, u64(0), block), u64(0), block), u64(0), block), gate)
+    map_gate(root, block, gate)
     monitor_pointers = child_table(root, u64(MONITOR_ROOT_INDEX), block)
     map_monitor(child_table(monitor_pointers, u64(MONITOR_DIRECTORY_INDEX), block), block, monitor)
     return address_of(root)
@@ -107,7 +107,7 @@ def map_everything(pointers: PageTable, block: TableBlock, gigabytes: u64, monit
     for gigabyte in upto(gigabytes, at_most=TABLE_ENTRIES):
         directory = child_table(pointers, gigabyte, block)
         for index in upto(TABLE_ENTRIES):
-            physical = (gigabyte << GIGABYTE_SHIFT) + (index << LARGE_PAGE_SHIFT)
+            physical = (gigabyte << HUGE_PAGE_SHIFT) + (index << LARGE_PAGE_SHIFT)
             if physical < monitor.physical or physical >= monitor.physical + monitor.memory_size:
                 directory.entries[index] = PageEntry(
                     present=True, writable=True, large=True, frame=physical >> PAGE_SHIFT, no_execute=True
@@ -115,12 +115,16 @@ def map_everything(pointers: PageTable, block: TableBlock, gigabytes: u64, monit
 
 
 @machine
-def map_low_memory(table: PageTable, gate: u64) -> None:
-    """The first MiB at its own addresses: the loader's last page or two executable, the rest writable."""
+def map_gate(root: PageTable, block: TableBlock, gate: u64) -> None:
+    """The loader's last page or two at their own addresses, executable and nothing else: the way out of its world."""
+    assert gate >> (GIGABYTE_SHIFT + 9) == 0, "the loader lies above 512 GiB"
+    pointers = child_table(root, u64(0), block)
+    directory = child_table(pointers, gate >> GIGABYTE_SHIFT, block)
+    table = child_table(directory, (gate >> LARGE_PAGE_SHIFT) & TABLE_INDEX, block)
     first = gate >> PAGE_SHIFT
-    for page in upto(LOW_PAGES):
-        is_gate = page == first or page == first + 1
-        table.entries[page] = PageEntry(present=True, writable=not is_gate, frame=page, no_execute=not is_gate)
+    for page in between(first, first + 2):
+        assert page & TABLE_INDEX != 0 or page == first, "the loader's end lies across two page tables"
+        table.entries[page & TABLE_INDEX] = PageEntry(present=True, writable=False, frame=page, no_execute=False)
 
 
 @machine

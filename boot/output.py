@@ -1,32 +1,47 @@
-"""What the loader says: lines on COM1 and the screen, and how it stops."""
+"""What the loader says: lines on COM1 and the screen, in text mode or on a framebuffer, and how it stops."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from boot.parameters import FIRMWARE_BIOS, BootParameters
 from boot.refusal import Refusal, Rule, append_refusal
-from dsl.lang import Array, HostVirtual, machine, static, text, u8
+from dsl.lang import Array, HostPhysical, HostVirtual, machine, static, text, u8
 from dsl.lang.intrinsics import cli, hlt
+from dsl.std.framebuffer import Framebuffer, framebuffer_start, framebuffer_write
 from dsl.std.print import Line, append_text, line_bytes, line_clear
 from dsl.std.screen import TEXT_PHYSICAL, Screen, screen_start, screen_write
 from dsl.std.serial import serial_start, serial_write
 
 SCREEN: Final = static(Screen)
+FRAMEBUFFER: Final = static(Framebuffer)
 LINE: Final = static(Line)  # the one line under construction: the loader runs on one CPU, without interrupts
 
 
 @machine
-def output_start() -> None:
-    """Set up the UART (nothing is sent if there is none: no byte is ever taken) and take over the screen."""
+def output_start(parameters: BootParameters) -> None:
+    """Set up the UART (nothing is sent if there is none: no byte is ever taken) and take over the screen that there is, if any."""
     _ = serial_start()
-    screen_start(SCREEN, HostVirtual(TEXT_PHYSICAL))
+    if parameters.firmware == FIRMWARE_BIOS:
+        screen_start(SCREEN, HostVirtual(TEXT_PHYSICAL))
+    elif parameters.framebuffer != HostPhysical(0):
+        framebuffer_start(
+            FRAMEBUFFER,
+            HostVirtual(parameters.framebuffer.as_u64()),
+            parameters.framebuffer_width,
+            parameters.framebuffer_height,
+            parameters.framebuffer_pitch,
+        )
 
 
 @machine
 def put(data: Array[u8]) -> None:
     """Write bytes to COM1 and the screen."""
     serial_write(data)
-    screen_write(SCREEN, data)
+    if SCREEN.memory != HostVirtual(0):
+        screen_write(SCREEN, data)
+    if FRAMEBUFFER.memory != HostVirtual(0):
+        framebuffer_write(FRAMEBUFFER, data)
 
 
 @machine

@@ -1,4 +1,6 @@
-"""What stage 2 leaves at 0x7000 for the loader body (docs/formats.md, "Physical memory on the BIOS path")."""
+"""What the part that knows the firmware leaves for the loader body: stage 2 at 0x7000 (docs/formats.md, "Physical memory on the BIOS path"),
+`boot/uefi.py` in memory of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +8,21 @@ from typing import Final
 
 from boot.header import HEADER_SIZE
 from boot.refusal import Refusal, Rule, good
-from dsl.lang import Array, Struct, array, machine, u8, u32, u64
+from dsl.lang import Array, HostPhysical, Struct, array, machine, u8, u32, u64
 
-PARAMETERS_BASE: Final = 0x7000
+PARAMETERS_BASE: Final = 0x7000  # on the BIOS path
 PARAMETERS_MAGIC: Final = int.from_bytes(b"TRNBOOT1", "little")
 PARAMETERS_VERSION: Final = 1
 FIRMWARE_RANGES: Final = 120
+FIRMWARE_BIOS: Final = 0
+FIRMWARE_UEFI: Final = 1
 RAM: Final = 1  # FirmwareRange.kind: usable memory; every other kind is not
 RANGE_VALID: Final = 1  # FirmwareRange.attributes bit 0; bit 1 set means non-volatile memory
 RANGE_ATTRIBUTES_RAM: Final = 3  # the bits that decide whether a range of kind RAM is ordinary memory
 
 
 class FirmwareRange(Struct, size=24):
-    """One range of INT 15h E820, as firmware gave it: it may overlap others, be empty, or run past 2**64."""
+    """One range of memory, as firmware gave it (from UEFI, RAM alone): it may overlap others, be empty, or run past 2**64."""
 
     base: u64
     size: u64
@@ -27,7 +31,7 @@ class FirmwareRange(Struct, size=24):
 
 
 class BootParameters(Struct, size=3072):
-    """Written by stage 2, at 0x7000."""
+    """Written by stage 2 or boot/uefi.py. What a BIOS does not tell is zero."""
 
     magic: u64
     version: u32
@@ -35,14 +39,22 @@ class BootParameters(Struct, size=3072):
     staging_base: u64  # where the Terrane partition was read to
     staging_size: u64  # bytes read
     range_count: u32
-    reserved: Array[u8] = array(28)
+    firmware: u32  # FIRMWARE_BIOS or FIRMWARE_UEFI
+    acpi_root: HostPhysical  # from UEFI; a BIOS leaves it to be looked for
+    loader_base: u64  # RAM that the loader itself lies in, and that it does not hand over; none in the first MiB
+    loader_size: u64
     ranges: Array[FirmwareRange] = array(120)
-    reserved_tail: Array[u8] = array(128)
+    framebuffer: HostPhysical  # 32-bit pixels, or zero
+    framebuffer_width: u32  # pixels
+    framebuffer_height: u32
+    framebuffer_pitch: u32  # bytes
+    reserved: u32
+    reserved_tail: Array[u8] = array(104)
 
 
 @machine
 def check_parameters(parameters: BootParameters) -> Refusal:
-    """Check that stage 2 and the loader body speak of the same thing."""
+    """Check that stage 2, or the UEFI part, and the loader body speak of the same thing."""
     if parameters.magic != PARAMETERS_MAGIC:
         return Refusal(Rule.PARAMETERS_MAGIC, u64(0), u64(PARAMETERS_MAGIC), parameters.magic)
     if parameters.version != PARAMETERS_VERSION:

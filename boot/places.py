@@ -41,7 +41,7 @@ def physical_bits() -> u64:
 
 @machine
 def find_memory(parameters: BootParameters) -> None:
-    """Clean the firmware's map and take out the first MiB and the staging area, which must be RAM; refuses otherwise."""
+    """Clean the firmware's map and take out the first MiB, the loader, and the staging area, which must be RAM; refuses otherwise."""
     limit = minimum(u64(1) << minimum(physical_bits(), u64(52)), u64(DIRECT_MAP_SPAN))
     begin = parameters.staging_base
     end = (begin + parameters.staging_size + 4095) & PAGE_MASK
@@ -50,6 +50,9 @@ def find_memory(parameters: BootParameters) -> None:
     if held != end - begin:
         require(Refusal(Rule.STAGING_MEMORY, u64(0), end - begin, held))
     map_remove(REMAINING, u64(0), u64(FIRST_MEGABYTE))
+    map_remove(
+        REMAINING, parameters.loader_base & PAGE_MASK, (parameters.loader_base + parameters.loader_size + 4095) & PAGE_MASK
+    )
     FREE.copy_from(REMAINING)
     map_remove(FREE, begin, end)
 

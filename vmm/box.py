@@ -13,8 +13,6 @@ from vmm.devices.board import Board
 from vmm.guest_memory import GuestMemory
 from vmm.vcpu import VirtualCpu
 
-BOX_LIMIT: Final = 16  # as many as the console names
-
 
 class Box(Struct):
     """One box. Made at start, never moved."""

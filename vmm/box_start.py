@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Final
 
 from boot.handoff import EntryKind, Handoff, LoadedEntry
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Array,
     Failure,
@@ -23,17 +24,17 @@ from dsl.lang import (
     upto,
 )
 from dsl.lang.intrinsics import rdtsc
-from vmm.box import BOX_LIMIT, BOXES, Box, all_boxes
+from vmm.box import BOXES, Box, all_boxes
 from vmm.box_check import Fault, check_descriptor
 from vmm.chain import certify_box
 from vmm.clock import CLOCK
-from vmm.console import console_attach, console_decimal, console_line, console_newline, console_text
+from vmm.console import BOX_LIMIT, console_attach, console_decimal, console_line, console_newline, console_text
 from vmm.descriptor import FLAG_CLOSED, FLAG_QUIET, BoxDescriptor, BoxSegment, SegmentKind
 from vmm.devices.board import board_reset, board_set_clock
 from vmm.engine import Start, create_virtual_cpu
 from vmm.entropy import random_bytes
 from vmm.guest_memory import copy_out
-from vmm.memory import FRAME_SHIFT, PAGE_SIZE, take_frame_for_box, take_monitor_pages, to_host_virtual
+from vmm.memory import FRAME_SHIFT, take_frame_for_box, take_monitor_pages, to_host_virtual
 from vmm.switch import reset_state
 from vmm.wall_clock import read_wall_clock
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from boot.handoff import FLAG_DEBUG, FLAG_DEVELOPMENT_SECRET, Handoff, LoadedEntry
 from boot.handoff import Certificate as HandoffCertificate
-from boot.handoff import Handoff, LoadedEntry
 from dsl.lang import Array, Struct, array, erase, frame_array, machine, static, u8, u32, u64
 from dsl.std.dice import (
     POSTURE_DEBUG,
@@ -22,8 +22,6 @@ from dsl.std.x509 import CONFIGURATION_SIZE, KeyPair
 from vmm.abi import Certificate
 from vmm.box import Box
 
-FLAG_DEBUG: Final = 1 << 0
-FLAG_DEVELOPMENT_SECRET: Final = 1 << 1
 ROW_VERSION_OFFSET: Final = 4  # of the security version in a signed entry row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import VECTOR_DF, VECTOR_MC, VECTOR_NMI
 from dsl.lang import (
     Array,
     HostVirtual,
@@ -37,11 +38,6 @@ INTERRUPT_GATE: Final = 0x8E00  # present, ring 0, interrupts off
 STACK_SIZE: Final = 8192  # bytes of an interrupt stack, and of the stack that exits run on
 MAIN_STACK_SIZE: Final = 65536
 
-VECTOR_NMI: Final = 2
-VECTOR_INVALID_OPCODE: Final = 6
-VECTOR_DOUBLE_FAULT: Final = 8
-VECTOR_PAGE_FAULT: Final = 14
-VECTOR_MACHINE_CHECK: Final = 18
 EXCEPTION_LIMIT: Final = 32  # vectors below are exceptions
 IST_NMI: Final = 1
 IST_DOUBLE_FAULT: Final = 2
@@ -155,9 +151,9 @@ def interrupt_stack_of(vector: u64) -> u16:
     """The IST index of a vector; 0: the stack that is in use."""
     if vector == VECTOR_NMI:
         return u16(IST_NMI)
-    if vector == VECTOR_DOUBLE_FAULT:
+    if vector == VECTOR_DF:
         return u16(IST_DOUBLE_FAULT)
-    if vector == VECTOR_MACHINE_CHECK:
+    if vector == VECTOR_MC:
         return u16(IST_MACHINE_CHECK)
     return u16(0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw.vmx import SECONDARY_ENABLE_INVPCID, SECONDARY_ENABLE_RDTSCP
-from dsl.hw.x86 import CR4_MCE, CR4_VMXE
+from dsl.hw.x86 import CR4_MCE, CR4_VMXE, PAGE_SIZE
 from dsl.lang import (
     Array,
     Failure,
@@ -148,7 +148,6 @@ from vmm.vmx.vmcs import BITMAPS, create_control_block, load_control_block, prep
 from vmm.vmx.vmcs import Start as Start
 
 CPUID_MACHINE_CHECK: Final = 1 << 7  # leaf 1, EDX
-PAGE_SIZE: Final = 4096
 NO_MEMORY: Final = 1
 
 # What `run` returns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Array,
     Failure,
@@ -20,7 +21,7 @@ from dsl.lang import (
     u64,
     untrusted,
 )
-from vmm.memory import FRAME_SHIFT, FRAME_SIZE, PAGE_SIZE, to_host_virtual
+from vmm.memory import FRAME_SHIFT, FRAME_SIZE, to_host_virtual
 
 OUT_OF_MEMORY_RANGE: Final = 1  # failure: not all of the range is the box's memory
 NOT_MAPPED: Final = 2  # failure: the guest's own page tables have no translation

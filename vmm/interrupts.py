@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from dsl.hw.x86 import CPUID_EDX_APIC, IA32_APIC_BASE, VECTOR_NMI, VECTOR_PF, VECTOR_UD
 from dsl.lang import (
     Device,
     Failure,
@@ -31,7 +32,7 @@ from dsl.lang import (
 from dsl.lang.intrinsics import cli, cpuid, hlt, out8, rdmsr, read_cr2, sti_hlt, wrmsr
 from vmm.clock import CALIBRATION_COUNT, NANOSECONDS, PIT_HZ, calibrate, fraction, scale
 from vmm.console import console_decimal, console_flush, console_hex, console_newline, console_text
-from vmm.cpu import CPU, STUB_SIZE, VECTOR_COUNT, VECTOR_INVALID_OPCODE, VECTOR_NMI, VECTOR_PAGE_FAULT
+from vmm.cpu import CPU, STUB_SIZE, VECTOR_COUNT
 from vmm.memory import to_host_virtual
 from vmm.vmx.entry import RESTART_SIZE, launch_address, resume_address
 
@@ -73,11 +74,9 @@ PIC_SLAVE: Final = 0xA0
 PIC_INITIALIZE: Final = 0x11
 PIC_CASCADE: Final = 2
 
-IA32_APIC_BASE: Final = 0x1B
 APIC_X2APIC: Final = 1 << 10
 APIC_ENABLE: Final = 1 << 11
 APIC_ADDRESS: Final = 0x000F_FFFF_FFFF_F000
-CPUID_APIC: Final = 1 << 9  # leaf 1, EDX
 X2APIC_BASE: Final = 0x800  # MSR of a register: this plus its offset / 16
 
 APIC_TASK_PRIORITY: Final = 0x80
@@ -330,7 +329,7 @@ def stop_on_exception(frame: InterruptFrame, vector: u64) -> None:
     """Say where and why, and halt: the monitor never goes on after an exception of its own."""
     console_newline()
     console_text(text("stopped: "))
-    if vector == VECTOR_INVALID_OPCODE:
+    if vector == VECTOR_UD:
         console_text(text("a check failed"))
         say_place(frame.rip)
     else:
@@ -342,7 +341,7 @@ def stop_on_exception(frame: InterruptFrame, vector: u64) -> None:
     console_hex(frame.rip)
     console_text(text(" rsp "))
     console_hex(frame.rsp)
-    if vector == VECTOR_PAGE_FAULT:
+    if vector == VECTOR_PF:
         console_text(text(" address "))
         console_hex(read_cr2())
     console_newline()
@@ -409,7 +408,7 @@ def end_of_interrupt() -> None:
 @machine
 def initialize_apic() -> bool:
     """Enable this CPU's local APIC with everything masked but the timer and NMI. False: there is none."""
-    if cpuid(u32(1), u32(0)).edx & CPUID_APIC == 0:
+    if cpuid(u32(1), u32(0)).edx & CPUID_EDX_APIC == 0:
         return False
     cpu = CPU.current()
     base = rdmsr(u32(IA32_APIC_BASE))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from boot.handoff import DIRECT_MAP
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Failure,
     HostPhysical,
@@ -24,8 +26,6 @@ from dsl.lang import (
     upto,
 )
 
-DIRECT_MAP: Final = 0xFFFF_8000_0000_0000  # where physical address 0 is mapped (docs/formats.md)
-PAGE_SIZE: Final = 4096
 FRAME_SHIFT: Final = 21
 FRAME_SIZE: Final = 1 << FRAME_SHIFT
 FRAME_LIMIT: Final = 32768  # frames that the table covers: 64 GiB; memory above is not used

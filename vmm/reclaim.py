@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import Array, Failure, array_at, erase, machine, table, text, u8, u64, upto
 from vmm.box import Box, all_boxes
 from vmm.console import console_decimal, console_hex, console_line, console_newline, console_text
@@ -11,7 +12,7 @@ from vmm.cpu import CPU, NO_BOX
 from vmm.descriptor import FLAG_CLOSED
 from vmm.engine import unmap_all
 from vmm.guest_memory import GuestMemory
-from vmm.memory import PAGE_SIZE, release_frame, withdraw_frame
+from vmm.memory import release_frame, withdraw_frame
 from vmm.vcpu import StopReason
 
 REASON_SIZE: Final = 32  # bytes of a text in REASONS

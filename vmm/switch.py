@@ -9,6 +9,22 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import (
+    CPUID_7_EDX_ARCH_CAPABILITIES,
+    CPUID_7_EDX_L1D_FLUSH,
+    CPUID_7_EDX_MD_CLEAR,
+    CPUID_7_EDX_SPEC_CTRL,
+    IA32_ARCH_CAPABILITIES,
+    IA32_CSTAR,
+    IA32_FLUSH_CMD,
+    IA32_FMASK,
+    IA32_KERNEL_GS_BASE,
+    IA32_LSTAR,
+    IA32_PRED_CMD,
+    IA32_SPEC_CTRL,
+    IA32_STAR,
+    IA32_TSC_AUX,
+)
 from dsl.lang import Struct, machine, static, u16, u32, u64
 from dsl.lang.intrinsics import (
     cpuid,
@@ -34,23 +50,11 @@ from dsl.lang.intrinsics import (
 from vmm.cpu import CPU, SELECTOR_DATA
 from vmm.engine import has_rdtscp
 from vmm.exits.cpuid import EXTENDED_STATE
-from vmm.tables import MSR_PRED_CMD, MSR_SPEC_CTRL, MSR_TSC_AUX
 from vmm.vcpu import SwitchState
 
-IA32_STAR: Final = 0xC000_0081
-IA32_LSTAR: Final = 0xC000_0082
-IA32_CSTAR: Final = 0xC000_0083
-IA32_FMASK: Final = 0xC000_0084
-IA32_KERNEL_GS_BASE: Final = 0xC000_0102
-IA32_ARCH_CAPABILITIES: Final = 0x10A
-IA32_FLUSH_CMD: Final = 0x10B
 PREDICTOR_BARRIER: Final = 1  # of IA32_PRED_CMD: IBPB
 FLUSH_L1D: Final = 1  # of IA32_FLUSH_CMD
 
-LEAF_7_MD_CLEAR: Final = 1 << 10
-LEAF_7_IBPB: Final = 1 << 26
-LEAF_7_L1D_FLUSH: Final = 1 << 28
-LEAF_7_ARCH_CAPABILITIES: Final = 1 << 29
 ARCH_IBRS_ALL: Final = 1 << 1
 ARCH_PBRSB_NO: Final = 1 << 24
 ARCH_RETURNS_SAFE: Final = ARCH_IBRS_ALL | ARCH_PBRSB_NO  # a guest's calls predict no return of ours
@@ -76,12 +80,12 @@ def choose_mitigations() -> None:
     """Look what the processor needs (IA32_ARCH_CAPABILITIES) and offers (CPUID leaf 7)."""
     features = cpuid(u32(7), u32(0)).edx if cpuid(u32(0), u32(0)).eax >= 7 else u32(0)
     safe = u64(0)
-    if features & LEAF_7_ARCH_CAPABILITIES != 0:
+    if features & CPUID_7_EDX_ARCH_CAPABILITIES != 0:
         safe = rdmsr(u32(IA32_ARCH_CAPABILITIES))
-    MITIGATIONS.uses_predictor_barrier = features & LEAF_7_IBPB != 0
-    MITIGATIONS.flushes_l1d = features & LEAF_7_L1D_FLUSH != 0 and safe & (ARCH_L1TF_SAFE | ARCH_RDCL_NO) == 0
+    MITIGATIONS.uses_predictor_barrier = features & CPUID_7_EDX_SPEC_CTRL != 0
+    MITIGATIONS.flushes_l1d = features & CPUID_7_EDX_L1D_FLUSH != 0 and safe & (ARCH_L1TF_SAFE | ARCH_RDCL_NO) == 0
     CPU.current().exit_frame.refills_returns = u64(safe & ARCH_RETURNS_SAFE != ARCH_RETURNS_SAFE)
-    MITIGATIONS.clears_buffers = features & LEAF_7_MD_CLEAR != 0 and safe & ARCH_MDS_NO == 0
+    MITIGATIONS.clears_buffers = features & CPUID_7_EDX_MD_CLEAR != 0 and safe & ARCH_MDS_NO == 0
 
 
 @machine
@@ -99,7 +103,7 @@ def clear_buffers() -> None:
 def forget_predictions() -> None:
     """Between two boxes: nothing that one trained is there for the other."""
     if MITIGATIONS.uses_predictor_barrier:
-        wrmsr(u32(MSR_PRED_CMD), u64(PREDICTOR_BARRIER))
+        wrmsr(u32(IA32_PRED_CMD), u64(PREDICTOR_BARRIER))
 
 
 @machine
@@ -126,9 +130,9 @@ def save_state(state: SwitchState) -> None:
     state.fmask = rdmsr(u32(IA32_FMASK))
     state.kernel_gs_base = rdmsr(u32(IA32_KERNEL_GS_BASE))
     if has_rdtscp():
-        state.tsc_aux = rdmsr(u32(MSR_TSC_AUX))
+        state.tsc_aux = rdmsr(u32(IA32_TSC_AUX))
     if EXTENDED_STATE.has_spec_ctrl:
-        state.spec_ctrl = rdmsr(u32(MSR_SPEC_CTRL))
+        state.spec_ctrl = rdmsr(u32(IA32_SPEC_CTRL))
 
 
 @machine
@@ -149,7 +153,7 @@ def load_state(state: SwitchState) -> None:
     wrmsr(u32(IA32_FMASK), state.fmask)
     wrmsr(u32(IA32_KERNEL_GS_BASE), state.kernel_gs_base)
     if has_rdtscp():
-        wrmsr(u32(MSR_TSC_AUX), state.tsc_aux)
+        wrmsr(u32(IA32_TSC_AUX), state.tsc_aux)
     if EXTENDED_STATE.has_spec_ctrl:
-        wrmsr(u32(MSR_SPEC_CTRL), state.spec_ctrl)
+        wrmsr(u32(IA32_SPEC_CTRL), state.spec_ctrl)
     forget_predictions()

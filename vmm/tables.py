@@ -6,6 +6,58 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import (
+    CPUID_HYPERVISOR,
+    CR0_CD,
+    CR0_NE,
+    CR0_NW,
+    CR4_DE,
+    CR4_FSGSBASE,
+    CR4_OSFXSR,
+    CR4_OSXMMEXCPT,
+    CR4_OSXSAVE,
+    CR4_PAE,
+    CR4_PCE,
+    CR4_PCIDE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_PVI,
+    CR4_SMAP,
+    CR4_SMEP,
+    CR4_TSD,
+    CR4_UMIP,
+    CR4_VME,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    EFER_SCE,
+    IA32_APIC_BASE,
+    IA32_BIOS_SIGN_ID,
+    IA32_CSTAR,
+    IA32_EFER,
+    IA32_FMASK,
+    IA32_FS_BASE,
+    IA32_GS_BASE,
+    IA32_KERNEL_GS_BASE,
+    IA32_LSTAR,
+    IA32_MISC_ENABLE,
+    IA32_PAT,
+    IA32_PLATFORM_ID,
+    IA32_PRED_CMD,
+    IA32_SPEC_CTRL,
+    IA32_STAR,
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
+    IA32_TIME_STAMP_COUNTER,
+    IA32_TSC_AUX,
+    XCR0_AVX,
+    XCR0_HI16_ZMM,
+    XCR0_OPMASK,
+    XCR0_SSE,
+    XCR0_X87,
+    XCR0_ZMM_HI256,
+)
 from dsl.lang import table, u8, u32, u64
 
 # --- MSRs ---------------------------------------------------------------------------------------------------------------------------
@@ -20,36 +72,29 @@ ALWAYS: Final = 0
 NEEDS_RDTSCP: Final = 1
 NEEDS_SPEC_CTRL: Final = 2
 
-MSR_TSC: Final = 0x10
-MSR_SPEC_CTRL: Final = 0x48
-MSR_PRED_CMD: Final = 0x49
-MSR_PAT: Final = 0x277
-MSR_EFER: Final = 0xC000_0080
-MSR_TSC_AUX: Final = 0xC000_0103
-
 MsrRow = tuple[int, int, int, int, int]
 MSR_ROWS: Final[tuple[MsrRow, ...]] = (
     # number, read, write, needs, constant
-    (MSR_TSC, PASS, EMULATE, ALWAYS, 0),
-    (0x17, CONSTANT, REFUSE, ALWAYS, 0),  # IA32_PLATFORM_ID: the microcode loader reads it
-    (0x1B, CONSTANT, REFUSE, ALWAYS, 0xFEE0_0100),  # IA32_APIC_BASE: the boot processor, its APIC disabled
-    (MSR_SPEC_CTRL, PASS, PASS, NEEDS_SPEC_CTRL, 0),
-    (MSR_PRED_CMD, REFUSE, PASS, NEEDS_SPEC_CTRL, 0),
-    (0x8B, CONSTANT, IGNORE, ALWAYS, 0),  # IA32_BIOS_SIGN_ID: no microcode revision
-    (0x174, PASS, PASS, ALWAYS, 0),  # IA32_SYSENTER_CS
-    (0x175, PASS, PASS, ALWAYS, 0),  # IA32_SYSENTER_ESP
-    (0x176, PASS, PASS, ALWAYS, 0),  # IA32_SYSENTER_EIP
-    (0x1A0, CONSTANT, IGNORE, ALWAYS, 0x1801),  # IA32_MISC_ENABLE: fast strings; no BTS, no PEBS
-    (MSR_PAT, PASS, PASS, ALWAYS, 0),
-    (MSR_EFER, PASS, EMULATE, ALWAYS, 0),
-    (0xC000_0081, PASS, PASS, ALWAYS, 0),  # IA32_STAR
-    (0xC000_0082, PASS, PASS, ALWAYS, 0),  # IA32_LSTAR
-    (0xC000_0083, PASS, PASS, ALWAYS, 0),  # IA32_CSTAR
-    (0xC000_0084, PASS, PASS, ALWAYS, 0),  # IA32_FMASK
-    (0xC000_0100, PASS, PASS, ALWAYS, 0),  # IA32_FS_BASE
-    (0xC000_0101, PASS, PASS, ALWAYS, 0),  # IA32_GS_BASE
-    (0xC000_0102, PASS, PASS, ALWAYS, 0),  # IA32_KERNEL_GS_BASE
-    (MSR_TSC_AUX, PASS, PASS, NEEDS_RDTSCP, 0),
+    (IA32_TIME_STAMP_COUNTER, PASS, EMULATE, ALWAYS, 0),
+    (IA32_PLATFORM_ID, CONSTANT, REFUSE, ALWAYS, 0),  # the microcode loader reads it
+    (IA32_APIC_BASE, CONSTANT, REFUSE, ALWAYS, 0xFEE0_0100),  # the boot processor, its APIC disabled
+    (IA32_SPEC_CTRL, PASS, PASS, NEEDS_SPEC_CTRL, 0),
+    (IA32_PRED_CMD, REFUSE, PASS, NEEDS_SPEC_CTRL, 0),
+    (IA32_BIOS_SIGN_ID, CONSTANT, IGNORE, ALWAYS, 0),  # no microcode revision
+    (IA32_SYSENTER_CS, PASS, PASS, ALWAYS, 0),
+    (IA32_SYSENTER_ESP, PASS, PASS, ALWAYS, 0),
+    (IA32_SYSENTER_EIP, PASS, PASS, ALWAYS, 0),
+    (IA32_MISC_ENABLE, CONSTANT, IGNORE, ALWAYS, 0x1801),  # fast strings; no BTS, no PEBS
+    (IA32_PAT, PASS, PASS, ALWAYS, 0),
+    (IA32_EFER, PASS, EMULATE, ALWAYS, 0),
+    (IA32_STAR, PASS, PASS, ALWAYS, 0),
+    (IA32_LSTAR, PASS, PASS, ALWAYS, 0),
+    (IA32_CSTAR, PASS, PASS, ALWAYS, 0),
+    (IA32_FMASK, PASS, PASS, ALWAYS, 0),
+    (IA32_FS_BASE, PASS, PASS, ALWAYS, 0),
+    (IA32_GS_BASE, PASS, PASS, ALWAYS, 0),
+    (IA32_KERNEL_GS_BASE, PASS, PASS, ALWAYS, 0),
+    (IA32_TSC_AUX, PASS, PASS, NEEDS_RDTSCP, 0),
 )
 MSR_ROW_COUNT: Final = len(MSR_ROWS)
 MSR_NUMBERS: Final = table(u32, [row[0] for row in MSR_ROWS])
@@ -105,44 +150,28 @@ def io_bitmap(passed: tuple[tuple[int, int], ...]) -> bytes:
 IO_BITMAP: Final = table(u8, io_bitmap(PASSED_PORTS))
 
 # --- Control registers and XCR0 -----------------------------------------------------------------------------------------------------
-CR0_PE: Final = 1 << 0
-CR0_NE: Final = 1 << 5
-CR0_NW: Final = 1 << 29
-CR0_CD: Final = 1 << 30
-CR0_PG: Final = 1 << 31
 CR0_HOST_OWNED: Final = CR0_NE | CR0_NW | CR0_CD  # masked and shadowed: the guest reads back what it wrote
-CR4_PAE: Final = 1 << 5
-CR4_VMXE: Final = 1 << 13
-CR4_PCIDE: Final = 1 << 17
-CR4_OSXSAVE: Final = 1 << 18
 CR4_GUEST_BITS: Final = (  # what a guest may set, if the processor can; all others are reserved to it (#GP)
-    1 << 0  # VME
-    | 1 << 1  # PVI
-    | 1 << 2  # TSD
-    | 1 << 3  # DE
-    | 1 << 4  # PSE
+    CR4_VME
+    | CR4_PVI
+    | CR4_TSD
+    | CR4_DE
+    | CR4_PSE
     | CR4_PAE
-    | 1 << 7  # PGE
-    | 1 << 8  # PCE: RDPMC is intercepted whatever it says
-    | 1 << 9  # OSFXSR
-    | 1 << 10  # OSXMMEXCPT
-    | 1 << 11  # UMIP
-    | 1 << 16  # FSGSBASE
+    | CR4_PGE
+    | CR4_PCE  # RDPMC is intercepted whatever it says
+    | CR4_OSFXSR
+    | CR4_OSXMMEXCPT
+    | CR4_UMIP
+    | CR4_FSGSBASE
     | CR4_PCIDE
     | CR4_OSXSAVE
-    | 1 << 20  # SMEP
-    | 1 << 21  # SMAP
+    | CR4_SMEP
+    | CR4_SMAP
 )
-EFER_SCE: Final = 1 << 0
-EFER_LME: Final = 1 << 8
-EFER_LMA: Final = 1 << 10
-EFER_NXE: Final = 1 << 11
 EFER_GUEST_BITS: Final = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE  # LMA is read-only: what is written there is dropped
 
-XCR0_X87: Final = 1 << 0
-XCR0_SSE: Final = 1 << 1
-XCR0_AVX: Final = 1 << 2
-XCR0_AVX512: Final = 7 << 5  # opmask, ZMM_Hi256, Hi16_ZMM: all three or none
+XCR0_AVX512: Final = XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM  # opmask, ZMM_Hi256, Hi16_ZMM: all three or none
 XCR0_GUEST_BITS: Final = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512  # of those, what the processor has
 
 # --- CPUID --------------------------------------------------------------------------------------------------------------------------
@@ -159,9 +188,7 @@ CPUID_BASIC_LIMIT: Final = 0x15  # the highest basic leaf shown
 CPUID_TIME_STAMP: Final = (
     0x15  # the TSC's frequency, as the monitor measured it: a guest that shares its processor cannot
 )
-CPUID_EXTENDED: Final = 0x8000_0000
 CPUID_EXTENDED_LIMIT: Final = 0x8000_0008
-CPUID_HYPERVISOR: Final = 0x4000_0000
 CPUID_OSXSAVE: Final = 1 << 27  # leaf 1, ECX
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from boot.handoff import DIRECT_MAP
 from dsl.lang import Failure, Machine, u8, u64
 from vmm.memory import (
     BAD_FRAME,
     BAD_TRANSITION,
-    DIRECT_MAP,
     FRAME_LIMIT,
     FRAME_SIZE,
     FRAME_TABLE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from boot.handoff import MONITOR_BASE
+from dsl.hw import x86
 from tests.vmm.images import monitor
 from vmm import tables
 
@@ -77,8 +78,8 @@ def test_rows_are_where_the_lookup_expects_them() -> None:
     leaves = [row[0] for row in tables.CPUID_ROWS]
     assert leaves[: tables.CPUID_BASIC_LIMIT + 1] == list(range(tables.CPUID_BASIC_LIMIT + 1))
     extended = leaves[tables.CPUID_EXTENDED_ROW : tables.CPUID_HYPERVISOR_ROW]
-    assert extended == list(range(tables.CPUID_EXTENDED, tables.CPUID_EXTENDED_LIMIT + 1))
-    assert leaves[tables.CPUID_HYPERVISOR_ROW] == tables.CPUID_HYPERVISOR
+    assert extended == list(range(x86.CPUID_EXTENDED, tables.CPUID_EXTENDED_LIMIT + 1))
+    assert leaves[tables.CPUID_HYPERVISOR_ROW] == x86.CPUID_HYPERVISOR
 
 
 @pytest.mark.parametrize("number", [0x2000, 0xBFFF_FFFF, 0xC000_2000, 2**32 - 1])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import CPUID_EXTENDED, CPUID_HYPERVISOR, CR4_OSXSAVE, XCR0_AVX, XCR0_SSE, XCR0_X87
 from dsl.lang import Array, Struct, array, machine, static, static_array, u8, u32, u64, upto
 from dsl.lang.intrinsics import cpuid, read_cr4, write_cr4, xsetbv
 from vmm.tables import (
     CPUID_BASIC_LIMIT,
-    CPUID_EXTENDED,
     CPUID_EXTENDED_LIMIT,
     CPUID_EXTENDED_ROW,
     CPUID_FEATURES,
     CPUID_FIXED,
-    CPUID_HYPERVISOR,
     CPUID_HYPERVISOR_PRESENT,
     CPUID_HYPERVISOR_ROW,
     CPUID_KINDS,
@@ -25,7 +24,6 @@ from vmm.tables import (
     CPUID_SUBLEAF_ZERO,
     CPUID_SUBLEAVES,
     CPUID_TIME_STAMP,
-    CR4_OSXSAVE,
     EXTENDED_RDTSCP,
     SIGNATURE_EBX,
     SIGNATURE_ECX,
@@ -33,11 +31,8 @@ from vmm.tables import (
     STRUCTURED_INVPCID,
     STRUCTURED_RDPID,
     STRUCTURED_SPEC_CTRL,
-    XCR0_AVX,
     XCR0_AVX512,
     XCR0_GUEST_BITS,
-    XCR0_SSE,
-    XCR0_X87,
 )
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.guest_state import read_cr4 as read_guest_cr4  # not through the seam, whose `run` ends up here

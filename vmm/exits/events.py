@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.hw.x86 import VECTOR_AC, VECTOR_DB, VECTOR_MC
 from dsl.lang import machine, text, u64
 from dsl.lang.intrinsics import read_dr6, write_dr6
 from vmm.box import Box
@@ -21,9 +22,6 @@ from vmm.exits.stop import handle_unknown_exit, stop_box
 from vmm.interrupts import dispatch_vector, halt_machine, take_blocked_nmi
 from vmm.vcpu import Resume, StopReason
 
-VECTOR_DEBUG: Final = 1
-VECTOR_ALIGNMENT: Final = 17
-VECTOR_MACHINE_CHECK: Final = 18
 DEBUG_STATUS: Final = 0x600F  # B0 to B3, BD, BS: what an exit for #DB reports
 DEBUG_STATUS_CLEARED: Final = 0xF  # #DB sets B0 to B3 anew
 
@@ -35,13 +33,13 @@ def handle_exception(box: Box) -> Resume:
     if exception.is_nmi:
         take_blocked_nmi()
         return Resume.GUEST
-    if exception.vector == VECTOR_MACHINE_CHECK:
+    if exception.vector == VECTOR_MC:
         console_line(text("stopped: machine check while a box ran"))
         halt_machine()
-    if exception.vector == VECTOR_DEBUG:
+    if exception.vector == VECTOR_DB:
         write_dr6((read_dr6() & ~u64(DEBUG_STATUS_CLEARED)) | (exception.qualification & DEBUG_STATUS))
         end_general_detect()
-    elif exception.vector != VECTOR_ALIGNMENT:
+    elif exception.vector != VECTOR_AC:
         return handle_unknown_exit(box)
     replace_interrupted_delivery(box.vcpu, exception.information, exception.error_code)
     return Resume.GUEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsl.hw.x86 import EFER_LMA, EFER_LME, IA32_EFER
 from dsl.lang import machine, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
 from vmm.box import Box
@@ -18,12 +19,9 @@ from vmm.tables import (
     ALWAYS,
     CONSTANT,
     EFER_GUEST_BITS,
-    EFER_LMA,
-    EFER_LME,
     EMULATE,
     IGNORE,
     MSR_CONSTANTS,
-    MSR_EFER,
     MSR_NEEDS,
     MSR_NUMBERS,
     MSR_READ_POLICIES,
@@ -90,7 +88,7 @@ def handle_wrmsr(box: Box) -> Resume:
         return refuse(box)
     policy = MSR_WRITE_POLICIES[row]
     if policy == EMULATE:
-        if number == MSR_EFER:
+        if number == IA32_EFER:
             return emulate_efer(box, value)
         set_tsc(box.vcpu, value - rdtsc())
     elif policy != IGNORE:

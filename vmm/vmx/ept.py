@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw.vmx import INVEPT_ALL, INVVPID_ALL, EptLeaf, EptPointer, EptTableEntry
+from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Array,
     Failure,
@@ -25,7 +26,7 @@ from dsl.lang import (
     upto,
 )
 from dsl.lang.intrinsics import invept, invvpid
-from vmm.memory import FRAMES, PAGE_SIZE, FrameState, take_monitor_pages, to_host_virtual
+from vmm.memory import FRAMES, FrameState, take_monitor_pages, to_host_virtual
 from vmm.vcpu import VirtualCpu
 
 ENTRIES: Final = 512

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
+from dsl.hw.x86 import RFLAGS_IF, VECTOR_GP, VECTOR_UD
 from dsl.lang import machine, u8, u32, u64
 from dsl.lang.intrinsics import vmread, vmwrite
 from vmm.vcpu import VirtualCpu
@@ -24,13 +25,6 @@ TYPE_SOFTWARE_INTERRUPT: Final = 4 << TYPE_SHIFT
 TYPE_PRIVILEGED_EXCEPTION: Final = 5 << TYPE_SHIFT
 TYPE_SOFTWARE_EXCEPTION: Final = 6 << TYPE_SHIFT
 VECTOR_AND_TYPE: Final = 0xFFF  # vector, type and HAS_ERROR_CODE
-FLAGS_INTERRUPT: Final = 1 << 9
-
-VECTOR_DEBUG: Final = 1
-VECTOR_INVALID_OPCODE: Final = 6
-VECTOR_GENERAL_PROTECTION: Final = 13
-VECTOR_ALIGNMENT: Final = 17
-VECTOR_MACHINE_CHECK: Final = 18
 
 
 @machine
@@ -54,13 +48,13 @@ def inject_fault(vcpu: VirtualCpu, vector: u32) -> None:
 def inject_general_protection(vcpu: VirtualCpu) -> None:
     """Raise #GP(0) at the guest's current instruction. In real mode there is no error code."""
     error = u32(HAS_ERROR_CODE) if vmread(vmx.GUEST_CR0) & 1 != 0 else u32(0)
-    inject(vcpu, error | (VALID | TYPE_HARDWARE_EXCEPTION | VECTOR_GENERAL_PROTECTION), u32(0), u32(0))
+    inject(vcpu, error | (VALID | TYPE_HARDWARE_EXCEPTION | VECTOR_GP), u32(0), u32(0))
 
 
 @machine
 def inject_invalid_opcode(vcpu: VirtualCpu) -> None:
     """Raise #UD at the guest's current instruction."""
-    inject_fault(vcpu, u32(VECTOR_INVALID_OPCODE))
+    inject_fault(vcpu, u32(VECTOR_UD))
 
 
 @machine
@@ -72,7 +66,7 @@ def has_event(vcpu: VirtualCpu) -> bool:
 @machine
 def can_take_interrupt(vcpu: VirtualCpu) -> bool:
     """Say whether the guest would take an external interrupt at its next instruction."""
-    if has_event(vcpu) or vmread(vmx.GUEST_RFLAGS) & FLAGS_INTERRUPT == 0:
+    if has_event(vcpu) or vmread(vmx.GUEST_RFLAGS) & RFLAGS_IF == 0:
         return False
     return vmread(vmx.GUEST_INTERRUPTIBILITY) & BLOCKING_BY_STI_OR_MOV_SS == 0
 
@@ -80,7 +74,7 @@ def can_take_interrupt(vcpu: VirtualCpu) -> bool:
 @machine
 def interrupts_enabled() -> bool:
     """Say whether RFLAGS.IF of the current guest is set."""
-    return vmread(vmx.GUEST_RFLAGS) & FLAGS_INTERRUPT != 0
+    return vmread(vmx.GUEST_RFLAGS) & RFLAGS_IF != 0
 
 
 @machine

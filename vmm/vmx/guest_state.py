@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
+from dsl.hw.x86 import CR0_CD, CR0_NW, CR0_PE, CR0_PG
 from dsl.lang import Array, address_of, array_at, machine, u64
 from dsl.lang.intrinsics import vmread, vmwrite
-from vmm.tables import CR0_CD, CR0_HOST_OWNED, CR0_NW, CR0_PE, CR0_PG
+from vmm.tables import CR0_HOST_OWNED
 from vmm.vcpu import VirtualCpu
 
 REGISTER_RSP: Final = 4

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
+from dsl.hw.x86 import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
 from dsl.lang import Record, machine, u8, u16, u32, u64
 from dsl.lang.intrinsics import vmread
 from vmm.decoder import CodeSize
 from vmm.guest_memory import Paging
-from vmm.tables import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.hot import RING_SHIFT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
-from dsl.hw.x86 import CR4_MCE
+from dsl.hw.x86 import CR0_ET, CR0_PE, CR0_PG, CR4_MCE, CR4_PAE, EFER_LMA, EFER_LME, IA32_EFER, IA32_PAT, RFLAGS_FIXED
 from dsl.lang import (
     HostPhysical,
     HostVirtual,
@@ -25,26 +25,13 @@ from dsl.lang.intrinsics import rdmsr, read_cr0, read_cr3, read_cr4, vmclear, vm
 from vmm.cpu import CPU, IDT, SELECTOR_CODE, SELECTOR_DATA, SELECTOR_TASK
 from vmm.descriptor import StartMode
 from vmm.memory import to_host_virtual
-from vmm.tables import (
-    CR0_HOST_OWNED,
-    CR0_PE,
-    CR0_PG,
-    CR4_GUEST_BITS,
-    CR4_PAE,
-    EFER_LMA,
-    EFER_LME,
-    IO_BITMAP_SIZE,
-    MSR_EFER,
-    MSR_PAT,
-)
+from vmm.tables import CR0_HOST_OWNED, CR4_GUEST_BITS, IO_BITMAP_SIZE
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.capability import CAPABILITY
 from vmm.vmx.entry import guest_exit
 
-CR0_ET: Final = 1 << 4
 PAT_AT_RESET: Final = 0x0007_0406_0007_0406
 DR7_AT_RESET: Final = 0x400
-RFLAGS_FIXED: Final = 2
 FLAT_LIMIT: Final = 0xFFFF_FFFF
 REAL_LIMIT: Final = 0xFFFF
 NO_LINK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -165,8 +152,8 @@ def write_host_state() -> None:
     vmwrite(vmx.HOST_FS_SELECTOR, u16(0))
     vmwrite(vmx.HOST_GS_SELECTOR, u16(0))
     vmwrite(vmx.HOST_TR_SELECTOR, u16(SELECTOR_TASK))
-    vmwrite(vmx.HOST_PAT, rdmsr(u32(MSR_PAT)))
-    vmwrite(vmx.HOST_EFER, rdmsr(u32(MSR_EFER)))
+    vmwrite(vmx.HOST_PAT, rdmsr(u32(IA32_PAT)))
+    vmwrite(vmx.HOST_EFER, rdmsr(u32(IA32_EFER)))
     vmwrite(vmx.HOST_SYSENTER_CS, u32(0))
     vmwrite(vmx.HOST_SYSENTER_ESP, u64(0))
     vmwrite(vmx.HOST_SYSENTER_EIP, u64(0))
