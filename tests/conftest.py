@@ -8,6 +8,8 @@ import pytest
 
 from dsl.lang import Machine
 
+pytest_plugins = ("tests.plugin",)
+
 
 @pytest.fixture
 def model() -> Iterator[Machine]:

@@ -118,7 +118,9 @@ def effect(text: str, frame: Frame) -> Frame:
         if operand in SAVED_NAMES and all(name != operand for name, _ in frame.saved):
             return Frame(depth, (*frame.saved, (operand, depth)))
         return replace(frame, depth=depth)
-    if mnemonic == "retfq":  # back to a pushed address and segment: the instruction behind it, as code segments are reloaded
+    if (
+        mnemonic == "retfq"
+    ):  # back to a pushed address and segment: the instruction behind it, as code segments are reloaded
         return replace(frame, depth=frame.depth - 2 * WORD)
     if mnemonic in ("pop", "popfq"):
         return Frame(frame.depth - WORD, tuple(row for row in frame.saved if row != (operand, frame.depth)))

@@ -1,7 +1,9 @@
-"""Calls emitted bytes in Unicorn."""
+"""Calls emitted bytes in Unicorn, and tells what was executed last."""
 
 from __future__ import annotations
 
+from collections import deque
+from functools import cached_property
 from typing import Any, Final
 
 import unicorn as uc
@@ -12,6 +14,8 @@ from dsl.compiler.pipeline import Program
 STACK: Final = 0x7000_0000
 STACK_SIZE: Final = 0x40000
 RETURN: Final = 0x6000_0000
+TOP: Final = STACK + STACK_SIZE - 0x1000 - 8  # where a call's return address lies
+SHOWN: Final = 32  # instructions that a failing test shows
 ARGUMENTS: Final = (
     x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_R8, x86.UC_X86_REG_R9,
 )  # fmt: skip
@@ -26,10 +30,15 @@ CANARY: Final = 0xC0DE_0000_0000_0000
 
 
 class Emulated:
-    """A program in an emulated machine. Callee-saved registers and the stack pointer are checked after each call."""
+    """A program in an emulated machine. Callee-saved registers and the stack pointer are checked after each call.
 
-    def __init__(self, program: Program) -> None:
+    record: keep account of what was executed, in `instructions` (of the last call) and for `last_instructions`.
+    """
+
+    def __init__(self, program: Program, record: bool = False) -> None:
         self.program = program
+        self.blocks: deque[tuple[int, int]] = deque(maxlen=SHOWN)  # (address, size) of those entered last
+        self.instructions = 0
         self.engine: Any = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
         self.engine.mem_map(program.base, program.memory_size)
@@ -38,10 +47,14 @@ class Emulated:
         self.engine.mem_map(RETURN, 0x1000)
         self.traps = {address for address, text in _texts(program) if text == "ud2"}
         self.dirty = program.memory_size - len(program.image)
+        if record:
+            self.engine.hook_add(uc.UC_HOOK_BLOCK, self._enter_block)
 
     def call(self, symbol: str, arguments: list[int]) -> tuple[int, ...] | str:
         """Run one function over zeroed objects: its eight result registers, or "stopped" for a failed check."""
-        engine, top = self.engine, STACK + STACK_SIZE - 0x1000 - 8
+        engine, top = self.engine, TOP
+        self.blocks.clear()
+        self.instructions = 0
         if self.dirty:
             engine.mem_write(self.program.base + len(self.program.image), bytes(self.dirty))
         for register, argument in zip(ARGUMENTS, arguments, strict=False):
@@ -62,6 +75,49 @@ class Emulated:
         for number, register in enumerate(SAVED):
             assert engine.reg_read(register) == CANARY + number, f"{symbol}{arguments}: callee-saved register {number}"
         return tuple(engine.reg_read(register) for register in RESULTS)
+
+    def stack_below(self) -> bytes:
+        """All of the stack below a call's return address."""
+        return bytes(self.engine.mem_read(STACK, TOP - STACK))
+
+    def last_instructions(self) -> str:
+        """The last instructions of the last call, each with its source line where that changes; needs `record`."""
+        rip = self.engine.reg_read(x86.UC_X86_REG_RIP)
+        addresses = [address for start, size in self.blocks for address in self._addresses(start, size)]
+        last_start, last_size = self.blocks[-1] if self.blocks else (0, 0)
+        if last_start <= rip < last_start + last_size:  # stopped inside its last block
+            addresses = [address for address in addresses if not rip < address < last_start + last_size]
+        lines, before = [], ""
+        for address in addresses[-SHOWN:]:
+            place = "{}:{}".format(*self._places[address]) if address in self._places else ""
+            lines += [place] if place and place != before else []
+            lines.append(f"    {address:x}  {self._texts.get(address, '(outside the program)')}")
+            before = place or before
+        return "\n".join(lines)
+
+    def _enter_block(self, _engine: object, address: int, size: int, _data: object) -> None:
+        self.blocks.append((address, size))
+        self.instructions += len(self._addresses(address, size))
+
+    def _addresses(self, start: int, size: int) -> list[int]:
+        """The instructions of a block."""
+        known = self._block_addresses.get((start, size))
+        if known is None:
+            known = [address for address in self._texts if start <= address < start + size]
+            self._block_addresses[start, size] = known
+        return known
+
+    @cached_property
+    def _block_addresses(self) -> dict[tuple[int, int], list[int]]:
+        return {}
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        return {address: line.text for address, line in sorted(self.program.linked.lines, key=lambda row: row[0])}
+
+    @cached_property
+    def _places(self) -> dict[int, tuple[str, int]]:
+        return dict(self.program.linked.places())
 
 
 def _texts(program: Program) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ from dsl.std.hkdf import hkdf, hmac
 from dsl.std.sha512 import sha512
 from dsl.std.x509 import KeyPair
 from dsl.std.x25519 import x25519
-from tests.std.worlds import Argument, Unicorn
+from tests.worlds import Argument, Unicorn
 
 KINDS: Final = {"block": 0, "memory": 1}
 

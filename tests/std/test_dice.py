@@ -19,7 +19,7 @@ from dsl.lang import size_of
 from dsl.std import dice
 from dsl.std.x509 import CERTIFICATE_LIMIT, DICE_EXTENSION, ENDORSEMENT_EXTENSION, KeyPair
 from pipeline import chain
-from tests.std.worlds import CPython, Native, Unicorn, World
+from tests.worlds import CPython, Native, Unicorn, World
 
 SECRET: Final = bytes(range(32))
 HEADER_KEY: Final = hashlib.sha256(b"header key").digest()

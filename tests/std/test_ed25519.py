@@ -10,7 +10,7 @@ from dsl.std.ed25519 import ed25519_public_key, ed25519_sign, ed25519_verify
 from dsl.std.edwards25519 import point_decode, point_encode
 from dsl.std.scalar25519 import ORDER
 from tests.std.vectors import Signature, ed25519_signatures, ed25519_wycheproof
-from tests.std.worlds import CPython, Native, Unicorn, World
+from tests.worlds import CPython, Native, Unicorn, World
 
 PRIME: Final = 2**255 - 19
 
@@ -69,11 +69,11 @@ def test_native_wycheproof() -> None:
 
 
 @pytest.mark.t1
-def test_unicorn_signs_and_verifies() -> None:
+def test_unicorn_signs_and_verifies(emu: Unicorn) -> None:
     """Four reference signatures with the emitted bytes in Unicorn."""
     for vector in ed25519_signatures()[:4]:
-        assert signature_of(Unicorn(), vector) == vector.signature
-        assert is_accepted(Unicorn(), vector)
+        assert signature_of(emu, vector) == vector.signature
+        assert is_accepted(emu, vector)
 
 
 IDENTITY: Final = (1).to_bytes(32, "little")  # y = 1
@@ -145,11 +145,10 @@ def test_every_bit_of_a_signature_counts() -> None:
 
 
 @pytest.mark.t1
-def test_instruction_counts() -> None:
+def test_instruction_counts(emu: Unicorn) -> None:
     """Signing and verifying a certificate's size of bytes stay below their limits."""
     vector = ed25519_signatures()[600]
-    engine = Unicorn()
-    signature_of(engine, vector)
-    assert engine.instructions < 1_500_000
-    is_accepted(engine, vector)
-    assert engine.instructions < 3_000_000
+    signature_of(emu, vector)
+    assert emu.instructions < 1_500_000
+    is_accepted(emu, vector)
+    assert emu.instructions < 3_000_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dsl.std import field25519 as field
 from dsl.std.scalar25519 import ORDER, scalar_digits, scalar_is_reduced, scalar_multiply_add, scalar_reduce_hash
-from tests.std.worlds import CPython, Native, World
+from tests.worlds import CPython, Native, World
 
 PRIME: Final = field.PRIME
 LARGEST_LIMB: Final = (1 << 54) - 1  # of an operand of multiply

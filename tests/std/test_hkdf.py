@@ -6,7 +6,7 @@ import pytest
 
 from dsl.std.hkdf import hkdf, hmac
 from tests.std.vectors import Expansion, hkdf_sha512, hmac_sha512
-from tests.std.worlds import CPython, Native, Unicorn, World
+from tests.worlds import CPython, Native, Unicorn, World
 
 
 def hmac_of(world: World, key: bytes, message: bytes) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from dsl.lang import Array, Failure, Machine, as_secret, frame_array, u8
 from dsl.std.random import NO_GENERATOR, NOT_READY, STUCK, RandomState, random_fill, random_start
-from tests.std.worlds import Native
+from tests.worlds import Native
 
 RDSEED_ONLY = {(0, 0): (7, 0, 0, 0), (7, 0): (0, 1 << 18, 0, 0), (1, 0): (0, 0, 0, 0)}
 RDRAND_ONLY = {(0, 0): (7, 0, 0, 0), (7, 0): (0, 0, 0, 0), (1, 0): (0, 0, 1 << 30, 0)}
@@ -137,13 +137,13 @@ def test_generator_that_is_ready_sometimes() -> None:
 
 
 @pytest.mark.t1
-def test_native() -> None:
+def test_native(native: Native) -> None:
     """On this processor, two generators give different bytes, and no failure."""
     outputs = []
     for _ in range(2):
         state, out = bytearray(144), bytearray(64)
-        assert Native().call(random_start, state, b"secret") == 0
-        assert Native().call(random_fill, state, out) == 0
+        assert native(random_start, state, b"secret") == 0
+        assert native(random_fill, state, out) == 0
         outputs.append(bytes(out))
     assert outputs[0] != outputs[1]
     assert bytes(64) not in outputs

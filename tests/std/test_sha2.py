@@ -14,7 +14,7 @@ from dsl.lang import size_of
 from dsl.std.sha256 import Sha256, sha256, sha256_begin, sha256_finish, sha256_update
 from dsl.std.sha512 import Sha512, sha512, sha512_begin, sha512_finish, sha512_update
 from tests.std.vectors import digests, monte_carlo
-from tests.std.worlds import CPython, Native, Unicorn, World
+from tests.worlds import CPython, Native, Unicorn, World
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def test_native_monte_carlo(hash_: Hash) -> None:
 
 @pytest.mark.t1
 @each_hash
-def test_unicorn_nist(hash_: Hash) -> None:
+def test_unicorn_nist(hash_: Hash, emu: Unicorn) -> None:
     """The same bytes in Unicorn, every eighth short message."""
     vectors = hash_.vectors("Short")[::8]
     for vector in vectors:
-        assert hash_.digest(Unicorn(), vector.message) == vector.digest
+        assert hash_.digest(emu, vector.message) == vector.digest
     assert len(vectors) == hash_.short // 8 + 1
 
 
@@ -141,10 +141,9 @@ def test_cpython_stream(hash_: Hash) -> None:
 
 @pytest.mark.t1
 @pytest.mark.parametrize(("hash_", "limit"), [(HASHES[0], 47.0), (HASHES[1], 30.0)], ids=["sha256", "sha512"])
-def test_instructions_per_byte(hash_: Hash, limit: float) -> None:
+def test_instructions_per_byte(hash_: Hash, limit: float, emu: Unicorn) -> None:
     """What one byte of a long message costs stays below the limit."""
-    engine = Unicorn()
-    hash_.digest(engine, bytes(8192))
-    most = engine.instructions
-    hash_.digest(engine, bytes(4096))
-    assert (most - engine.instructions) / 4096 < limit
+    hash_.digest(emu, bytes(8192))
+    most = emu.instructions
+    hash_.digest(emu, bytes(4096))
+    assert (most - emu.instructions) / 4096 < limit

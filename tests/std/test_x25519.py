@@ -8,7 +8,7 @@ import pytest
 
 from dsl.std.x25519 import x25519
 from tests.std.vectors import wycheproof
-from tests.std.worlds import CPython, Native, Unicorn, World
+from tests.worlds import CPython, Native, Unicorn, World
 
 NINE: Final = bytes([9]) + bytes(31)
 # RFC 7748, 5.2: scalar, u-coordinate, result

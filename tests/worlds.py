@@ -1,6 +1,7 @@
 """One way to call a machine function in three worlds: under CPython, as emitted bytes natively, and as emitted bytes in Unicorn.
 
-Arguments: int and bool for words, bytes for an array to read, bytearray for an array or a Struct whose content comes back.
+Arguments: int and bool for words, bytes for an array to read, bytearray for an array or a Struct whose content comes back. Tests take the
+fixtures `native` and `emu` (plugin.py) or make worlds of their own.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from dsl.compiler.pipeline import Program, compile_function
 from dsl.lang import Array, Failure, HostVirtual, Machine, Struct, array_at, size_of
+from tests.execution import emulated, native
 
 Argument = int | bool | bytes | bytearray
 ARENA: Final = 0x2000_0000_0000  # of the CPython model: arguments lie from here on
-LINKED_BASE: Final = 0x100_0000
-STACK_SIZE: Final = 0x10000
+BUFFERS: Final = 0x4000_0000  # arguments in Unicorn
+
+
+class FailedCheck(AssertionError):
+    """The machine code stopped at a failed check."""
 
 
 class World(ABC):
-    """Somewhere a machine function can run."""
+    """Somewhere a machine function can run. Calling the world is the same as `call`."""
+
+    def __call__(self, function: Callable[..., Any], *arguments: Argument) -> int:
+        """Run it."""
+        return self.call(function, *arguments)
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
@@ -91,43 +101,37 @@ class CPython(World):
 
 
 @cache
-def program_of(function: Callable[..., Any]) -> Any:
+def program_of(function: Callable[..., Any]) -> Program:
     """The compiled program with this function as its entry."""
-    from dsl.compiler.pipeline import compile_function
-
     return compile_function(function)
 
 
 @cache
-def native_entry(function: Callable[..., Any]) -> tuple[mmap.mmap, int]:
-    """The program in executable memory of this process, and the address of its entry."""
-    program = program_of(function)
-    memory = mmap.mmap(-1, program.memory_size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    memory.write(program.image)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    return memory, base + int.from_bytes(program.image[8:12], "little")
+def native_of(function: Callable[..., Any]) -> native.Native:
+    """The program in executable memory of this process."""
+    return native.Native(program_of(function))
 
 
 class Native(World):
-    """The emitted bytes on this processor, called through ctypes."""
+    """The emitted bytes on this processor."""
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
-        """Run it over copies of the arguments."""
-        _memory, entry = native_entry(function)
+        """Run it over copies of the arguments. Raises FailedCheck."""
+        loaded = native_of(function)
         buffers: list[Any] = []
 
         def place(content: bytes) -> int:
             buffers.append(ctypes.create_string_buffer(content, len(content) or 1))
             return ctypes.addressof(buffers[-1])
 
-        components = flatten(function, arguments, place)
-        prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * len(components))
-        result = int(prototype(entry)(*components))
+        results = loaded.call(loaded.program.entry, flatten(function, arguments, place))
+        if isinstance(results, str):
+            raise FailedCheck(f"{loaded.program.entry}{arguments}: a check failed")
         given = [value for value in arguments if not isinstance(value, int)]
         for value, buffer in zip(given, buffers, strict=True):
             if isinstance(value, bytearray):
                 value[:] = buffer.raw[: len(value)]
-        return plain_result(function, result)
+        return plain_result(function, results[0])
 
 
 def plain_result(function: Callable[..., Any], result: int) -> int:
@@ -146,81 +150,45 @@ class Unicorn(World):
 
     def __init__(self, trace: Callable[[str, int], None] | None = None) -> None:
         self.trace = trace
-        self.instructions = 0
+        self.instructions = 0  # executed by the last call
         self.stack = b""  # what the last call left below its caller's stack pointer
+        self.last: emulated.Emulated | None = None  # the machine of the last call
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
-        """Run it over copies of the arguments; self.instructions is then the number executed."""
+        """Run it over copies of the arguments, in a machine of its own. Raises FailedCheck naming the check's place."""
         import unicorn as uc
-        from unicorn import x86_const as x86
 
         program = program_of(function)
-        engine = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
-        engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
-        engine.mem_map(LINKED_BASE, -(-program.memory_size // 4096) * 4096)
-        engine.mem_write(LINKED_BASE, program.image)
-        arena, next_place = 0x4000_0000, [0x4000_0000]
-        total = sum(-(-(len(v) + 1) // 4096) * 4096 for v in arguments if not isinstance(v, int))
-        engine.mem_map(arena, total + 4096)
-        engine.mem_map(0x6000_0000, STACK_SIZE)
-        engine.mem_write(0x6000_0000, b"\xcc" * STACK_SIZE)  # so that what was used can be told
+        machine = self.last = emulated.Emulated(program, record=True)
+        engine = machine.engine
+        buffers = [value for value in arguments if not isinstance(value, int)]
+        places = [BUFFERS]
+        for value in buffers:
+            places.append(places[-1] + -(-(len(value) + 1) // 4096) * 4096)
+        engine.mem_map(BUFFERS, places[-1] - BUFFERS + 4096)
+        waiting = iter(places)
 
         def place(content: bytes) -> int:
-            address = next_place[0]
+            address = next(waiting)
             engine.mem_write(address, content)
-            next_place[0] += -(-(len(content) + 1) // 4096) * 4096
             return address
 
         components = flatten(function, arguments, place)
-        top, back = 0x6000_0000 + STACK_SIZE - 0x1000, arena + total
-        registers = (
-            x86.UC_X86_REG_RDI,
-            x86.UC_X86_REG_RSI,
-            x86.UC_X86_REG_RDX,
-            x86.UC_X86_REG_RCX,
-            x86.UC_X86_REG_R8,
-            x86.UC_X86_REG_R9,
-        )
-        for register, component in zip(registers, components, strict=False):
-            engine.reg_write(register, component)
-        stack = [back, *components[6:]]
-        engine.mem_write(top, b"".join(word.to_bytes(8, "little") for word in stack))
-        engine.reg_write(x86.UC_X86_REG_RSP, top)
-        self._observe(engine, uc)
-        engine.emu_start(LINKED_BASE + int.from_bytes(program.image[8:12], "little"), back)
-        self.stack = bytes(engine.mem_read(0x6000_0000, top - 0x6000_0000))
-        address = arena
-        for value in arguments:
-            if not isinstance(value, int):
-                if isinstance(value, bytearray):
-                    value[:] = engine.mem_read(address, len(value))
-                address += -(-(len(value) + 1) // 4096) * 4096
-        return plain_result(function, engine.reg_read(x86.UC_X86_REG_RAX))
-
-    def _observe(self, engine: Any, uc: Any) -> None:
-        """Count instructions by blocks; tell the trace of blocks and memory accesses."""
-        sizes: dict[tuple[int, int], int] = {}
-        self.instructions = 0
-
-        def block(engine: Any, address: int, size: int, _data: object) -> None:
-            count = sizes.get((address, size))
-            if count is None:
-                count = sizes[(address, size)] = instruction_count(bytes(engine.mem_read(address, size)), address)
-            self.instructions += count
-            if self.trace is not None:
-                self.trace("block", address)
-
-        def memory(_engine: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
-            assert self.trace is not None
-            self.trace("memory", address)
-
-        engine.hook_add(uc.UC_HOOK_BLOCK, block)
+        engine.mem_write(emulated.STACK, b"\xcc" * emulated.STACK_SIZE)  # so that what was used can be told
         if self.trace is not None:
+            trace = self.trace
+
+            def memory(_engine: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
+                trace("memory", address)
+
+            engine.hook_add(uc.UC_HOOK_BLOCK, lambda _engine, address, _size, _data: trace("block", address))
             engine.hook_add(uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE, memory)
-
-
-def instruction_count(code: bytes, address: int) -> int:
-    """How many instructions these bytes are."""
-    import capstone
-
-    return sum(1 for _ in capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64).disasm_lite(code, address))
+        results = machine.call(program.entry, components)
+        self.instructions = machine.instructions
+        self.stack = machine.stack_below()
+        if isinstance(results, str):
+            raise FailedCheck(f"{program.entry}{arguments}: a check failed\n{machine.last_instructions()}")
+        for address, value in zip(places, buffers, strict=False):
+            if isinstance(value, bytearray):
+                value[:] = engine.mem_read(address, len(value))
+        return plain_result(function, results[0])
