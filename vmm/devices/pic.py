@@ -114,8 +114,12 @@ def cascade(pic: Pic) -> None:
 
 @machine
 def pic_set_line(pic: Pic, line: u8, level: bool) -> None:
-    """Set the level of interrupt line 0 to 15."""
-    drive(pic.chips[u64(line >> 3) & 1], line & 7, level)
+    """Set the level of interrupt line 0 to 15. An edge-triggered line that stays as it was changes nothing, and most calls are that."""
+    chip = pic.chips[u64(line >> 3) & 1]
+    bit = shifted_bit(line)
+    if chip.level_triggered & bit == 0 and (chip.lines & bit != 0) == level:
+        return
+    drive(chip, line & 7, level)
     cascade(pic)
 
 
