@@ -13,6 +13,7 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "test": ("build", "run", "test"),
     "check": ("build", "run", "test"),
     "bench": ("build", "run"),
+    "boot": ("build", "run"),
     "explain": ("build",),
     "size": ("build",),
     "verify": ("host",),
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add_verify(verb)
     add_checks(verb)
     add_reading(verb)
+    add_boot(verb)
     return top
 
 
@@ -137,6 +139,21 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     test.add_argument("--quick", action="store_true", help="leave out the slow ones")
     test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
     verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")
+
+
+def add_boot(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add boot."""
+    boot = verb(
+        "boot", "Compile a program of your own and run it on the bare machine in Bochs (docs/language/tutorial.md)."
+    )
+    boot.add_argument("program", metavar="FILE[:FUNCTION]", help="its source, and its entry (default: start)")
+    boot.add_argument("--memory", type=positive, metavar="MIB", default=64, help="memory of the machine (default 64)")
+    boot.add_argument(
+        "--cpu", metavar="MODEL", default="corei7_skylake_x", help="Bochs CPU model (default corei7_skylake_x)"
+    )
+    boot.add_argument(
+        "--timeout", type=positive, metavar="SECONDS", default=60, help="give up after this long (default 60)"
+    )
 
 
 def add_reading(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:

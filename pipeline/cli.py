@@ -27,6 +27,7 @@ def perform(options: argparse.Namespace) -> int:
         "test": test,
         "check": check,
         "bench": bench,
+        "boot": boot,
         "explain": explain_address,
         "size": size,
     }
@@ -184,3 +185,10 @@ def size(options: argparse.Namespace) -> int:
     from pipeline import size as sizes
 
     return sizes.report(options.against, options.json)
+
+
+def boot(options: argparse.Namespace) -> int:
+    """Run a program of one's own on the bare machine."""
+    from pipeline import boot_program
+
+    return boot_program.boot(options.program, options.memory, options.cpu, options.timeout)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dsl.lang import Array, machine, u8, u64, upto
-
 from tests.worlds import FailedCheck, Native, Unicorn
 
 pytestmark = pytest.mark.t1

@@ -26,6 +26,7 @@ FIFO_CLEARED: Final = u8(7)  # on, both directions emptied
 TERMINAL_READY: Final = u8(3)  # DTR, RTS
 DATA_READY: Final = u8(1)  # line status
 TRANSMIT_EMPTY: Final = u8(0x20)
+TRANSMIT_DONE: Final = u8(0x40)  # the shift register too
 NOTHING_THERE: Final = u8(0xFF)  # what a port reads that no device answers
 
 NEWLINE: Final = u8(ord("\n"))
@@ -85,4 +86,12 @@ def serial_write(data: Array[u8]) -> None:
             if not serial_send(CARRIAGE_RETURN):
                 return
         if not serial_send(data[index]):
+            return
+
+
+@machine
+def serial_drain() -> None:
+    """Wait, for a bounded time, until the last byte has left."""
+    for _ in upto(u32(WAIT_READS)):
+        if in8(LINE_STATUS) & TRANSMIT_DONE != 0:
             return
