@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsl.lang import machine
 from vmm.box import Box
-from vmm.engine import capture_dump, exit_reason
+from vmm.engine import capture_dump, exit_reason, refusal_number
 from vmm.vcpu import Resume, StopReason
 
 
@@ -34,6 +34,14 @@ def handle_task_switch(box: Box) -> Resume:
 def handle_entry_failure(box: Box) -> Resume:
     """The processor refused the guest's state at entry."""
     return stop_box(box, StopReason.ENTRY_FAILURE)
+
+
+@machine
+def handle_refused_entry(box: Box) -> Resume:
+    """VMLAUNCH or VMRESUME failed: there was no exit, so the instruction error is kept in place of its reason."""
+    stopped = stop_box(box, StopReason.ENTRY_FAILURE)
+    box.vcpu.stop_detail = refusal_number()
+    return stopped
 
 
 @machine
