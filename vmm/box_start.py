@@ -28,7 +28,15 @@ from vmm.box import BOXES, Box, all_boxes
 from vmm.box_check import Fault, check_descriptor
 from vmm.chain import certify_box
 from vmm.clock import CLOCK
-from vmm.console import BOX_LIMIT, console_attach, console_decimal, console_line, console_newline, console_text
+from vmm.console import (
+    BOX_LIMIT,
+    console_attach,
+    console_decimal,
+    console_line,
+    console_newline,
+    console_padded,
+    console_text,
+)
 from vmm.descriptor import FLAG_CLOSED, FLAG_QUIET, BoxDescriptor, BoxSegment, SegmentKind
 from vmm.devices.board import board_reset, board_set_clock
 from vmm.engine import Start, create_virtual_cpu
@@ -62,12 +70,8 @@ class StartFault(Enum):
 def say_fault(code: u64) -> None:
     """Say what a fault code means."""
     if code <= Fault.FILL_SIZE.value:
-        name = FAULT_NAMES.slice((code - 1) * FAULT_SIZE, u64(FAULT_SIZE))
-        size = u64(0)
-        while size < FAULT_SIZE and name[size] != 0:
-            size += 1
         console_text(text("its descriptor breaks the rule for "))
-        console_text(name.slice(u64(0), size))
+        console_padded(FAULT_NAMES.slice((code - 1) * FAULT_SIZE, u64(FAULT_SIZE)))
     elif code == StartFault.NO_MEMORY.value:
         console_text(text("the machine has too little free memory for it"))
     elif code == StartFault.NO_SEGMENT.value:
@@ -309,19 +313,10 @@ def announce_box(box: Box, descriptor: BoxDescriptor) -> None:
     console_text(text("box "))
     console_decimal(u64(box.index))
     console_text(text(" "))
-    say_label(box.label)
+    console_padded(box.label)
     console_text(text(": closed, ") if box.flags & FLAG_CLOSED != 0 else text(": open, "))
     console_decimal(descriptor.memory_size >> 20)
     console_line(text(" MiB"))
-
-
-@machine
-def say_label(label: Array[u8]) -> None:
-    """Say a label without its padding."""
-    size = u64(0)
-    while label[size] != 0:
-        size += 1
-    console_text(label.slice(u64(0), size))
 
 
 @machine

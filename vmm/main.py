@@ -6,17 +6,19 @@ from boot.handoff import FREE_MEMORY, HANDOFF_MAGIC, HANDOFF_VERSION, Handoff
 from dsl.lang import Failure, asm, function_address, machine, text, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
 from vmm.address_space import take_over_address_space
+from vmm.apic import calibrate_timers, initialize_apic, silence_pic
 from vmm.box import BOXES
 from vmm.box_start import make_boxes
 from vmm.chain import IDENTITY, forget_identity, take_over_identity
 from vmm.clock import CLOCK
-from vmm.console import console_announce_focus, console_decimal, console_initialize, console_line, console_text
+from vmm.console import console_decimal, console_initialize, console_line, console_text
+from vmm.console_port import console_announce_focus
 from vmm.cpu import BOOT_CPU, MAIN_STACK, MAIN_STACK_SIZE, initialize_cpu
 from vmm.engine import has_invpcid, has_rdtscp, prepare_cpu, prepare_engine
 from vmm.entropy import forget_entropy, prepare_entropy
 from vmm.exits.cpuid import EXTENDED_STATE, prepare_cpuid, prepare_extended_state
 from vmm.exits.msr import pass_optional_msrs
-from vmm.interrupts import calibrate_timers, halt_machine, initialize_apic, interrupt_stubs, silence_pic
+from vmm.interrupts import halt_machine, interrupt_stubs
 from vmm.memory import FRAME_TABLE, declare_free_range
 from vmm.scheduler import SCHEDULER, schedule
 from vmm.switch import choose_mitigations

@@ -7,7 +7,7 @@ from typing import Final
 from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import Array, Failure, array_at, erase, machine, table, text, u8, u64, upto
 from vmm.box import Box, all_boxes
-from vmm.console import console_decimal, console_hex, console_line, console_newline, console_text
+from vmm.console import console_decimal, console_hex, console_line, console_newline, console_padded, console_text
 from vmm.cpu import CPU, NO_BOX
 from vmm.descriptor import FLAG_CLOSED
 from vmm.engine import unmap_all
@@ -28,27 +28,17 @@ REASON_TEXTS: Final = {
     StopReason.MACHINE_CHECK: b"machine check",
 }
 REASONS: Final = table(u8, b"".join(REASON_TEXTS[reason].ljust(REASON_SIZE, b"\0") for reason in StopReason))
-DUMP_NAMES: Final = table(u8, b"reason qual   rip    rsp    rflags cr0    cr3    cr4    ")
-NAME_SIZE: Final = 7
-
-
-@machine
-def say_padded(words: Array[u8]) -> None:
-    """Say a zero-padded text."""
-    size = u64(0)
-    while size < words.length and words[size] != 0:
-        size += 1
-    console_text(words.slice(u64(0), size))
+NAME_SIZE: Final = 8  # bytes of a name in DUMP_NAMES
+DUMP_NAMES: Final = table(
+    u8, b"".join(name.ljust(NAME_SIZE, b"\0") for name in b"reason qual rip rsp rflags cr0 cr3 cr4".split())
+)
 
 
 @machine
 def say_named(name: Array[u8], value: u64) -> None:
     """Say one value of a dump."""
     console_text(text(" "))
-    size = u64(0)
-    while size < name.length and name[size] != 0x20:
-        size += 1
-    console_text(name.slice(u64(0), size))
+    console_padded(name)
     console_text(text(" "))
     console_hex(value)
 
@@ -57,7 +47,7 @@ def say_named(name: Array[u8], value: u64) -> None:
 def begin_dump_line(box: Box) -> None:
     """Begin a line about a box."""
     console_text(text("box "))
-    say_padded(box.label)
+    console_padded(box.label)
 
 
 @machine
@@ -90,7 +80,7 @@ def announce_stop(box: Box) -> None:
     """Say that a box has stopped and why; of an open box also what its processor held. A closed box's registers are nobody's to read."""
     begin_dump_line(box)
     console_text(text(" stopped: "))
-    say_padded(REASONS.slice(u64(box.vcpu.stop_reason) * REASON_SIZE, u64(REASON_SIZE)))
+    console_padded(REASONS.slice(u64(box.vcpu.stop_reason) * REASON_SIZE, u64(REASON_SIZE)))
     console_text(text(" (exit reason "))
     console_decimal(u64(box.vcpu.stop_detail))
     console_text(text(", after "))

@@ -10,9 +10,11 @@ from typing import Final
 
 from dsl.lang import Struct, divide_truncating, i64, machine, minimum, static, text, u64, upto
 from dsl.lang.intrinsics import rdtsc
+from vmm.apic import wait_for_interrupt
 from vmm.box import Box, all_boxes, box_time
 from vmm.clock import to_nanoseconds, to_ticks
-from vmm.console import console_line, console_poll
+from vmm.console import console_line
+from vmm.console_port import console_poll
 from vmm.cpu import CPU, NO_BOX
 from vmm.devices.board import board_acknowledge, board_advance, board_interrupt_pending
 from vmm.engine import (
@@ -30,7 +32,6 @@ from vmm.engine import (
 )
 from vmm.exits.dispatch import HANDLERS
 from vmm.exits.stop import handle_entry_failure
-from vmm.interrupts import wait_for_interrupt
 from vmm.reclaim import announce_stop, begin_reclaim, reclaim_step
 from vmm.switch import clear_buffers, load_state, save_state
 from vmm.vcpu import NO_DEADLINE, Resume, StopReason

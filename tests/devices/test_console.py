@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from dsl.lang import static_array, text, u8, u64
 from dsl.lang.model import Machine
-from vmm.console import (
-    CONSOLE,
-    LINE_LIMIT,
-    PARTIAL_NS,
-    console_attach,
-    console_flush,
-    console_initialize,
-    console_line,
-    console_poll,
-)
+from vmm.console import CONSOLE, console_attach, console_initialize, console_line
+from vmm.console_port import console_flush, console_poll
+from vmm.console_wire import LINE_LIMIT, PARTIAL_NS
 from vmm.devices.board import Board
 from vmm.devices.ring import RING_SIZE, ring_count, ring_push, ring_take
 
