@@ -25,6 +25,7 @@ from tests.model.vmcs import NAMES, Vmcs, is_read_only, width_of
 FAIL_INVALID, FAIL_VALID = 1 << 0, 1 << 6  # CF, ZF
 NO_POINTER = 0xFFFF_FFFF_FFFF_FFFF
 GENERAL = [name for name in REGISTERS if name[0] == "r" and name not in ("rip", "rflags", "rsp")]
+UNSET_ENTRIES_MOST = 63  # in a row, with the preemption timer as the last exit saved it
 LONGEST_SLICE = 5_000_000 * (TSC_HZ // 1_000_000_000)  # TSC ticks: 5 ms
 CR4_VMXE = 1 << 13
 SCRIPT_ENDED = vmx.ExitReason.TRIPLE_FAULT
@@ -99,6 +100,7 @@ class VmxMachine(Machine):
         self.regions: dict[int, Vmcs] = {}
         self.guests: dict[int, tuple[Guest, Script]] = {}
         self.written: set[int] = set()  # fields written since the last exit
+        self.unset_entries = 0  # in a row, with the preemption timer as the last exit left it
         self.entry_count = 0
         self.violations: list[str] = []
         self.invalidations: list[tuple[str, int]] = []
@@ -297,11 +299,15 @@ class VmxMachine(Machine):
             raise ModelFailure(f"the host state of the VMCS is not the monitor's: {wrong}")
 
     def check_timer(self, vmcs: Vmcs) -> None:
-        """Our own rule: no entry without a preemption timer that was set anew and ends within a slice."""
+        """Our own rule: no entry without a preemption timer that ends within a slice; set anew, but for a few where the exit saved it."""
         if not vmcs.bit(vmx.PIN_BASED_CONTROLS, vmx.PIN_PREEMPTION_TIMER):
             raise ModelFailure("an entry without the preemption timer")
-        if vmx.PREEMPTION_TIMER_VALUE.encoding not in self.written:
-            raise ModelFailure("an entry with the preemption timer as the last exit left it")
+        was_set = vmx.PREEMPTION_TIMER_VALUE.encoding in self.written
+        self.unset_entries = 0 if was_set else self.unset_entries + 1
+        if not was_set and not vmcs.bit(vmx.EXIT_CONTROLS, vmx.EXIT_SAVE_PREEMPTION_TIMER):
+            raise ModelFailure("an entry with the preemption timer as the last exit left it, which did not save it")
+        if self.unset_entries > UNSET_ENTRIES_MOST:
+            raise ModelFailure(f"{self.unset_entries} entries in a row without the preemption timer being set anew")
         if vmcs[vmx.PREEMPTION_TIMER_VALUE] > LONGEST_SLICE >> TIMER_SHIFT:
             raise ModelFailure(
                 f"the preemption timer is set to {vmcs[vmx.PREEMPTION_TIMER_VALUE]:#x}: longer than a slice"

@@ -19,6 +19,7 @@ from dsl.hw.vmx import (
     EXIT_SAVE_DEBUG_CONTROLS,
     EXIT_SAVE_EFER,
     EXIT_SAVE_PAT,
+    EXIT_SAVE_PREEMPTION_TIMER,
     IA32_VMX_BASIC,
     IA32_VMX_CR0_FIXED0,
     IA32_VMX_CR0_FIXED1,
@@ -103,6 +104,7 @@ EXIT_REQUIRED: Final = (
     | EXIT_LOAD_PAT
     | EXIT_SAVE_EFER
     | EXIT_LOAD_EFER
+    | EXIT_SAVE_PREEMPTION_TIMER  # see handle_hot_exit
 )
 ENTRY_REQUIRED: Final = ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER
 # IA32_VMX_EPT_VPID_CAP: 4 levels, write-back, 2-MiB pages, INVEPT, of all contexts; INVVPID, of all contexts

@@ -10,8 +10,8 @@ from dsl.hw import vmx
 from dsl.lang import machine, u32, u64
 from dsl.lang.intrinsics import rdtsc, vmread, vmwrite
 from vmm.abi import ABI_VERSION, Hypercall, Status
-from vmm.exits.cpuid import CPUID_ANSWERS, ROW_MASK, answer_variable, row_of, set_answer
-from vmm.tables import CPUID_FIXED
+from vmm.exits.cpuid import CPUID_ANSWERS, ROW_MASK, answer_variable, row_beyond, set_answer
+from vmm.tables import CPUID_BASIC_LIMIT, CPUID_FIXED
 from vmm.vcpu import Exit, VirtualCpu
 from vmm.vmx.capability import CAPABILITY
 
@@ -19,6 +19,7 @@ HOT_RESUME: Final = 0  # go back to the guest
 HOT_EXIT: Final = 1  # not a hot exit: the run loop handles it
 HOT_DEADLINE: Final = 2  # handled, but the deadline has passed
 
+ARM_INTERVAL: Final = 64  # exits, a power of two
 BLOCKING_BY_STI_OR_MOV_SS: Final = 0x3
 FLAGS_TRAP: Final = 1 << 8
 PENDING_SINGLE_STEP: Final = 1 << 14
@@ -27,25 +28,44 @@ RING_SHIFT: Final = 5  # DPL in the access rights of SS
 
 @machine
 def handle_hot_exit(vcpu: VirtualCpu) -> u64:
-    """Answer CPUID, and VMCALL for VERSION from ring 0. Returns HOT_RESUME, HOT_EXIT or HOT_DEADLINE."""
+    """Answer CPUID, and VMCALL for VERSION from ring 0. Returns HOT_RESUME, HOT_EXIT or HOT_DEADLINE.
+
+    The preemption timer stands while the monitor works and goes on from there (EXIT_SAVE_PREEMPTION_TIMER), so the time of a hot exit is
+    at first nobody's; every ARM_INTERVAL exits it is set anew from the TSC, so that a guest cannot stretch its slice by more.
+    """
     reason = vmread(vmx.EXIT_REASON)
-    if reason == Exit.CPUID.value:
-        index = row_of(vcpu.registers.rax.truncate(u32)) & ROW_MASK
-        row = CPUID_ANSWERS[index]
-        if row.kind == CPUID_FIXED:
-            set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
-        else:
-            answer_variable(vcpu, row, index)
-    elif reason == Exit.VMCALL.value and vcpu.registers.rax == Hypercall.VERSION.value:
-        if vmread(vmx.GUEST_SS_ACCESS_RIGHTS) & (3 << RING_SHIFT) != 0:
+    if reason != Exit.CPUID.value:
+        if reason != Exit.VMCALL.value or not answer_version(vcpu):
             return u64(HOT_EXIT)
-        vcpu.registers.rdi = u64(ABI_VERSION)
-        vcpu.registers.rax = Status.OK.value
     else:
-        return u64(HOT_EXIT)
+        leaf = vcpu.registers.rax.truncate(u32)
+        index = (row_beyond(leaf) if leaf > CPUID_BASIC_LIMIT else u64(leaf)) & ROW_MASK
+        row = CPUID_ANSWERS[index]
+        if row.kind != CPUID_FIXED:
+            answer_variable(vcpu, row, index)
+        else:
+            set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
+    vmwrite(vmx.GUEST_RIP, vmread(vmx.GUEST_RIP) + u64(vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH)))
+    if vmread(vmx.GUEST_INTERRUPTIBILITY) & BLOCKING_BY_STI_OR_MOV_SS != 0:
+        end_interrupt_shadow()
+    if vmread(vmx.GUEST_RFLAGS) & FLAGS_TRAP != 0:
+        trap_after_instruction()
     vcpu.exit_count += 1
-    advance_instruction()
-    return u64(HOT_RESUME) if arm_deadline(vcpu) else u64(HOT_DEADLINE)
+    if vcpu.exit_count & (ARM_INTERVAL - 1) == 0 and not arm_deadline(vcpu):
+        return u64(HOT_DEADLINE)
+    return u64(HOT_RESUME)
+
+
+@machine
+def answer_version(vcpu: VirtualCpu) -> bool:
+    """Answer VMCALL if it is for VERSION, and from ring 0."""
+    if vcpu.registers.rax != Hypercall.VERSION.value:
+        return False
+    if vmread(vmx.GUEST_SS_ACCESS_RIGHTS) & (3 << RING_SHIFT) != 0:
+        return False
+    vcpu.registers.rdi = u64(ABI_VERSION)
+    vcpu.registers.rax = Status.OK.value
+    return True
 
 
 @machine
@@ -60,7 +80,13 @@ def advance_by(length: u64) -> None:
     vmwrite(vmx.GUEST_RIP, vmread(vmx.GUEST_RIP) + length)
     end_interrupt_shadow()
     if vmread(vmx.GUEST_RFLAGS) & FLAGS_TRAP != 0:
-        vmwrite(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS, vmread(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS) | PENDING_SINGLE_STEP)
+        trap_after_instruction()
+
+
+@machine
+def trap_after_instruction() -> None:
+    """Have the next entry deliver the #DB of a single step."""
+    vmwrite(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS, vmread(vmx.GUEST_PENDING_DEBUG_EXCEPTIONS) | PENDING_SINGLE_STEP)
 
 
 @machine
