@@ -41,6 +41,10 @@ class Transcript:
             return before
         return before + (lead[3] if lead[2] == "+" or not before else "\n" + lead[3])
 
+    def has_begun_line(self) -> bool:
+        """Whether the line that has not ended yet has its box's name already."""
+        return LEAD.fullmatch(self._pending) is not None
+
     def refusal(self) -> str | None:
         """The monitor's or loader's refusal or fault, once its line has ended; or its last words, where it just stopped."""
         lines = self._said.get(MONITOR, "").splitlines()

@@ -27,6 +27,7 @@ EVIDENCE = re.compile(r"begin-evidence\n([0-9a-f\n]*)\nend-evidence ([0-9a-f]{64
 QUIET_SECONDS = 3.0  # input from a pipe has ended: leave when nothing more came for this long
 EVIDENCE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
+SETTLE_SECONDS = 3.0  # a line that does not go on for this long is a prompt
 
 
 class Refused(PipelineError):
@@ -50,22 +51,46 @@ class Terminal:
         """`show`: write to standard output, otherwise to standard error (standard output then belongs to JSON)."""
         self.transcript = console.Transcript()
         self.inside_line = False
+        self.last_piece = time.monotonic()
+        self.waiting: list[str] = []  # of our own lines: for the end of the one under the cursor
         self.stream = sys.stdout.buffer if show else sys.stderr.buffer
 
     def take(self, data: bytes) -> None:
-        """Show a piece and remember it."""
-        self.stream.write(data)
-        self.stream.flush()
+        """Show a piece, our own waiting lines after its last line end, and remember it."""
+        end = data.rfind(b"\n") + 1
+        self.show(data[:end])
+        if end and self.waiting:
+            self.inside_line = False
+            self.say_waiting()
+        self.show(data[end:])
         self.inside_line = not data.endswith(b"\n")
+        self.last_piece = time.monotonic()
         self.transcript.feed(data)
 
+    def show(self, data: bytes) -> None:
+        """Write bytes through."""
+        self.stream.write(data)
+        self.stream.flush()
+
     def note(self, text: str) -> None:
-        """Say something of our own, on a line of its own."""
+        """Say something of our own: now between two lines of the machine's, otherwise when its line has ended (see `settle`)."""
+        self.waiting.append(text)
+        if not self.inside_line:
+            self.say_waiting()
+
+    def settle(self, seconds: float = 0.0) -> None:
+        """Say what waits, on a line of its own, if the line under the cursor did not go on for this long (a prompt)."""
+        is_prompt = seconds == 0 or self.transcript.has_begun_line()  # the monitor may rest in the middle of a name
+        if self.waiting and is_prompt and time.monotonic() - self.last_piece >= seconds:
+            self.say_waiting()
+
+    def say_waiting(self) -> None:
+        """Say it now, after a line end of our own where one is needed."""
         if self.inside_line:
-            self.stream.write(b"\r\n")
-            self.stream.flush()
+            self.show(b"\r\n")
             self.inside_line = False
-        say(text)
+        while self.waiting:
+            say(self.waiting.pop(0))
 
 
 def run(session: Session, as_json: bool) -> int:
@@ -87,11 +112,13 @@ def run(session: Session, as_json: bool) -> int:
         for box in session.reference.boxes:
             wait_until_up(bochs, terminal, box, deadline)
         terminal.note(f"All boxes are up, {time.monotonic() - started:.1f} s after power-on")
+        terminal.settle()
         if closed:
             print()
             print(report.verdict_json(verdict) if as_json else report.tree(verdict), flush=True)
         else:
             terminal.note("not verified: the image has no closed box")
+            terminal.settle()
         if session.attach is not None:
             stay(session, bochs, terminal, deadline)
     return status
@@ -118,6 +145,7 @@ def watch(terminal: Terminal, found: Callable[[], bool], what: str) -> Callable[
         if time.monotonic() - last[0] > BEAT_SECONDS:
             last[0] = time.monotonic()
             terminal.note(f"waiting for {what}")
+        terminal.settle(SETTLE_SECONDS)
         return found()
 
     return condition

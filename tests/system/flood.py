@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import address_of, machine, size_of, static, text, u16, u32, u64, upto
+from dsl.lang import address_of, machine, size_of, static, text, u16, u32, u64
 from dsl.lang.intrinsics import cpuid, in8, out8, vmcall
 from dsl.std.print import Line, append_decimal, append_text, line_bytes
 from dsl.std.serial import serial_start, serial_write
@@ -23,11 +23,13 @@ ENDORSEMENT: Final = static(Endorsement)
 @machine
 def flood_exits() -> None:
     """CPUID, port accesses, VERSION and calls that are refused."""
-    for _ in upto(u64(EXITS)):
+    left = u64(EXITS)
+    while left != 0:
         _ = cpuid(u32(0), u32(0))
         out8(DELAY_PORT, in8(ABSENT_PORT))
         _ = vmcall(Hypercall.VERSION.value, u64(0), u64(0), u64(0), u64(0), u64(0))
         _ = vmcall(u64(0xFFFF), u64(0), u64(0), u64(0), u64(0), u64(0))
+        left -= 1
 
 
 @machine
