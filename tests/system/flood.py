@@ -7,7 +7,7 @@ from typing import Final
 from dsl.lang import address_of, machine, size_of, static, text, u16, u32, u64
 from dsl.lang.intrinsics import cpuid, in8, out8, vmcall
 from dsl.std.print import Line, append_decimal, append_text, line_bytes
-from dsl.std.serial import serial_start, serial_write
+from dsl.std.serial import serial_can_receive, serial_start, serial_write
 from vmm.abi import Endorsement, EndorseRequest, Hypercall, Status
 
 EXITS: Final = 2000  # of the cheap kind, in a round
@@ -61,8 +61,11 @@ def say(rounds: u64, endorsed: u64) -> None:
 
 @machine
 def start() -> None:
-    """The box's first instruction."""
+    """The box's first instruction: the flood begins with the first key that is typed."""
     _ = serial_start()
+    serial_write(text("flood ready\n"))
+    while not serial_can_receive():
+        _ = vmcall(Hypercall.YIELD.value, u64(0), u64(0), u64(0), u64(0), u64(0))
     rounds = u64(0)
     endorsed = u64(0)
     while True:
