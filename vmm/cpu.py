@@ -38,7 +38,6 @@ INTERRUPT_GATE: Final = 0x8E00  # present, ring 0, interrupts off
 STACK_SIZE: Final = 8192  # bytes of an interrupt stack, and of the stack that exits run on
 MAIN_STACK_SIZE: Final = 65536
 
-EXCEPTION_LIMIT: Final = 32  # vectors below are exceptions
 IST_NMI: Final = 1
 IST_DOUBLE_FAULT: Final = 2
 IST_MACHINE_CHECK: Final = 3

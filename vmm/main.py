@@ -21,7 +21,7 @@ from vmm.exits.msr import pass_optional_msrs
 from vmm.interrupts import halt_machine, interrupt_stubs
 from vmm.memory import FRAME_TABLE, declare_free_range
 from vmm.scheduler import SCHEDULER, schedule
-from vmm.switch import choose_mitigations
+from vmm.switch import announce_mitigations, choose_mitigations
 
 
 @machine(naked=True)
@@ -97,6 +97,7 @@ def prepare_machine(handoff: Handoff) -> bool:
     pass_optional_msrs(has_rdtscp(), EXTENDED_STATE.has_spec_ctrl)
     choose_mitigations()
     announce_machine()
+    announce_mitigations()
     return True
 
 

@@ -25,7 +25,7 @@ from dsl.hw.x86 import (
     IA32_STAR,
     IA32_TSC_AUX,
 )
-from dsl.lang import Struct, machine, static, u16, u32, u64
+from dsl.lang import Array, Struct, machine, static, text, u8, u16, u32, u64
 from dsl.lang.intrinsics import (
     cpuid,
     rdmsr,
@@ -47,6 +47,7 @@ from dsl.lang.intrinsics import (
     xsave64,
     xsetbv,
 )
+from vmm.console import console_line, console_text
 from vmm.cpu import CPU, SELECTOR_DATA
 from vmm.engine import has_rdtscp
 from vmm.exits.cpuid import EXTENDED_STATE
@@ -86,6 +87,24 @@ def choose_mitigations() -> None:
     MITIGATIONS.flushes_l1d = features & CPUID_7_EDX_L1D_FLUSH != 0 and safe & (ARCH_L1TF_SAFE | ARCH_RDCL_NO) == 0
     CPU.current().exit_frame.refills_returns = u64(safe & ARCH_RETURNS_SAFE != ARCH_RETURNS_SAFE)
     MITIGATIONS.clears_buffers = features & CPUID_7_EDX_MD_CLEAR != 0 and safe & ARCH_MDS_NO == 0
+
+
+@machine
+def say_executed(is_executed: bool, name: Array[u8]) -> None:
+    """Say a name if that is executed."""
+    if is_executed:
+        console_text(name)
+
+
+@machine
+def announce_mitigations() -> None:
+    """Say what is executed against transient execution: what is not named is not needed here, or not to be had."""
+    console_text(text("monitor: against speculation:"))
+    say_executed(MITIGATIONS.uses_predictor_barrier, text(" IBPB at a switch;"))
+    say_executed(MITIGATIONS.flushes_l1d, text(" L1D flush before entry;"))
+    say_executed(MITIGATIONS.clears_buffers, text(" VERW before entry;"))
+    say_executed(CPU.current().exit_frame.refills_returns != 0, text(" returns refilled after exit;"))
+    console_line(text(" masked indices, no indirect branch"))
 
 
 @machine

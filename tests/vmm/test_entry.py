@@ -11,9 +11,10 @@ from unicorn.x86_const import UC_X86_REG_RAX, UC_X86_REG_RDI, UC_X86_REG_RIP, UC
 import vmm.engine
 from dsl.compiler.pipeline import compile_function
 from dsl.lang import Machine, address_of, offset_of, size_of, u64
+from vmm.console import CONSOLE
 from vmm.cpu import BOOT_CPU, ExitFrame
 from vmm.engine import RUN_DEADLINE, RUN_EXIT, RUN_NOT_ENTERED, RUN_REFUSED, run
-from vmm.switch import choose_mitigations
+from vmm.switch import announce_mitigations, choose_mitigations
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.entry import (
     OUTCOME_NOT_ENTERED,
@@ -110,3 +111,16 @@ def test_who_needs_the_refill(model: Machine, features: int, capabilities: int |
     model.cpu.msrs[0xC000_0101] = int(address_of(BOOT_CPU).as_u64())
     choose_mitigations()
     assert (BOOT_CPU.exit_frame.refills_returns != 0) == needed
+
+
+def test_what_is_executed_is_said(model: Machine) -> None:
+    """The line at the start names what this processor gets, and nothing else."""
+    BOOT_CPU.self_address = address_of(BOOT_CPU)
+    model.cpu.msrs |= {0xC000_0101: int(address_of(BOOT_CPU).as_u64()), 0x10A: 1 << 5 | 1 << 1 | 1 << 24}
+    model.cpuid.update({(0, 0): (7, 0, 0, 0), (7, 0): (0, 0, 0, 1 << 29 | 1 << 28 | 1 << 26 | 1 << 10)})
+    choose_mitigations()
+    announce_mitigations()
+    said = bytes(int(CONSOLE.monitor.bytes[index]) for index in range(int(CONSOLE.monitor.written)))
+    assert said == (
+        b"monitor: against speculation: IBPB at a switch; L1D flush before entry; masked indices, no indirect branch\n"
+    )

@@ -11,7 +11,6 @@ from typing import Final
 from dsl.lang import Struct, machine, u8, u16, u32
 
 ADDRESS_MASK: Final = 0x80FF_FFFC  # enable, bus, device, function, register
-DATA_OFFSET: Final = 4  # CFCh
 RESET_OFFSET: Final = 1  # CF9h
 RESET_CPU: Final = 0x04
 

@@ -21,7 +21,6 @@ from dsl.lang import (
     frame_array,
     machine,
     u8,
-    u32,
     u64,
     upto,
 )
@@ -107,9 +106,3 @@ def invalidate_translations() -> None:
     descriptor = frame_array(u64, 2)
     assert invept(INVEPT_ALL, address_of(descriptor)) == VmxStatus.OK, "INVEPT of all contexts works"
     assert invvpid(INVVPID_ALL, address_of(descriptor)) == VmxStatus.OK, "INVVPID of all contexts works"
-
-
-@machine
-def table_bytes(gib_count: u32) -> u64:
-    """The memory that a box's tables take."""
-    return (u64(gib_count) + 2) * PAGE_SIZE

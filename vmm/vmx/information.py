@@ -11,13 +11,12 @@ from dsl.lang.intrinsics import vmread
 from vmm.decoder import CodeSize
 from vmm.guest_memory import Paging
 from vmm.vcpu import VirtualCpu
+from vmm.vmx.events import TYPE_MASK, TYPE_NMI, VALID, VECTOR_AND_TYPE
 from vmm.vmx.hot import RING_SHIFT
 
 REASON_MASK: Final = 0xFFFF
-ENTRY_FAILED: Final = 1 << 31
 CODE_LONG: Final = 1 << 13  # L, in the access rights of CS
 CODE_DEFAULT_32: Final = 1 << 14  # D
-RFLAGS_VM: Final = 1 << 17
 
 IO_SIZE: Final = 7
 IO_IN: Final = 1 << 3
@@ -27,9 +26,6 @@ EPT_NOT_WALK: Final = 1 << 8  # the access itself, not a paging-structure entry
 EPT_PLAIN: Final = EPT_LINEAR_VALID | EPT_NOT_WALK
 EPT_FETCH: Final = 1 << 2
 EPT_WRITE: Final = 1 << 1
-INTERRUPTION_VALID: Final = 1 << 31
-INTERRUPTION_TYPE: Final = 7 << 8
-TYPE_NMI: Final = 2 << 8
 
 
 class IoExit(Record):
@@ -86,8 +82,8 @@ def exception_exit() -> ExceptionExit:
     information = vmread(vmx.EXIT_INTERRUPTION_INFORMATION)
     return ExceptionExit(
         information & 0xFF,
-        information & INTERRUPTION_TYPE == TYPE_NMI,
-        information & 0x8000_0FFF,
+        information & TYPE_MASK == TYPE_NMI,
+        information & (VALID | VECTOR_AND_TYPE),
         vmread(vmx.EXIT_INTERRUPTION_ERROR_CODE),
         vmread(vmx.EXIT_QUALIFICATION),
     )
