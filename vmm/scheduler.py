@@ -31,7 +31,7 @@ from vmm.engine import (
     want_interrupt_window,
 )
 from vmm.exits.dispatch import HANDLERS
-from vmm.exits.stop import handle_entry_failure
+from vmm.exits.stop import handle_refused_entry
 from vmm.reclaim import announce_stop, begin_reclaim, reclaim_step
 from vmm.switch import clear_buffers, load_state, save_state
 from vmm.vcpu import NO_DEADLINE, Resume, StopReason
@@ -214,7 +214,7 @@ def run_once(box: Box, slice_end: u64) -> Resume:
     if outcome == RUN_EXIT:
         return handle_exit(box)
     if outcome == RUN_REFUSED:
-        return handle_entry_failure(box)
+        return handle_refused_entry(box)
     if outcome == RUN_NOT_ENTERED:
         CPU.current().exit_frame.nmi_pending = u64(0)
     return Resume.GUEST
@@ -249,15 +249,18 @@ def run_slice(box: Box) -> None:
 
 
 @machine
-def earliest_deadline() -> u64:
-    """The monitor time at which the first halted box's devices, or the console, want attention."""
+def earliest_deadline(now: u64) -> u64:
+    """The monitor time at which the first halted box's devices, or the console, want attention.
+
+    A box's time began before the monitor's, so what is compared is how long each still has.
+    """
     boxes = all_boxes()
     earliest = SCHEDULER.console_due
     for index in upto(boxes.length):
         box = boxes[index]
         if not is_stopped(box) and box.device_deadline != NO_DEADLINE:
-            offset = to_nanoseconds(box.started_tsc - SCHEDULER.started_tsc)
-            earliest = minimum(earliest, box.device_deadline + offset)
+            box_now = minimum(box_time(box), box.device_deadline)
+            earliest = minimum(earliest, now + (box.device_deadline - box_now))
     return earliest
 
 
@@ -275,7 +278,7 @@ def all_stopped() -> bool:
 def idle() -> None:
     """Nothing to run: wait until something is due."""
     now = monitor_time()
-    due = earliest_deadline()
+    due = earliest_deadline(now)
     if due > now:
         wait_for_interrupt(due - now)
 
