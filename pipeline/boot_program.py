@@ -33,6 +33,9 @@ def load_module(name: str) -> ModuleType:
             raise UsageError(f"{name}: expected a Python file or a module, found none: {error}") from None
     if not path.is_file():
         raise UsageError(f"{name}: expected a Python file, found none")
+    if path.resolve().is_relative_to(paths.ROOT):  # its place in the tree is then the name that a debugger knows it by
+        inside = path.resolve().relative_to(paths.ROOT).with_suffix("")
+        return importlib.import_module(".".join(inside.parts))
     specification = importlib.util.spec_from_file_location(path.stem, path.resolve())
     assert specification is not None
     assert specification.loader is not None

@@ -35,7 +35,7 @@ class World(ABC):
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
-        """Run it; write bytearrays back; give its one result as a number (0 for none)."""
+        """Run it; write bytearrays back; give its one result as an unsigned number (0 for none; of a fallible function, its code or 0)."""
 
 
 def parameter_types(function: Callable[..., Any]) -> list[Any]:
@@ -97,7 +97,10 @@ class CPython(World):
             result = function(*values)
             for content, place in places:
                 content[:] = machine.memory.read(place, len(content))
-            return 0 if result is None else int(result)
+            if isinstance(result, Failure):
+                return int(result.code)
+            fallible = Failure in get_args(get_type_hints(function).get("return"))
+            return 0 if result is None or fallible else plain_result(function, int(result))
 
 
 @cache
