@@ -47,6 +47,8 @@ from dsl.lang import (
 )
 from dsl.std.flat import FlatPrologue
 
+BOUNCE_BASE: Final = 0x80000  # where stage 2 lets the disk write to (boot/stages.py)
+BOUNCE_SIZE: Final = 0x8000
 STACK_SIZE: Final = 65536
 HEADER_KEY: Final = supplied(u8, 32, "boot.header_key")  # who may sign an image: never taken from the image
 STACK: Final = static_array(u8, STACK_SIZE, align=16)

@@ -9,7 +9,21 @@ from typing import Final
 
 from boot.handoff import DIRECT_MAP, MONITOR_BASE
 from dsl.hw.x86 import HUGE_PAGE_SHIFT, LARGE_PAGE_SHIFT, PAGE_SHIFT, PAGE_SIZE
-from dsl.lang import Array, Bits, HostVirtual, Struct, address_of, array, between, bit, bits, machine, maximum, u64, upto
+from dsl.lang import (
+    Array,
+    Bits,
+    HostVirtual,
+    Struct,
+    address_of,
+    array,
+    between,
+    bit,
+    bits,
+    machine,
+    maximum,
+    u64,
+    upto,
+)
 
 LARGE_PAGE_SIZE: Final = 0x200000
 FOUR_GIGABYTES: Final = 1 << 32
@@ -117,9 +131,9 @@ def map_everything(pointers: PageTable, block: TableBlock, gigabytes: u64, monit
 @machine
 def map_gate(root: PageTable, block: TableBlock, gate: u64) -> None:
     """The loader's last page or two at their own addresses, executable and nothing else: the way out of its world."""
-    assert gate >> (GIGABYTE_SHIFT + 9) == 0, "the loader lies above 512 GiB"
+    assert gate >> (HUGE_PAGE_SHIFT + 9) == 0, "the loader lies above 512 GiB"
     pointers = child_table(root, u64(0), block)
-    directory = child_table(pointers, gate >> GIGABYTE_SHIFT, block)
+    directory = child_table(pointers, gate >> HUGE_PAGE_SHIFT, block)
     table = child_table(directory, (gate >> LARGE_PAGE_SHIFT) & TABLE_INDEX, block)
     first = gate >> PAGE_SHIFT
     for page in between(first, first + 2):

@@ -1,5 +1,5 @@
-"""What the part that knows the firmware leaves for the loader body: stage 2 at 0x7000 (docs/formats.md, "Physical memory on the BIOS path"),
-`boot/uefi.py` in memory of its own.
+"""What the part that knows the firmware leaves for the loader body: stage 2 at 0x7000 (docs/formats.md, "Physical memory on the BIOS
+path"), `boot/uefi.py` in memory of its own.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def find_memory(parameters: BootParameters) -> None:
         require(Refusal(Rule.STAGING_MEMORY, u64(0), end - begin, held))
     map_remove(REMAINING, u64(0), u64(FIRST_MEGABYTE))
     map_remove(
-        REMAINING, parameters.loader_base & PAGE_MASK, (parameters.loader_base + parameters.loader_size + 4095) & PAGE_MASK
+        REMAINING,
+        parameters.loader_base & PAGE_MASK,
+        (parameters.loader_base + parameters.loader_size + 4095) & PAGE_MASK,
     )
     FREE.copy_from(REMAINING)
     map_remove(FREE, begin, end)

@@ -62,6 +62,14 @@ class Rule(Enum):
     PROLOGUE_MEMORY = u64(39)
     PROLOGUE_RESERVED = u64(40)
     CERTIFICATE = u64(41)
+    UEFI_PAGING = u64(42)
+    UEFI_LOADED_IMAGE = u64(43)
+    UEFI_BOOT_PATH = u64(44)
+    UEFI_PARTITION = u64(45)
+    UEFI_STAGING = u64(46)
+    UEFI_READ = u64(47)
+    UEFI_LOADER = u64(48)
+    UEFI_EXIT = u64(49)
 
 
 TEMPLATES: Final = {
@@ -107,6 +115,14 @@ TEMPLATES: Final = {
     Rule.PROLOGUE_MEMORY: "monitor: memory size: expected at least @, found $",
     Rule.PROLOGUE_RESERVED: "monitor: reserved bytes: expected zeros, found another at $",
     Rule.CERTIFICATE: "device secret: certificate: expected it made, found error $",
+    Rule.UEFI_PAGING: "loader: paging: expected @ levels, found $",
+    Rule.UEFI_LOADED_IMAGE: "loader: UEFI: expected to be told what was loaded, found no such protocol",
+    Rule.UEFI_BOOT_PATH: "loader: UEFI: expected to come from a partition of a disk, found another device path",
+    Rule.UEFI_PARTITION: "Terrane partition: expected one on the loader's disk, found none among $ block devices",
+    Rule.UEFI_STAGING: "memory: image as read: expected @ bytes below 4 GiB, found UEFI status $",
+    Rule.UEFI_READ: "Terrane partition: expected @ bytes read, found UEFI status $",
+    Rule.UEFI_LOADER: "memory: loader: expected @ bytes below 4 GiB, found UEFI status $",
+    Rule.UEFI_EXIT: "loader: ExitBootServices: expected UEFI status @, found $",
 }
 
 

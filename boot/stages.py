@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from boot.baseline import BASELINE
 from dsl.compiler.listing import assemble
 
 SECTOR_SIZE: Final = 512
@@ -26,21 +27,6 @@ STAGING_BASE: Final = 0x1000000
 STAGING_LIMIT: Final = 0xFEC00000  # staging lies below 4 GiB, and below the APICs
 E820_CAPACITY: Final = 120
 READ_ATTEMPTS: Final = 4
-
-# What the compiled code uses without asking: name, CPUID leaf, result register (0 eax, 1 ebx, 2 ecx, 3 edx), bit.
-BASELINE: Final = (
-    ("x86-64 long mode", 0x80000001, 3, 29),
-    ("NX", 0x80000001, 3, 20),
-    ("MSRs", 1, 3, 5),
-    ("an APIC", 1, 3, 9),
-    ("SSE2", 1, 3, 26),
-    ("POPCNT", 1, 2, 23),
-    ("AES-NI", 1, 2, 25),
-    ("LZCNT", 0x80000001, 2, 5),
-    ("BMI1", 7, 1, 3),
-    ("BMI2", 7, 1, 8),
-    ("ADX", 7, 1, 19),
-)
 
 # Text on screen and COM1. `print` takes zero-terminated text in si; nothing but si and ax is changed.
 _PRINT: Final = """

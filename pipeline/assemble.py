@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from boot.header import EntryKind
-from pipeline import chain, disk, image, keys, paths, reference, release
+from pipeline import chain, disk, font, image, keys, paths, reference, release
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
@@ -24,6 +24,8 @@ SECURITY_VERSION = 1
 DEBUG = True  # the development secret is in the image, and everything says so
 POSTURE = chain.POSTURE_DEBUG | chain.POSTURE_DEVELOPMENT_SECRET
 LOADER = "boot.main:start"
+APPLICATION = "boot.uefi:start"
+APPLICATION_BASE = 0x401000  # a page above a multiple of 64 KiB; firmware loads it where it likes
 MONITOR = "vmm.main:start"
 MEBIBYTE = 1 << 20
 LARGE_PAGE = 2 << 20
@@ -64,8 +66,8 @@ class Compiler:
     """Compiles programs, and keeps them by name."""
 
     def __init__(self, header_key: bytes, pool: int | None) -> None:
-        """`header_key` goes into the programs that ask for it."""
-        self.supplied = {"boot.header_key": header_key}
+        """`header_key` goes into the programs that ask for it, and so does the font."""
+        self.supplied = {"boot.header_key": header_key, "std.font": font.font_table()}
         self.pool = pool
         self.programs: dict[str, Any] = {}
 
@@ -128,13 +130,14 @@ def build(choices: Choices) -> Built:
     header_key = keys.public_bytes(all_keys.header)
     compiler = Compiler(header_key, choices.pool)
     loader = compiler.compile("loader", LOADER, BODY_BASE, supplied=True)
+    application = compiler.compile("UEFI loader", APPLICATION, APPLICATION_BASE, supplied=True)
     monitor = compiler.compile("monitor", MONITOR, MONITOR_BASE)
     monitor_memory = -(-monitor.memory_size // LARGE_PAGE) * LARGE_PAGE
     with step("Lowering the boxes"):
         boxes = lower_boxes(
             list(choices.folders), choices.machine_memory, monitor_memory + TABLES_RESERVE, compiler.for_box
         )
-    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs)
+    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs, application=application.pe())
 
 
 def loader_stages(loader: bytes, partition_size: int) -> tuple[bytes, bytes]:
@@ -153,8 +156,9 @@ def pack_image(
     boxes: list[Box],
     programs: dict[str, Any],
     emit: Callable[[bytes, int], tuple[bytes, bytes]] = loader_stages,
+    application: bytes | None = None,
 ) -> Built:
-    """Sign and lay out compiled programs and lowered boxes."""
+    """Sign and lay out compiled programs and lowered boxes. `application`: the loader for UEFI, or None for an image that has none."""
     descriptors = [(box.name, box.descriptor()) for box in boxes]
     identities = [(name, hashlib.sha256(data).digest()) for name, data in descriptors]
     segments = [segment.data for box in boxes for segment in box.segments]
@@ -168,13 +172,19 @@ def pack_image(
     # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
     size = len(partition_for(bytes(32))[0].data)
     stage1, stage2 = emit(loader, size)
-    loader_sha256 = hashlib.sha256(stage1 + stage2).digest()
+    loader_sha256 = hashlib.sha256(stage1 + stage2 + (application or b"")).digest()
     partition, links = partition_for(loader_sha256)
     if len(partition.data) != size:
         raise PipelineError(f"partition: expected {size} bytes whatever the loader's hash, found {len(partition.data)}")
-    whole = disk.build_disk(stage1, stage2, partition.data)
+    whole = disk.build_disk(stage1, stage2, partition.data, application)
     values = reference_values(all_keys, loader_sha256, partition, links, boxes, hashlib.sha256(whole).hexdigest())
-    sizes = {"stage 1": len(stage1), "stage 2 and loader": len(stage2), "monitor": len(monitor), "image": len(whole)}
+    sizes = {
+        "stage 1": len(stage1),
+        "stage 2 and loader": len(stage2),
+        "BOOTX64.EFI": len(application or b""),
+        "monitor": len(monitor),
+        "image": len(whole),
+    }
     sizes |= {f"box {box.name}": sum(len(segment.data) for segment in box.segments) for box in boxes}
     return Built(whole, values, programs, tuple(boxes), sizes)
 
@@ -244,8 +254,9 @@ def write(built: Built, out: Path = paths.OUT) -> None:
     out.mkdir(parents=True, exist_ok=True)
     disk.write_sparse(out / "terrane.img", built.disk)
     reference.write(out / "terrane.json", built.reference)
-    for name in ("loader", "monitor"):
-        program = built.programs.get(name)
+    (out / "font-licence.txt").write_bytes(font.font_licence())
+    for label, name in (("loader", "loader"), ("UEFI loader", "uefi-loader"), ("monitor", "monitor")):
+        program = built.programs.get(label)
         if program is not None:
             (out / f"{name}.elf").write_bytes(program.elf())
             (out / f"{name}.map").write_text(program.map())

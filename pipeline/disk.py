@@ -1,6 +1,6 @@
 """The raw disk image: protective MBR, GPT, BIOS boot partition, EFI system partition, Terrane partition (UEFI 2.10, chapter 5).
 
-Bit-identical: every GUID is derived from the content. The EFI system partition is empty yet.
+Bit-identical: every GUID is derived from the content.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.fat import empty_fat32
+from pipeline.fat import fat32
 
 SECTOR = 512
 ENTRY_COUNT = 128
@@ -25,6 +25,7 @@ BIOS_BOOT_LAST = 2047
 ESP_FIRST = 2048
 ESP_SECTORS = 34 << 11  # 34 MiB: the least that FAT32 can be, rounded up
 TERRANE_FIRST = ESP_FIRST + ESP_SECTORS
+APPLICATION = "EFI/BOOT/BOOTX64.EFI"  # where UEFI looks on a disk that it knows nothing about (UEFI 2.10, 3.5.1.1)
 ALIGNMENT = 2048  # sectors: partitions begin on 1 MiB
 
 BIOS_BOOT_TYPE = uuid.UUID("21686148-6449-6E6F-744E-656564454649")
@@ -115,15 +116,19 @@ def check_fits(boot_code: bytes, stage2: bytes) -> None:
         )
 
 
-def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes) -> bytes:
-    """The whole image. `stage2`: what the BIOS boot partition holds; `terrane`: the Terrane partition. Raises ImageError."""
+def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes, application: bytes | None = None) -> bytes:
+    """The whole image. Raises ImageError.
+
+    `stage2`: what the BIOS boot partition holds; `terrane`: the Terrane partition; `application`: what UEFI starts, or None for an image
+    that a BIOS alone starts.
+    """
     check_fits(boot_code, stage2)
     last = TERRANE_FIRST + -(-sectors_of(len(terrane)) // ALIGNMENT) * ALIGNMENT - 1
     total = last + 1 + TABLE_SECTORS + 1
     total = -(-total // ALIGNMENT) * ALIGNMENT
     partitions = (
         Partition("Terrane BIOS boot", BIOS_BOOT_TYPE, BIOS_BOOT_FIRST, BIOS_BOOT_LAST, stage2),
-        Partition("Terrane ESP", ESP_TYPE, ESP_FIRST, TERRANE_FIRST - 1, b""),
+        Partition("Terrane ESP", ESP_TYPE, ESP_FIRST, TERRANE_FIRST - 1, application or b""),
         Partition("Terrane", TERRANE_TYPE, TERRANE_FIRST, last, terrane),
     )
     table = b"".join(partition.entry() for partition in partitions).ljust(ENTRY_COUNT * ENTRY_SIZE, b"\0")
@@ -138,7 +143,12 @@ def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes) -> bytes:
     place(1, gpt_header(1, total - 1, 2, total, disk, crc))
     place(2, table)
     place(BIOS_BOOT_FIRST, stage2)
-    for sector, data in empty_fat32(ESP_SECTORS, ESP_FIRST, zlib.crc32(disk.bytes)).items():
+    try:
+        files = {} if application is None else {APPLICATION: application}
+        esp = fat32(ESP_SECTORS, ESP_FIRST, zlib.crc32(disk.bytes), files)
+    except ValueError as error:
+        raise ImageError(f"EFI system partition: {error}") from None
+    for sector, data in esp.items():
         place(ESP_FIRST + sector, data)
     place(TERRANE_FIRST, terrane)
     place(total - 1 - TABLE_SECTORS, table)

@@ -72,15 +72,17 @@ def read_lock(path: Path) -> dict[str, Locked]:
 
 
 def fetch_all() -> None:
-    """Fetch the packages of every lock file under guests/."""
-    for lock in sorted(paths.GUESTS.glob("*/packages.lock")):
+    """Fetch the packages of every lock file: the loader's and the guests'."""
+    for lock in sorted([*paths.ROOT.glob("boot/packages.lock"), *paths.GUESTS.glob("*/packages.lock")]):
         for row in read_lock(lock).values():
             fetch(row)
 
 
 def cached_path(locked: Locked, folder: Path) -> Path:
     """Where the locked package lies once fetched: apt-get's own name, with the colon of an epoch escaped."""
-    return folder / f"{locked.package}_{locked.version.replace(':', '%3a')}_amd64.deb"
+    name = f"{locked.package}_{locked.version.replace(':', '%3a')}"
+    independent = folder / f"{name}_all.deb"  # of the architecture, which only the registry knows before
+    return independent if independent.exists() else folder / f"{name}_amd64.deb"
 
 
 def fetch(locked: Locked, folder: Path = paths.PACKAGES) -> Fetched:
@@ -93,6 +95,7 @@ def fetch(locked: Locked, folder: Path = paths.PACKAGES) -> Fetched:
         folder.mkdir(parents=True, exist_ok=True)
         if not download(locked.package, locked.version, folder):
             return fetch_newest(locked, folder)
+        path = cached_path(locked, folder)
     found = file_sha256(path)
     if found != locked.sha256:
         raise PackageError(
@@ -110,9 +113,10 @@ def fetch_newest(locked: Locked, folder: Path) -> Fetched:
             "run `apt-get update` as root and look at the network"
         )
     package, version, sha256 = max(candidates, key=lambda row: version_key(row[1]))
-    path = cached_path(Locked(locked.row, package, locked.series, version, sha256), folder)
-    if not path.exists() and not download(package, version, folder):
+    newest = Locked(locked.row, package, locked.series, version, sha256)
+    if not cached_path(newest, folder).exists() and not download(package, version, folder):
         raise PackageError(f"{package} {version}: apt-get download failed")
+    path = cached_path(newest, folder)
     found = file_sha256(path)
     if found != sha256:
         raise PackageError(f"{path.name}: expected SHA-256 {sha256} (the registry's metadata), found {found}")

@@ -37,7 +37,7 @@ def measure(folder: Path) -> dict[str, Any]:
         program = compiler.compile_program(
             importlib.import_module(module).start,
             base=getattr(importlib.import_module(base_module), base),
-            supplied={"boot.header_key": bytes(32)},
+            supplied={"boot.header_key": bytes(32), "std.font": bytes(95 * 16)},
         )
         symbols = sorted(program.symbols.items())
         rows = [

@@ -80,7 +80,7 @@ def _sections(linked: Linked) -> list[_Section]:
 
 def checksum(file: bytes | bytearray) -> int:
     """The checksum of a PE whose own field is zero: 16-bit words added with their carries, then the file's size."""
-    total = sum(struct.unpack(f"<{len(file) // 2}H", bytes(file[: len(file) // 2 * 2])))
+    total: int = sum(struct.unpack(f"<{len(file) // 2}H", bytes(file[: len(file) // 2 * 2])))
     if len(file) % 2:
         total += file[-1]
     while total >> 16:

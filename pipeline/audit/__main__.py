@@ -8,6 +8,7 @@ from boot.handoff import MONITOR_BASE
 from boot.main import start as loader_start
 from boot.stages import BODY_BASE
 from dsl.compiler.pipeline import compile_program
+from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
 from pipeline.audit.instructions import check_instructions
 from pipeline.audit.rules import RULES, Rules
@@ -29,7 +30,9 @@ def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
 def main() -> int:
     """Audit both programs; 0 if nothing was found."""
     programs = {
-        "loader": compile_program(loader_start, base=BODY_BASE, supplied={"boot.header_key": bytes(32)}),
+        "loader": compile_program(
+            loader_start, base=BODY_BASE, supplied={"boot.header_key": bytes(32), "std.font": bytes(FONT_SIZE)}
+        ),
         "monitor": compile_program(monitor_start, base=MONITOR_BASE),
     }
     found: list[Finding] = []

@@ -41,7 +41,8 @@ def protection_start() -> None:
 @machine
 def begin() -> None:
     """Output and exceptions, as the loader has them."""
-    output_start()
+    # Safe because stage 2 left its parameters there.
+    output_start(BootParameters.at(HostVirtual(PARAMETERS_BASE)))
     exceptions_start()
 
 

@@ -15,7 +15,7 @@ from boot.handoff import MONITOR_BASE
 from boot.header import HEADER_SIZE
 from boot.main import start
 from boot.stages import BODY_BASE, SECTOR_SIZE, STAGE2_SIZE, emit_stage1, emit_stage2
-from tests.boot.keys import KEY, PUBLIC_KEY, SECRET
+from tests.boot.keys import FONT, KEY, PUBLIC_KEY, SECRET
 
 if TYPE_CHECKING:
     from dsl.compiler.pipeline import Program
@@ -64,7 +64,7 @@ def loader() -> Program:
     """The loader body, trusting KEY."""
     from dsl.compiler.pipeline import compile_program
 
-    return compile_program(start, base=BODY_BASE, supplied={"boot.header_key": PUBLIC_KEY})
+    return compile_program(start, base=BODY_BASE, supplied={"boot.header_key": PUBLIC_KEY, "std.font": FONT})
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass, field
 
 from dsl.lang.model import Machine
+from tests.boot.keys import FONT
 
 STAGING = 0x1000000
 RAM_END = 0x4000000
@@ -77,7 +78,7 @@ def machine_with(
     partition: bytes, key: bytes, rows: list[tuple[int, int, int, int]] | None = None
 ) -> tuple[Machine, Uart, Pci]:
     """A machine where stage 2 has just ended."""
-    machine = Machine(supplied={HEADER_KEY: key})
+    machine = Machine(supplied={HEADER_KEY: key, "std.font": FONT})
     uart, cursor, pci = Uart(), Cursor(), Pci()
     for port in range(COM1, COM1 + 8):
         machine.ports[port] = uart

@@ -14,6 +14,7 @@ import boot.entries
 import boot.image
 import boot.main
 from boot.handoff import DIRECT_MAP, HANDOFF_SIZE, MONITOR_BASE, Handoff
+from boot.parameters import PARAMETERS_BASE, BootParameters
 from dsl.lang import Array, HostVirtual, address_of, current_machine, frame_array, u8
 from dsl.lang.model import Halted
 from tests.boot import chain
@@ -86,7 +87,7 @@ def run(monkeypatch: pytest.MonkeyPatch, partition: bytes, **options: Any) -> tu
     left = None
     with machine:
         try:
-            boot.main.main()
+            boot.main.main(BootParameters.at(HostVirtual(PARAMETERS_BASE)))
         except Left as end:
             left = end.args
         except Halted:
@@ -150,9 +151,8 @@ def test_the_monitors_space_is_never_writable_and_executable(monkeypatch: pytest
     assert mapped[DIRECT_MAP + 0xFEE00000] == (0xFEE00000, True, False)
     assert DIRECT_MAP + monitor not in mapped
     assert len([address for address in mapped if address >= DIRECT_MAP and address < MONITOR_BASE]) == 2047
-    low = [address for address in mapped if address < DIRECT_MAP]
-    assert low == [page * 4096 for page in range(256)]
-    assert [address for address in low if mapped[address][2]] == [0x13000, 0x14000]
+    low = {address: row for address, row in mapped.items() if address < DIRECT_MAP}
+    assert low == {page: (page, False, True) for page in (0x13000, 0x14000)}
 
 
 def flipped(partition: bytes, offset: int) -> bytes:

@@ -91,7 +91,7 @@ def read_pe(file: bytes) -> Portable:
     assert not any(file[place + 112 : place + optional_size])
     rows = [struct.unpack_from("<8sIIIIIIHHI", file, place + optional_size + 40 * index) for index in range(count)]
     assert place + optional_size + 40 * count <= header_size
-    sections = tuple(Section(row[0].rstrip(b"\0").decode(), *row[1:5], row[9]) for row in rows)
+    sections = tuple(Section(row[0].rstrip(b"\0").decode(), row[1], row[2], row[3], row[4], row[9]) for row in rows)
     loaded = bytearray(image_size)
     loaded[:header_size] = file[:header_size]
     end, file_end = header_size, header_size

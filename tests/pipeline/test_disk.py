@@ -72,9 +72,9 @@ def test_the_partition_is_found_again(tmp_path: Path) -> None:
         disk.read_terrane_partition(tmp_path / "absent")
 
 
-def test_the_esp_is_an_empty_fat32() -> None:
+def test_the_esp_is_a_fat32() -> None:
     """Enough clusters to be FAT32, both FATs alike, the free count right (specification 1.03)."""
-    sectors = fat.empty_fat32(disk.ESP_SECTORS, disk.ESP_FIRST, 0x12345678)
+    sectors = fat.fat32(disk.ESP_SECTORS, disk.ESP_FIRST, 0x12345678, {"A/B.C": bytes(513)})
     boot = sectors[0]
     reserved, copies = struct.unpack_from("<HB", boot, 14)
     (per_fat,) = struct.unpack_from("<I", boot, 36)
@@ -82,7 +82,59 @@ def test_the_esp_is_an_empty_fat32() -> None:
     assert clusters >= fat.MINIMUM_CLUSTERS
     assert per_fat * 128 >= clusters + 2
     assert sectors[reserved] == sectors[reserved + per_fat]
-    assert struct.unpack_from("<I", sectors[1], 488)[0] == clusters - 1
+    assert struct.unpack_from("<II", sectors[1], 488) == (clusters - 4, 6)  # root, A, and two of B.C
     assert sectors[6] == boot
-    with pytest.raises(ValueError, match="expected at least 65525 clusters"):
-        fat.empty_fat32(4096, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("sectors", "files", "message"),
+    [
+        (4096, {}, "expected at least 65525 clusters"),
+        (disk.ESP_SECTORS, {"X": bytes(35 << 20)}, "expected files of at most 68528 clusters, found 71681"),
+        (disk.ESP_SECTORS, {"EFI/lower": b""}, "expected a short name in capitals, found 'lower'"),
+        (disk.ESP_SECTORS, {"TOOLONGNAME": b""}, "expected a short name"),
+    ],
+)
+def test_what_is_no_fat32_is_refused(sectors: int, files: dict[str, bytes], message: str) -> None:
+    """By name, with what was expected and found."""
+    with pytest.raises(ValueError, match=message):
+        fat.fat32(sectors, 0, 0, files)
+
+
+FILES = {
+    "EFI/BOOT/BOOTX64.EFI": bytes(range(256)) * 300 + b"odd",
+    "EFI/EMPTY.TXT": b"",
+    "README": b"one cluster".ljust(512),
+} | {f"MANY/F{number}.BIN": bytes([number]) * number * 10 for number in range(60)}
+FSCK, MTYPE, MDIR = (shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("fsck.vfat", "mtype", "mdir"))
+
+
+@pytest.mark.skipif(
+    None in (FSCK, MTYPE, MDIR), reason="fsck.vfat (Debian package dosfstools) and mtools are not both installed"
+)
+def test_other_programs_read_the_esp(tmp_path: Path) -> None:
+    """Fsck finds nothing to say, mtools every file with its bytes, whatever its size."""
+    image = bytearray(disk.ESP_SECTORS * 512)
+    for sector, content in fat.fat32(disk.ESP_SECTORS, disk.ESP_FIRST, 0x1234ABCD, FILES).items():
+        assert len(content) == 512
+        image[sector * 512 : sector * 512 + 512] = content
+    path = tmp_path / "esp.img"
+    disk.write_sparse(path, bytes(image))
+    checked = subprocess.run([str(FSCK), "-n", "-v", path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert f"{len(FILES) + 4} files" in checked.stdout  # with three folders and the label
+    for name, content in FILES.items():
+        read = subprocess.run([str(MTYPE), "-i", path, f"::{name}"], capture_output=True, check=True).stdout
+        assert read == content, name
+    listed = subprocess.run([str(MDIR), "-i", path, "-b", "::MANY"], capture_output=True, text=True, check=True).stdout
+    assert len(listed.split()) == 60
+
+
+def test_an_image_holds_the_application_where_firmware_looks() -> None:
+    """The same place whatever else is in the image; the ESP's identifier follows it."""
+    image = disk.build_disk(BOOT, STAGE2, TERRANE, b"MZ application")
+    assert b"BOOTX64 EFI" in image[disk.ESP_FIRST * 512 : disk.TERRANE_FIRST * 512]
+    assert b"MZ application" in image[disk.ESP_FIRST * 512 : disk.TERRANE_FIRST * 512]
+    assert image[1024:17408] != made()[1024:17408]
+    with pytest.raises(disk.ImageError, match="EFI system partition: FAT32: expected files of at most"):
+        disk.build_disk(BOOT, STAGE2, TERRANE, bytes(35 << 20))
