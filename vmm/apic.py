@@ -1,11 +1,30 @@
-"""The interrupt controllers of the host: the PIC, silenced, and the local APIC with its timer (Intel 8259A; SDM Vol. 3A, 11)."""
+"""The interrupt controllers of the host: PIC and I/O APIC, silenced, and the local APIC with its timer (8259A, 82093AA, SDM Vol. 3A 11).
+
+No device interrupts the monitor. What firmware left unmasked would do so for ever, since nobody here answers the device.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from dsl.hw.x86 import CPUID_EDX_APIC, IA32_APIC_BASE
-from dsl.lang import Device, Failure, HostPhysical, Struct, machine, static, u8, u16, u32, u64
+from dsl.lang import (
+    Array,
+    Device,
+    Failure,
+    HostPhysical,
+    Struct,
+    array,
+    at,
+    machine,
+    minimum,
+    static,
+    u8,
+    u16,
+    u32,
+    u64,
+    upto,
+)
 from dsl.lang.intrinsics import cli, cpuid, out8, rdmsr, sti_hlt, wrmsr
 from vmm.clock import CALIBRATION_COUNT, NANOSECONDS, PIT_HZ, calibrate, fraction, scale
 from vmm.cpu import CPU
@@ -26,10 +45,14 @@ APIC_ENABLE: Final = 1 << 11
 APIC_ADDRESS: Final = 0x000F_FFFF_FFFF_F000
 X2APIC_BASE: Final = 0x800  # MSR of a register: this plus its offset / 16
 
+APIC_VERSION: Final = 0x30
 APIC_TASK_PRIORITY: Final = 0x80
 APIC_END_OF_INTERRUPT: Final = 0xB0
 APIC_SPURIOUS: Final = 0xF0
+APIC_LVT_CMCI: Final = 0x2F0
 APIC_LVT_TIMER: Final = 0x320
+APIC_LVT_THERMAL: Final = 0x330
+APIC_LVT_COUNTERS: Final = 0x340
 APIC_LVT_LINT0: Final = 0x350
 APIC_LVT_LINT1: Final = 0x360
 APIC_LVT_ERROR: Final = 0x370
@@ -37,10 +60,19 @@ APIC_TIMER_START: Final = 0x380
 APIC_TIMER_NOW: Final = 0x390
 APIC_TIMER_DIVIDE: Final = 0x3E0
 LVT_MASKED: Final = 1 << 16
+LVT_MODE: Final = 7 << 8
+LVT_SMI: Final = 2 << 8
 LVT_NMI: Final = 4 << 8
 SOFTWARE_ENABLE: Final = 1 << 8
 DIVIDE_BY_1: Final = 0b1011
 TIMER_MOST: Final = 0xFFFF_FFFF
+
+IO_APIC: Final = (
+    0xFEC0_0000  # a PC's first; what else there is needs ACPI to be found, and PCI devices have no INTx by now
+)
+IO_APIC_VERSION: Final = 1
+IO_APIC_PINS: Final = 0x10  # two registers a pin; the low one has the mask, as in the local vector table
+IO_APIC_PIN_LIMIT: Final = 120  # as many as the index can name
 
 
 class ApicRegister(Struct, size=16):
@@ -49,6 +81,14 @@ class ApicRegister(Struct, size=16):
     value: Device[u32]
     padding: u32
     padding_end: u64
+
+
+class IoApic(Struct, size=32):
+    """The I/O APIC's window: what is written to `select` chooses the register that `window` is."""
+
+    select: Device[u32]
+    window: Device[u32] = at(0x10)
+    padding: Array[u8] = array(12, at=0x14)
 
 
 class LocalApic(Struct):
@@ -73,6 +113,29 @@ def silence_pic() -> None:
     out8(u16(PIC_SLAVE + 1), u8(1))
     out8(u16(PIC_MASTER + 1), u8(0xFF))
     out8(u16(PIC_SLAVE + 1), u8(0xFF))
+
+
+@machine
+def silence_io_apic() -> None:
+    """Mask every pin of the first I/O APIC, if there is one."""
+    # Safe because the direct map covers the first 4 GiB, and nothing but the I/O APIC answers there.
+    chip = IoApic.at(to_host_virtual(HostPhysical(IO_APIC)))
+    chip.select = u32(IO_APIC_VERSION)
+    version = chip.window
+    if version == 0 or ~version == 0:
+        return
+    for pin in upto(minimum((version >> 16 & 0xFF) + 1, u32(IO_APIC_PIN_LIMIT))):
+        chip.select = u32(IO_APIC_PINS) + pin * 2
+        chip.window = u32(LVT_MASKED)
+
+
+@machine
+def mask_source(index: u32, offset: u32) -> None:
+    """Mask entry `index` of the local vector table, where the processor has it; what firmware wants for itself (SMI) stays."""
+    if (apic_read(u32(APIC_VERSION)) >> 16) & 0xFF >= index:
+        entry = apic_read(offset)
+        if entry & LVT_MODE != LVT_SMI:
+            apic_write(offset, entry | LVT_MASKED)
 
 
 @machine
@@ -107,7 +170,7 @@ def end_of_interrupt() -> None:
 
 @machine
 def initialize_apic() -> bool:
-    """Enable this CPU's local APIC with everything masked but the timer and NMI. False: there is none."""
+    """Enable this CPU's local APIC with everything masked but NMI, errors and, later, the timer. False: there is none."""
     if cpuid(u32(1), u32(0)).edx & CPUID_EDX_APIC == 0:
         return False
     cpu = CPU.current()
@@ -122,6 +185,9 @@ def initialize_apic() -> bool:
     apic_write(u32(APIC_LVT_LINT1), u32(LVT_NMI))
     apic_write(u32(APIC_LVT_ERROR), u32(VECTOR_APIC_ERROR))
     apic_write(u32(APIC_LVT_TIMER), u32(VECTOR_TIMER | LVT_MASKED))
+    mask_source(u32(4), u32(APIC_LVT_COUNTERS))
+    mask_source(u32(5), u32(APIC_LVT_THERMAL))
+    mask_source(u32(6), u32(APIC_LVT_CMCI))
     apic_write(u32(APIC_TIMER_DIVIDE), u32(DIVIDE_BY_1))
     return True
 

@@ -6,7 +6,7 @@ from boot.handoff import FREE_MEMORY, HANDOFF_MAGIC, HANDOFF_VERSION, Handoff
 from dsl.lang import Failure, asm, function_address, machine, text, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
 from vmm.address_space import take_over_address_space
-from vmm.apic import calibrate_timers, initialize_apic, silence_pic
+from vmm.apic import calibrate_timers, initialize_apic, silence_io_apic, silence_pic
 from vmm.box import BOXES
 from vmm.box_start import make_boxes
 from vmm.chain import IDENTITY, forget_identity, take_over_identity
@@ -80,6 +80,7 @@ def prepare_machine(handoff: Handoff) -> bool:
     if not initialize_apic():
         console_line(text("refused: this machine has no local APIC (CPUID leaf 1, EDX bit 9)"))
         return False
+    silence_io_apic()
     engine = prepare_engine()
     if isinstance(engine, Failure):
         console_line(text("refused: the monitor cannot run boxes on this machine"))

@@ -77,6 +77,25 @@ class Ports:
 
 
 @dataclass
+class IoApic:
+    """The I/O APIC: 24 pins behind an index and a window; firmware left them all unmasked."""
+
+    registers: dict[int, int] = field(default_factory=lambda: {1: 23 << 16 | 0x11} | dict.fromkeys(range(0x10, 0x40), 0x20))
+    selected: int = 0
+
+    def read(self, offset: int) -> int:
+        """Read the index or the window."""
+        return self.selected if offset == 0 else self.registers.get(self.selected, 0)
+
+    def write(self, offset: int, value: int) -> None:
+        """Write the index or the window."""
+        if offset == 0:
+            self.selected = value
+        else:
+            self.registers[self.selected] = value
+
+
+@dataclass
 class Apic:
     """The local APIC: registers, and a timer that runs once."""
 

@@ -16,7 +16,7 @@ from unicorn import x86_const as x86
 from boot.handoff import DIRECT_MAP
 from dsl.hw import vmx
 from dsl.hw import x86 as manual
-from tests.model.board import Apic, Clock, Ports
+from tests.model.board import Apic, Clock, IoApic, Ports
 from tests.model.image import HANDOFF, RAM_SIZE, STACK, TABLES
 from tests.model.processor import IA32_FEATURE_CONTROL, TSC_HZ, Processor
 from tests.model.sites import VMX, Memory, Site
@@ -54,6 +54,7 @@ class Machine:
         self.clock = Clock()
         self.ports = Ports(self.clock)
         self.apic = Apic(self.clock)
+        self.io_apic = IoApic()
         self.msrs = dict(processor.msrs)
         self.xcr0 = 1
         self.ymm_high = [0] * 16
@@ -68,6 +69,11 @@ class Machine:
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
         self.engine.mem_map(0, RAM_SIZE)
         self.engine.mem_write(0, bytes(memory))
+        self.engine.mmio_map(
+            0xFEC0_0000, 4096,
+            lambda uc, offset, size, data: self.io_apic.read(offset), None,
+            lambda uc, offset, size, value, data: self.io_apic.write(offset, value), None,
+        )  # fmt: skip
         self.engine.mmio_map(0xFEE0_0000, 4096, self._apic_read, None, self._apic_write, None)
         self._enter_long_mode()
         self._add_hooks()
