@@ -57,16 +57,16 @@ MONITOR_MSRS: Final = frozenset(
     )
 )  # fmt: skip
 MONITOR_HOMES: Final = {
-    "cli": ("vmm/interrupts.py",),
-    "sti": ("vmm/interrupts.py",),
-    "hlt": ("vmm/interrupts.py",),
+    "cli": ("vmm/apic.py", "vmm/interrupts.py"),
+    "sti": ("vmm/apic.py",),
+    "hlt": ("vmm/apic.py", "vmm/interrupts.py"),
     "iretq": ("vmm/interrupts.py",),
     "lgdt": ("vmm/cpu.py",),
     "lidt": ("vmm/cpu.py",),
     "ltr": ("vmm/cpu.py",),
     "retfq": ("vmm/cpu.py",),
     "invlpg": ("vmm/address_space.py",),
-    "wrmsr": ("vmm/cpu.py", "vmm/interrupts.py", "vmm/switch.py", "vmm/vmx/capability.py"),
+    "wrmsr": ("vmm/apic.py", "vmm/cpu.py", "vmm/switch.py", "vmm/vmx/capability.py"),
     "xsetbv": ("vmm/exits/cpuid.py", "vmm/exits/registers.py", "vmm/switch.py"),
     "mov to control register": (
         "vmm/address_space.py",
@@ -99,7 +99,7 @@ RULES: Final = {
             MONITOR_HOMES,
             MONITOR_MSRS,
             once=("vmxon", "vmxoff", "vmlaunch", "vmresume", "iretq", "ltr"),
-            computed=("vmm/interrupts.py",),  # apic_write: X2APIC_BASE plus a register's offset
+            computed=("vmm/apic.py",),  # apic_write: X2APIC_BASE plus a register's offset
         ),
         declared={"vmm.vmx.entry.return_to_run_loop": REFILLED_SIZE},
     ),
