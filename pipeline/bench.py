@@ -109,7 +109,14 @@ def exits() -> list[Row]:
     return bench_exits.rows()
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"exits": exits, "size": size, "build": build}
+def boot() -> list[Row]:
+    """Instructions from the loader's start to the first guest's, and of a Linux boot."""
+    from pipeline import bench_boot
+
+    return bench_boot.rows()
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {"exits": exits, "boot": boot, "size": size, "build": build}
 
 
 def report(name: str, as_json: bool) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ MEBIBYTE = 1 << 20
 
 def perform(options: argparse.Namespace) -> int:
     """Do what the command line asks; the exit status. Modules load here, so that `verify` needs no compiler."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no emulator is left running
     verbs = {
         "keys": show_keys,
         "build": build,

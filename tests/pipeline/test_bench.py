@@ -1,0 +1,105 @@
+"""What `bench` counts from: the debugger's words, the lines of source, and how a row holds a number against its anchor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import bench, bench_boot, bench_exits
+from pipeline.bench_boot import Spent, Stop
+from pipeline.bench_rows import Row
+from pipeline.bochs import BochsError
+
+SAID = """\
+Next at t=0
+(0) [0x0000fffffff0] f000:fff0 (unk. ctxt): jmpf 0xf000:e05b          ; ea5be000f0
+(0) Breakpoint 3, 0xffffffff80006628 in ?? ()
+Next at t=788180142
+(0) [0x00000fc06628] 0008:ffffffff80006628 (unk. ctxt): vmlaunch                  ; 0f01c2
+0x3f861 259937
+(0) Breakpoint 1, 0xffffffff8000cb50 in ?? ()
+Next at t=788180195
+(0) [0x00000fc0cb50] 0008:ffffffff8000cb50 (unk. ctxt): push rdi                  ; 57
+Next at t=788180196
+(0) [0x00000fc0cb51] 0008:ffffffff8000cb51 (unk. ctxt): rep stosq qword ptr es:[rdi], rax ; f348ab
+"""
+ENTRY, EXIT, WAIT, AWAKE = 0x10, 0x20, 0x30, 0x31
+
+
+def test_the_stops_of_the_debugger_are_read() -> None:
+    """Time, address and instruction of each stop but the one at reset; what `calc` said, where it was asked."""
+    assert list(bench_boot.stops(SAID)) == [
+        Stop(788180142, 0xFFFF_FFFF_8000_6628, "vmlaunch", 0x3F861),
+        Stop(788180195, 0xFFFF_FFFF_8000_CB50, "push rdi", 0),
+        Stop(788180196, 0xFFFF_FFFF_8000_CB51, "rep stosq qword ptr es:[rdi], rax", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "instruction", "expected"),
+    [
+        ("boot.main.main", "rep stosb byte ptr es:[rdi], al", "zeroing"),
+        ("boot.main.main", "rep movsb byte ptr es:[rdi], byte ptr ds:[rsi]", "copying"),
+        ("dsl.std.sha256.compress", "add eax, 1", "hashing"),
+        ("dsl.std.field25519.field_square", "mulx rax, rdx, rcx", "signatures"),
+        ("dsl.std.serial.serial_send", "in al, dx", "waiting"),
+        ("boot.acpi.search", "inc rax", "other"),
+    ],
+)
+def test_an_instruction_is_spent_on(place: str, instruction: str, expected: str) -> None:
+    """String instructions by themselves, all others by their function."""
+    assert bench_boot.category(place, instruction) == expected
+
+
+def written(ticks: int, character: str) -> Stop:
+    """An exit for OUT to the serial port."""
+    return Stop(ticks, EXIT, "push rdi", bench_boot.DATA_PORT << 8 | ord(character))
+
+
+def test_a_boot_is_added_up_until_its_prompt() -> None:
+    """From entry to exit is the guest's, from exit to entry the monitor's but where it waits; nothing counts after the prompt."""
+    found = [
+        Stop(100, ENTRY, "vmlaunch", 0),
+        written(150, "o"),
+        Stop(157, WAIT, "sti", 0),
+        Stop(1157, AWAKE, "cli", 0),
+        Stop(1160, ENTRY, "vmresume", 0),
+        written(1200, "k"),
+        Stop(1300, ENTRY, "vmresume", 0),
+    ]
+    assert bench_boot.account(iter(found), EXIT, {WAIT: AWAKE}, "ok") == Spent(exits=2, guest=90, monitor=10, idle=1000)
+    with pytest.raises(BochsError, match="expected 'no' among the bytes"):
+        bench_boot.account(iter(found), EXIT, {WAIT: AWAKE}, "no")
+
+
+def test_the_meter_has_a_line_for_every_row() -> None:
+    """The rows of `bench exits` and the rows of the meter's table are the same, besides `nothing`; names hold what is looked for."""
+    from guests.meter.main import SNIPPETS
+
+    assert [row[0] for row in SNIPPETS] == [bench_exits.NOTHING, *bench_exits.EXITS]
+    names = [exit_.name for exit_ in bench_exits.EXITS.values()]
+    assert any("cpuid" in name for name in names)
+    assert any("vmcall" in name for name in names)
+
+
+def test_lines_of_code_are_counted(tmp_path: Path) -> None:
+    """Blank lines, comments and docstrings do not count; each line of a statement does."""
+    path = tmp_path / "a.py"
+    path.write_text(
+        '"""Doc."""\n\nX = (\n    1,  # one\n)\n# comment\n\n\ndef f():\n    """Doc\n    string."""\n    return X\n'
+    )
+    assert bench.code_lines(path) == 5
+
+
+def test_a_row_has_its_ratio() -> None:
+    """Ours over the anchor; none without one."""
+    assert Row("a", 30, 120, "x", "so").values() == {
+        "name": "a",
+        "ours": 30,
+        "anchor": 120,
+        "unit": "x",
+        "how": "so",
+        "ratio": 0.25,
+    }
+    assert Row("a", 30, None, "x", "so").values()["ratio"] is None
