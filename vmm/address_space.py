@@ -37,8 +37,8 @@ def protect_page(address: HostVirtual) -> None:
 
 
 @machine
-def drop_low_memory() -> None:
-    """Unmap the first MiB, through which the loader left: no address near zero means anything any more.
+def drop_lower_half() -> None:
+    """Unmap the pages through which the loader left, which may be a box's soon: no address below the monitor's means anything any more.
 
     To be called when descriptor tables and stack are the monitor's own.
     """
@@ -49,6 +49,6 @@ def drop_low_memory() -> None:
 
 @machine
 def take_over_address_space() -> None:
-    """Drop the loader's low memory, and make the lowest page of the stack a guard: who runs over it faults, and the monitor stops."""
-    drop_low_memory()
+    """Drop the way that the loader came by, and make the lowest page of the stack a guard: who runs over it faults, and the monitor stops."""
+    drop_lower_half()
     protect_page(address_of(MAIN_STACK))
