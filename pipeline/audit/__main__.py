@@ -11,9 +11,11 @@ from dsl.compiler.pipeline import compile_program
 from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
 from pipeline.audit.instructions import check_instructions
-from pipeline.audit.rules import RULES, Rules
+from pipeline.audit.longest import Longest
+from pipeline.audit.rules import HOT_PATHS, RULES, Rules
 from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import check_stacks, find_recursion
+from vmm.exits.dispatch import ENTRIES
 from vmm.main import start as monitor_start
 
 
@@ -27,6 +29,20 @@ def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
     return findings + stacks, lines
 
 
+def exit_paths(code: Code) -> list[str]:
+    """One line an exit handler: its longest path, and which loops lack a bound. What was inlined counts in handle_exit."""
+    longest = Longest(code)
+    handlers = [f"{handler.__module__}.{handler.__name__}" for handler in ENTRIES.values()]
+    lines = []
+    for function in dict.fromkeys((*HOT_PATHS, *handlers)):
+        if function in code.functions:
+            length = longest.of(function)
+            loops = ", ".join(f"{file}:{line}" for file, line in sorted(longest.unbounded[function]))
+            lacking = f", and what these loops add, which have no bound: {loops}" if loops else ""
+            lines.append(f"{code.name}: {function}: at most {length:,.0f} instructions{lacking}")
+    return lines
+
+
 def main() -> int:
     """Audit both programs; 0 if nothing was found."""
     programs = {
@@ -37,8 +53,10 @@ def main() -> int:
     }
     found: list[Finding] = []
     for name, program in programs.items():
-        findings, lines = audit(code_of(name, program), RULES[name])
+        code = code_of(name, program)
+        findings, lines = audit(code, RULES[name])
         found += findings
+        lines += exit_paths(code) if name == "monitor" and lines else []
         print("\n".join(lines))
     for finding in found:
         print(f"{finding.rule}: {finding.text}")

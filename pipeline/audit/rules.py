@@ -25,6 +25,8 @@ LOADER_FAULTS: Final = tuple(
     (f"boot.exceptions.on_{name}", HARDWARE_FRAME)
     for name in ("nmi", "invalid_opcode", "double_fault", "general_protection", "page_fault")
 )
+# where exits arrive, besides the handlers of vmm/exits/dispatch.py
+HOT_PATHS: Final = ("vmm.vmx.entry.guest_exit", "vmm.vmx.hot.handle_hot_exit", "vmm.scheduler.handle_exit")
 
 
 @dataclass(frozen=True)
