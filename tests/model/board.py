@@ -80,7 +80,9 @@ class Ports:
 class IoApic:
     """The I/O APIC: 24 pins behind an index and a window; firmware left them all unmasked."""
 
-    registers: dict[int, int] = field(default_factory=lambda: {1: 23 << 16 | 0x11} | dict.fromkeys(range(0x10, 0x40), 0x20))
+    registers: dict[int, int] = field(
+        default_factory=lambda: {1: 23 << 16 | 0x11} | dict.fromkeys(range(0x10, 0x40), 0x20)
+    )
     selected: int = 0
 
     def read(self, offset: int) -> int:

@@ -206,6 +206,18 @@ class Machine:
         _, base, _, _ = self.engine.reg_read(x86.UC_X86_REG_TR)
         return self.read_word(base + 28 + index * 8)
 
+    def interrupt_at(self, address: int, vector: int) -> None:
+        """Let an interrupt come once, at the boundary before the instruction at an address of the monitor."""
+        handles: list[Any] = []
+
+        def arrive(_: Any, __: int, ___: int, ____: Any) -> None:
+            if handles:
+                self.engine.hook_del(handles.pop())
+                self.guarded(lambda: self.deliver(vector, return_to=address))
+
+        handles.append(self.engine.hook_add(uc.UC_HOOK_CODE, arrive, None, address, address))
+        self.engine.ctl_flush_tb()
+
     def fault(self, vector: int, error_code: int | None) -> None:
         """The monitor's own instruction faults."""
         self.exceptions.append((vector, self["rip"]))

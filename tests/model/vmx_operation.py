@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unicorn import x86_const as x86
@@ -45,7 +45,7 @@ class Exit:
     vectoring: int = 0
     vectoring_error: int = 0
     guest_physical: int = 0
-    ticks: int = 1000  # how long the guest ran
+    ticks: int = 1000  # how long the guest ran; the preemption timer comes first when that is sooner
 
 
 Script = Generator[Exit, None, None]
@@ -62,7 +62,7 @@ class Guest:
         self.event_error = 0
         self.event_length = 0
         self.entries = 0
-        self.violations: list[str] = []
+        self.waiting: Exit | None = None  # what the script wanted when the preemption timer came first
 
     def __getitem__(self, name: Any) -> int:
         """A general register by name, or a VMCS field."""
@@ -131,10 +131,6 @@ class VmxMachine(Machine):
             self.regions[self.current][vmx.VM_INSTRUCTION_ERROR] = number
         self["rflags"] = self["rflags"] & ~RFLAGS_ARITHMETIC | flag
         return True
-
-    def first_region(self) -> int:
-        """The VMCS that was cleared first: that of the first box."""
-        return next(iter(self.regions))
 
     # Instructions
 
@@ -299,7 +295,7 @@ class VmxMachine(Machine):
             raise ModelFailure(f"the host state of the VMCS is not the monitor's: {wrong}")
 
     def check_timer(self, vmcs: Vmcs) -> None:
-        """Our own rule: no entry without a preemption timer that ends within a slice; set anew, but for a few where the exit saved it."""
+        """Our own rule: each entry has a timer that ends within a slice. Where exits save it, a few entries may go on with it."""
         if not vmcs.bit(vmx.PIN_BASED_CONTROLS, vmx.PIN_PREEMPTION_TIMER):
             raise ModelFailure("an entry without the preemption timer")
         was_set = vmx.PREEMPTION_TIMER_VALUE.encoding in self.written
@@ -324,13 +320,18 @@ class VmxMachine(Machine):
         guest.registers = {name: self[name] for name in GENERAL}
         guest.entries += 1
         information = vmcs[vmx.ENTRY_INTERRUPTION_INFORMATION]
-        guest.event = information if information >> 31 else 0
-        guest.event_error = vmcs[vmx.ENTRY_EXCEPTION_ERROR_CODE]
-        guest.event_length = vmcs[vmx.ENTRY_INSTRUCTION_LENGTH]
-        try:
-            step = next(script)
-        except StopIteration:
-            step = Exit(SCRIPT_ENDED)
+        if guest.waiting is None:
+            guest.event = 0
+        if information >> 31:
+            guest.event = information
+            guest.event_error = vmcs[vmx.ENTRY_EXCEPTION_ERROR_CODE]
+            guest.event_length = vmcs[vmx.ENTRY_INSTRUCTION_LENGTH]
+        step = guest.waiting or next(script, Exit(SCRIPT_ENDED))
+        guest.waiting = None
+        left = vmcs[vmx.PREEMPTION_TIMER_VALUE] << TIMER_SHIFT
+        if step.ticks > left and step.reason is not vmx.ExitReason.PREEMPTION_TIMER:
+            guest.waiting = replace(step, ticks=step.ticks - left)
+            step = Exit(vmx.ExitReason.PREEMPTION_TIMER, ticks=left)
         if self.clock.ticks > self.time_limit:
             self.stop(TIME_OVER)
         self.leave(vmcs, guest, step)
@@ -350,6 +351,8 @@ class VmxMachine(Machine):
             vmcs[vmx.IDT_VECTORING_ERROR_CODE] = step.vectoring_error
             vmcs[vmx.GUEST_PHYSICAL_ADDRESS] = step.guest_physical
             vmcs[vmx.ENTRY_INTERRUPTION_INFORMATION] &= 0x7FFF_FFFF
+        if vmcs.bit(vmx.EXIT_CONTROLS, vmx.EXIT_SAVE_PREEMPTION_TIMER):
+            vmcs[vmx.PREEMPTION_TIMER_VALUE] = max(0, vmcs[vmx.PREEMPTION_TIMER_VALUE] - (step.ticks >> TIMER_SHIFT))
         self.clock.pass_ticks(step.ticks)
         self.written.clear()
         if guest is not None:
