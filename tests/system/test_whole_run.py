@@ -54,7 +54,7 @@ class Finished:
     errors: str
 
 
-def run(tree: Path, *words: str, seconds: int = 400) -> Finished:
+def run(tree: Path, *words: str, seconds: int = 900) -> Finished:
     """Run to the end without a person."""
     result = subprocess.run(
         command_for(*words, seconds=seconds), cwd=tree, env=environment_of(tree), stdin=subprocess.DEVNULL,
@@ -63,7 +63,7 @@ def run(tree: Path, *words: str, seconds: int = 400) -> Finished:
     return Finished(result.returncode, result.stdout, result.stderr)
 
 
-def run_and_type(tree: Path, box: str, line: str, answer: str, seconds: int = 400) -> Finished:
+def run_and_type(tree: Path, box: str, line: str, answer: str, seconds: int = 900) -> Finished:
     """Run, type a line on a box's console once it has the focus, and leave when its answer is there."""
     deadline = time.monotonic() + seconds
     with (tree / "output").open("w+b") as output, (tree / "errors").open("w+b") as errors:
