@@ -49,6 +49,6 @@ def drop_lower_half() -> None:
 
 @machine
 def take_over_address_space() -> None:
-    """Drop the way that the loader came by, and make the lowest page of the stack a guard: who runs over it faults, and the monitor stops."""
+    """Drop the way that the loader came by, and make the lowest page of the stack a guard: who runs over it faults."""
     drop_lower_half()
     protect_page(address_of(MAIN_STACK))

@@ -80,7 +80,8 @@ class PhysicalCpu(Struct):
     index: u32
     timer_fired: bool
     uses_x2apic: bool
-    reserved: u16
+    is_stopping: bool  # an exception of the monitor's own is being reported
+    reserved: u8
     timer_ticks_per_ns: u64  # of the local APIC's timer, times 2**32
     nmi_count: u64
     unexpected_interrupts: u64

@@ -230,7 +230,15 @@ def dispatch_vector(vector: u64) -> None:
 
 @machine
 def stop_on_exception(frame: InterruptFrame, vector: u64) -> None:
-    """Say where and why, and halt: the monitor never goes on after an exception of its own."""
+    """Say where and why, and halt: the monitor never goes on after an exception of its own. A second one, from here, is not said.
+
+    What waits to be sent goes first, so that there is room for these words.
+    """
+    cpu = CPU.current()
+    if cpu.is_stopping:
+        stop_cpu()
+    cpu.is_stopping = True
+    console_flush(u64(0))
     console_newline()
     console_text(text("stopped: "))
     if vector == VECTOR_UD:
@@ -259,6 +267,12 @@ def stop_on_exception(frame: InterruptFrame, vector: u64) -> None:
 def halt_machine() -> None:
     """Send what was said, then stop this CPU for good."""
     console_flush(u64(0))
+    stop_cpu()
+
+
+@machine
+def stop_cpu() -> None:
+    """Stop this CPU for good."""
     while True:
         cli()
         hlt()
