@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         if options.verb == "doctor":
             return doctor.report(as_json=options.json)
-        groups = arguments.SETUP_GROUPS[options.verb]
+        groups = arguments.groups_of(options)
         setup.ensure(groups, again=options.verb == "setup")
         if options.verb == "setup":
             return 0

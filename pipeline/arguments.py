@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 EPILOG = "Exit status: 0 done or verified, 1 refused or not verified, 2 wrong use or a machine that is not set up."
 SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pipeline/setup.py
-    "setup": ("build", "run", "test"),
+    "setup": ("build", "run", "test", "qemu"),
     "build": ("build",),
     "run": ("build", "run"),
     "test": ("build", "run", "test"),
@@ -20,6 +20,13 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "keys": ("host",),
     "doctor": (),
 }
+
+
+def groups_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The sets of packages that a command line needs."""
+    if options.verb == "run" and options.engine == "qemu":
+        return ("build", "qemu")
+    return SETUP_GROUPS[options.verb]
 
 
 def positive(text: str) -> int:
@@ -90,6 +97,21 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
 
     run = verb("run", "Build, boot in Bochs, fetch the closed box's evidence for a fresh nonce, verify it.")
     add_choices(run)
+    run.add_argument(
+        "--engine",
+        choices=("bochs", "qemu"),
+        default="bochs",
+        help="qemu: boot in QEMU, which has no VT-x: up to the monitor's word about that, nothing is verified",
+    )
+    run.add_argument(
+        "--firmware", choices=("bios", "uefi"), default="bios", help="what starts the image (uefi: in QEMU)"
+    )
+    run.add_argument(
+        "--disk",
+        choices=("ahci", "usb", "nvme", "virtio"),
+        default="ahci",
+        help="what the image is to QEMU (default ahci)",
+    )
     run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
     run.add_argument(
         "--expect", metavar="FILE", help="reference file for --image (default: FILE with the suffix .json)"

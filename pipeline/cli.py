@@ -92,11 +92,20 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
 
 def run(options: argparse.Namespace) -> int:
     """Build unless an image is given; boot; verify."""
-    from pipeline import bochs, explain, paths, reference
+    from pipeline import bochs, explain, paths, qemu, reference
     from pipeline import run as runner
+    from pipeline.run_qemu import run_qemu
 
-    bochs.check_installed()
-    bochs.check_cpu(options.cpu)
+    if options.engine == "qemu":
+        refuse_what_qemu_lacks(options)
+        qemu.check_installed(options.firmware)
+    elif options.firmware != qemu.BIOS or options.disk != "ahci":
+        raise UsageError(
+            "--firmware uefi, --disk: have a meaning only with --engine qemu; Bochs has a BIOS and one disk"
+        )
+    else:
+        bochs.check_installed()
+        bochs.check_cpu(options.cpu)
     try:
         path, expect = paths.IMAGE, paths.REFERENCE
         if options.image is not None:
@@ -108,6 +117,9 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError("--expect: has a meaning only with --image")
         else:
             write_image(options)
+        if options.engine == "qemu":
+            emulated = qemu.QemuMachine(path, options.memory, options.firmware, options.disk)
+            return run_qemu(emulated, options.timeout, options.json)
         machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
         session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
         return runner.run(session, options.json)
@@ -117,6 +129,16 @@ def run(options: argparse.Namespace) -> int:
         if place:
             say(place)
         raise
+
+
+def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
+    """Refuse options that have no meaning where no box runs. Raises UsageError."""
+    from pipeline.bochs import Machine
+
+    if options.attach is not None or options.expect is not None:
+        raise UsageError("--attach, --expect: expected --engine bochs, found qemu, where no box runs: it has no VT-x")
+    if options.cpu != Machine.cpu:
+        raise UsageError(f"--cpu: expected --engine bochs, whose models it names, found qemu with {options.cpu!r}")
 
 
 def verify(options: argparse.Namespace) -> int:

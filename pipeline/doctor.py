@@ -79,7 +79,7 @@ def examine() -> list[dict[str, object]]:
         capability("T1: emitted bytes, natively", tests + missing_processor()),
         capability("T1: emitted bytes, in Unicorn", tests),
         capability("T2: whole machines in Bochs", tests + packages_of(("run",))),
-        capability("T3: QEMU", program("qemu-system-x86_64", "qemu-system-x86")),
+        capability("T3: QEMU, from BIOS and UEFI", tests + packages_of(("qemu",))),
         capability("T4: nested KVM", missing_nested_vtx()),
         capability("bench code quality against gcc", program("gcc", "gcc")),
     ]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from boot import header as layout
+from dsl.hw import x86
 from pipeline import evidence, layouts
 from pipeline.disk import ImageError
 from pipeline.keys import Keys
 
 ENTRIES_OFFSET = 64
-PAGE = layout.PAGE_SIZE
+PAGE = x86.PAGE_SIZE
 
 
 @dataclass(frozen=True)

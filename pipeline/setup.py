@@ -36,7 +36,13 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "bochsbios": "/usr/share/bochs/BIOS-bochs-latest",
         "vgabios": "/usr/share/vgabios/vgabios.bin",
     },
-    "test": {"gdisk": "/usr/sbin/sgdisk", "openssl": "/usr/bin/openssl"},
+    "test": {
+        "gdisk": "/usr/sbin/sgdisk",
+        "openssl": "/usr/bin/openssl",
+        "dosfstools": "/usr/sbin/fsck.vfat",
+        "mtools": "/usr/bin/mtype",
+    },
+    "qemu": {"qemu-system-x86": "/usr/bin/qemu-system-x86_64", "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd"},
 }
 INSTEAD: dict[str, str] = {  # another package that does as well: any one display library will do for Bochs
     "bochs-term": "/usr/lib/*/bochs/plugins/libbx_wx_gui.so",
@@ -45,6 +51,7 @@ PIP_PACKAGES: dict[str, tuple[str, ...]] = {
     "host": ("cryptography>=45",),
     "build": ("cryptography>=45", "keystone-engine==0.9.2", "capstone==5.*", "unicorn==2.1.4"),
     "run": (),
+    "qemu": (),
     "test": (
         "pytest>=8",
         "hypothesis>=6",

@@ -1,0 +1,39 @@
+"""Boot an image in QEMU, from BIOS or UEFI: firmware, loader and monitor run there, up to the line that says that VT-x is missing.
+
+QEMU without a host's VT-x has none to give, so no box starts and nothing is verified: that is what Bochs is for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from pipeline.errors import OK
+from pipeline.progress import say
+from pipeline.qemu import Qemu, QemuMachine
+from pipeline.run import Refused, Terminal
+
+WITHOUT_VTX = "refused: the processor has no VT-x"  # the monitor's own words (vmm/vmx/capability.py)
+REACHED = "the monitor runs; QEMU has no VT-x to give, so that no box was started, and nothing was verified"
+
+
+def run_qemu(machine: QemuMachine, seconds: float, as_json: bool) -> int:
+    """Boot; the exit status: 0 if the monitor was reached. Raises PipelineError where anything else was refused, or time ran out."""
+    terminal = Terminal(show=not as_json)
+    started = time.monotonic()
+    say(f"Booting {machine.image.name} in QEMU ({machine.firmware}, {machine.disk}, {machine.memory} MiB)")
+    with Qemu(machine, terminal.take) as qemu:
+        qemu.wait_for(
+            lambda: terminal.transcript.refusal() is not None, "the monitor's word about this processor", seconds
+        )
+        end = str(terminal.transcript.refusal())
+        terminal.note(f"{time.monotonic() - started:.1f} s after power-on")
+        terminal.settle()
+    if not end.startswith(WITHOUT_VTX):
+        raise Refused(end)
+    if as_json:
+        values = {"engine": "qemu", "firmware": machine.firmware, "disk": machine.disk, "reached": "monitor"}
+        print(json.dumps({**values, "verified": False, "end": end}, indent=1))
+    else:
+        print(f"not verified: {REACHED}")
+    return OK
