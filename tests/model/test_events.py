@@ -338,14 +338,23 @@ def test_an_nmi_anywhere_else_is_counted() -> None:
 
 
 def test_a_guest_is_never_entered_without_a_deadline() -> None:
-    """The model refuses such an entry: shown by clearing the timer's control, and by an old value, under a guest."""
+    """The model refuses such an entry: shown by clearing the timer's control, and by a value of more than a slice, under a guest."""
 
     def without_control(guest: Guest) -> Script:
         guest.vmcs[vmx.PIN_BASED_CONTROLS] &= ~vmx.PIN_PREEMPTION_TIMER
+        guest.vmcs[vmx.EXIT_CONTROLS] &= ~vmx.EXIT_SAVE_PREEMPTION_TIMER
         yield Exit(REASON.PREEMPTION_TIMER)
 
     with pytest.raises(ModelFailure, match="without the preemption timer"):
         play(without_control, LONG)
+
+    def with_a_long_one(guest: Guest) -> Script:
+        yield Exit(REASON.PREEMPTION_TIMER)
+        guest.machine.clock.ticks -= 10_000_000  # time that runs backwards makes the slice longer
+        yield Exit(REASON.INVD, length=2)
+
+    with pytest.raises(ModelFailure, match="longer than a slice"):
+        play(with_a_long_one, LONG)
 
 
 def test_the_deadline_is_the_slice_or_the_device() -> None:
