@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dsl.compiler.link import Linked
@@ -18,6 +18,7 @@ WORD: Final = 8  # bytes; what a call, a push and a pop move
 SAVED_NAMES: Final = frozenset(NAMES[64][register] for register in CALLEE_SAVED)
 ADJUST: Final = re.compile(r"(add|sub) rsp, (-?(?:0x)?[0-9a-f]+)")
 TARGET: Final = re.compile(r"(call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
+KEEPS: Final = re.compile(r"mov (r\w+), rsp")
 SETS_STACK: Final = re.compile(r"(?:mov|lea|and|or|xor|pop|xchg) [re]sp\b|xchg \w+, rsp\b")
 ENDS: Final = ("ret", "ud2", "iretq", "jmp", "ljmp")
 
@@ -45,11 +46,13 @@ class Step:
 class Frame:
     """The stack before an instruction: bytes from the stack pointer to the caller's (8 at the entry); None once it was set anew.
 
-    saved: callee-saved registers in memory, each with its distance below the caller's stack pointer.
+    saved: callee-saved registers in memory, each with its distance below the caller's stack pointer. kept: a register to which the stack
+    pointer was copied, with depth and saved at that time, until it is copied back (as around a call of firmware).
     """
 
     depth: int | None = WORD
     saved: tuple[tuple[str, int], ...] = ()
+    kept: tuple[str, int, tuple[tuple[str, int], ...]] | None = field(default=None, compare=False)
 
 
 def steps_by_function(linked: Linked) -> dict[str, list[Step]]:
@@ -108,10 +111,15 @@ def successors(step: Step, frame: Frame, at: dict[int, Step]) -> Iterator[tuple[
 
 def effect(text: str, frame: Frame) -> Frame:
     """The frame after an instruction."""
+    if frame.kept and text == f"mov rsp, {frame.kept[0]}":
+        return Frame(frame.kept[1], frame.kept[2])
     if SETS_STACK.match(text):
-        return Frame(None)
+        return Frame(None, kept=frame.kept)
     if frame.depth is None:
         return frame
+    keeps = KEEPS.fullmatch(text)
+    if keeps:
+        return replace(frame, kept=(keeps[1], frame.depth, frame.saved))
     mnemonic, _, operand = text.partition(" ")
     if mnemonic in ("push", "pushfq"):
         depth = frame.depth + WORD

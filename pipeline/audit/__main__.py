@@ -1,12 +1,14 @@
-"""`python -m pipeline.audit`: compile loader and monitor, audit them, print what was found. Part of `build.py check`."""
+"""`python -m pipeline.audit`: compile both loaders and the monitor, audit them, print what was found. Part of `build.py check`."""
 
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from boot.handoff import MONITOR_BASE
 from boot.main import start as loader_start
 from boot.stages import BODY_BASE
+from boot.uefi import start as application_start
 from dsl.compiler.pipeline import compile_program
 from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
@@ -17,6 +19,9 @@ from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import check_stacks, find_recursion
 from vmm.exits.dispatch import ENTRIES
 from vmm.main import start as monitor_start
+
+APPLICATION_BASE: Final = 0x401000  # any page: it is relocated
+SUPPLIED: Final = {"boot.header_key": bytes(32), "std.font": bytes(FONT_SIZE)}
 
 
 def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
@@ -44,11 +49,10 @@ def exit_paths(code: Code) -> list[str]:
 
 
 def main() -> int:
-    """Audit both programs; 0 if nothing was found."""
+    """Audit every program; 0 if nothing was found."""
     programs = {
-        "loader": compile_program(
-            loader_start, base=BODY_BASE, supplied={"boot.header_key": bytes(32), "std.font": bytes(FONT_SIZE)}
-        ),
+        "loader": compile_program(loader_start, base=BODY_BASE, supplied=SUPPLIED),
+        "UEFI loader": compile_program(application_start, base=APPLICATION_BASE, supplied=SUPPLIED),
         "monitor": compile_program(monitor_start, base=MONITOR_BASE),
     }
     found: list[Finding] = []

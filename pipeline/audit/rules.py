@@ -52,6 +52,16 @@ MONITOR_STACKS: Final = (
 LOADER_STACKS: Final = (
     Stack("main", LOADER_STACK_SIZE, (("boot.main.start", 0), ("boot.main.main", 8)), LOADER_FAULTS),
 )
+# UEFI gives 128 KiB; what its own services take of it is theirs to know, so a sixteenth is ours at most
+APPLICATION_STACKS: Final = (
+    Stack("firmware", 8192, (("boot.uefi.start", 0),)),
+    Stack(
+        "main",
+        LOADER_STACK_SIZE,
+        (("boot.uefi.landed", 0), ("boot.uefi.body", 0), ("boot.main.main", 8)),
+        LOADER_FAULTS,
+    ),
+)
 MONITOR_MSRS: Final = frozenset(
     (
         x86.IA32_APIC_BASE, x86.IA32_FEATURE_CONTROL, x86.IA32_SPEC_CTRL, x86.IA32_PRED_CMD, x86.IA32_FLUSH_CMD, x86.IA32_STAR,
@@ -93,8 +103,25 @@ LOADER_HOMES: Final = {
     "wrmsr": ("boot/quiet.py",),
     "mov to control register": ("boot/leave.py",),
 }
+APPLICATION_HOMES: Final = {
+    **LOADER_HOMES,
+    "cli": (*LOADER_HOMES["cli"], "boot/uefi.py"),
+    "hlt": (*LOADER_HOMES["hlt"], "boot/firmware.py", "boot/uefi.py"),
+    "lgdt": ("boot/uefi.py",),
+    "retfq": ("boot/uefi.py",),
+    "wrmsr": ("boot/quiet.py", "boot/uefi.py"),
+    "mov to control register": (*LOADER_HOMES["mov to control register"], "boot/uefi.py"),
+}
 RULES: Final = {
     "loader": Rules(LOADER_STACKS, Allowed(LOADER_HOMES, frozenset((X2APIC_COMMAND,)))),
+    "UEFI loader": Rules(
+        APPLICATION_STACKS,
+        Allowed(
+            APPLICATION_HOMES,
+            frozenset((X2APIC_COMMAND, x86.IA32_EFER)),
+            indirect=("boot/firmware.py", "boot/uefi_disk.py"),  # efi_call
+        ),
+    ),
     "monitor": Rules(
         MONITOR_STACKS,
         Allowed(

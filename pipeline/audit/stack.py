@@ -7,7 +7,7 @@ root of its own, with the stack that it runs on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dsl.compiler.frames import WORD, Frame, effect, successors
@@ -57,7 +57,7 @@ def depths_of(code: Code, function: str) -> Depths:
         aligned = ALIGNS.fullmatch(step.text)
         if aligned and frame.depth is not None:
             room = -int(aligned[1], 0) % (1 << 64)
-            pending.append((step.end, Frame(frame.depth + room - WORD)))
+            pending.append((step.end, replace(frame, depth=frame.depth + room - WORD)))
         else:
             pending += successors(step, frame, at)
     own, calls, elsewhere = 0, [], []

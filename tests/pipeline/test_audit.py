@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from dsl.compiler.frames import frames
 from dsl.compiler.pipeline import Program, compile_function
 from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
 from pipeline.audit.code import Finding, code_of
@@ -74,6 +75,15 @@ def reaching_below() -> None:
 def own_stack() -> None:
     """Sets a stack of its own and calls."""
     asm("lea rsp, [rip + {stack}]\n add rsp, 4096\n call {callee}\n ud2", stack=OWN_STACK, callee=middle)
+
+
+@machine(naked=True)
+def aligning() -> None:
+    """Keeps the stack pointer in a register, as around a call of firmware, and goes on with it afterwards."""
+    asm(
+        "push rbx; mov rbx, rsp; and rsp, -16; sub rsp, 48; call {callee}; mov rsp, rbx; pop rbx; sub rsp, 1000; add rsp, 1000; ret",
+        callee=reaching_below,
+    )
 
 
 @machine(naked=True)
@@ -192,6 +202,12 @@ def test_a_planted_instruction_is_found(function: Callable[..., Any], allowed: A
     assert f"test_audit.{function.__name__}" in found[0].text
 
 
+def test_calls_by_address_have_a_home_and_jumps_none() -> None:
+    allowed = Allowed({}, frozenset(), indirect=HOME.homes["wrmsr"])
+    assert findings_of(calls_indirectly, allowed) == []
+    assert [finding.rule for finding in findings_of(jumps_indirectly, allowed)] == ["indirect"]
+
+
 def stack(size: int, *roots: str, interrupts: tuple[str, ...] = ()) -> Stack:
     at = tuple((f"{HERE}.{name}", 0) for name in roots)
     return Stack("planted", size, at, tuple((f"{HERE}.{name}", 48) for name in interrupts))
@@ -229,6 +245,20 @@ def test_interrupts_come_on_top() -> None:
 def test_what_lies_below_the_stack_pointer_counts() -> None:
     (finding,), _ = check_stacks(code_of("planted", compiled(reaching_below)), (stack(3000, "reaching_below"),))
     assert finding.text.endswith("expected at most 3,000, found 3,008")
+
+
+def test_a_stack_pointer_that_is_kept_comes_back() -> None:
+    """8 for the return address, 8 for rbx, up to 8 to align, 48, and what the callee reaches; behind it, 16 and 1000."""
+    code = code_of("planted", compiled(aligning))
+    findings, lines = check_stacks(code, (stack(4096, "aligning"),))
+    assert findings == []
+    assert f" {8 + 8 + 8 + 48 + 3008:,} of " in lines[0]
+    after = {
+        step.text: frames(code.functions[f"{HERE}.aligning"])[step.address]
+        for step in code.functions[f"{HERE}.aligning"]
+    }
+    assert (after["pop rbx"].depth, after["sub rsp, 0x3e8"].depth, after["ret"].depth) == (16, 8, 8)
+    assert after["pop rbx"].saved == (("rbx", 16),)
 
 
 def test_a_loop_that_pushes_is_found_unless_its_depth_is_declared() -> None:
