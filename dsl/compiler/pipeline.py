@@ -31,6 +31,7 @@ from dsl.compiler.pe import write_pe
 from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
+from dsl.compiler.show import as_html, as_text
 from dsl.compiler.tail import expose_tail_calls
 from dsl.compiler.template import assemble_naked
 
@@ -84,6 +85,14 @@ class Program:
     def listing(self) -> str:
         """Every instruction with its address, bytes, and the source line that it came from."""
         return list_program(self.linked)
+
+    def __str__(self) -> str:
+        """Instructions and source lines side by side, for a terminal."""
+        return as_text(self.linked)
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, which asks for it by this name."""
+        return as_html(self.linked)
 
     def map(self) -> str:
         """Symbols by address with their sizes, largest functions last."""
