@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -37,13 +38,21 @@ def marker_expression(quick: bool, missing: dict[str, list[str]]) -> str:
     return " and ".join([*(["not slow"] if quick else []), *(f"not {tier}" for tier in sorted(missing))])
 
 
+def parallel(rest: list[str]) -> list[str]:
+    """One worker a processor, unless the caller said otherwise; a file stays together, so that what it builds is built once."""
+    processors = os.cpu_count() or 1
+    if processors == 1 or any(argument.startswith(("-n", "--dist", "-s", "--pdb")) for argument in rest):
+        return []
+    return ["-n", str(processors), "--dist", "loadfile"]
+
+
 def run_tests(quick: bool, rest: list[str]) -> int:
     """Run pytest; 0 if everything passed."""
     missing = tiers_missing()
     for tier, reasons in sorted(missing.items()):
         say(f"{tier.upper()} is skipped: missing {'; '.join(dict.fromkeys(reasons))}")
     expression = marker_expression(quick, missing)
-    command = [sys.executable, "-m", "pytest", *(["-m", expression] if expression else []), *rest]
+    command = [sys.executable, "-m", "pytest", *(["-m", expression] if expression else []), *parallel(rest), *rest]
     say("Running " + " ".join(command[1:]))
     status = subprocess.run(command, cwd=paths.ROOT, check=False).returncode
     return OK if status == 0 else REFUSED

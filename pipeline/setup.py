@@ -54,6 +54,7 @@ PIP_PACKAGES: dict[str, tuple[str, ...]] = {
     "qemu": (),
     "test": (
         "pytest>=8",
+        "pytest-xdist>=3",
         "hypothesis>=6",
         "mypy>=1.11",
         "ruff>=0.6",
