@@ -76,7 +76,7 @@ def make(
     path = folder / f"{name}.img"
     path.write_bytes(built.disk)
     reference.write(path.with_suffix(".json"), built.reference)
-    return Made(path, reference.load(path.with_suffix(".json")), built.programs, chosen)
+    return Made(path, reference.load(path.with_suffix(".json")), dict(built.programs), chosen)
 
 
 def flat_box(folder: Path, name: str, code: bytes, start: str = "real", order: int = 50, memory_mib: int = 2) -> Path:

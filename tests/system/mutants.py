@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("boot", "dsl", "guests", "pipeline", "tests", "vmm")
 COMPILE = """
+import json
 import sys
 from boot.handoff import MONITOR_BASE
 from dsl.compiler.pipeline import compile_program
 from vmm.main import start
-open(sys.argv[1], "wb").write(compile_program(start, base=MONITOR_BASE).image)
+program = compile_program(start, base=MONITOR_BASE)
+open(sys.argv[1], "wb").write(program.image)
+json.dump(program.symbols, open(sys.argv[1] + ".json", "w"))
 """
 
 
@@ -66,3 +71,8 @@ def monitor_of(folder: Path, *mutants: Mutant) -> bytes:
     path = folder / "monitor.bin"
     run_python(changed_tree(folder, *mutants), COMPILE, str(path))
     return path.read_bytes()
+
+
+def symbols_of(folder: Path) -> SimpleNamespace:
+    """The symbols of the monitor that `monitor_of` made in a folder, as a program has them."""
+    return SimpleNamespace(symbols=json.loads((folder / "monitor.bin.json").read_text()))

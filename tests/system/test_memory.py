@@ -125,6 +125,7 @@ def test_the_walk_sees_a_broken_monitor(tmp_path: Path, mutant: Mutant, words: s
     (tmp_path / "machine").mkdir()
     broken = mutants.monitor_of(tmp_path, mutant)
     image = made.make(tmp_path, [WITNESS, INTRUDER], other_monitor=broken)
+    image.programs["monitor"] = mutants.symbols_of(tmp_path)
     taken = snapshot.take(tmp_path / "machine", image, after=20_000_000)
     with pytest.raises(AssertionError, match=words):
         check_separation(taken)
