@@ -102,6 +102,24 @@ def test_debug_exceptions_go_back_to_the_guest() -> None:
     play(script, LONG)
 
 
+@pytest.mark.parametrize("shadow", [1, 2])
+def test_a_debug_exception_in_an_interrupt_shadow(shadow: int) -> None:
+    """#DB with TF set while blocking by STI or MOV SS (INT1 after MOV SS, which any user program can do) breaks no entry check."""
+
+    def script(guest: Guest) -> Script:
+        for flags, pending in ((IF | TF | 2, 1 << 14), (IF | 2, 0)):
+            fields = {
+                vmx.GUEST_INTERRUPTIBILITY: shadow,
+                vmx.GUEST_RFLAGS: flags,
+                vmx.GUEST_PENDING_DEBUG_EXCEPTIONS: 0,
+            }
+            yield Exit(REASON.EXCEPTION_OR_NMI, length=1, interruption=VALID | PRIVILEGED | 1, fields=fields)
+            assert guest.event == VALID | PRIVILEGED | 1
+            assert guest[vmx.GUEST_PENDING_DEBUG_EXCEPTIONS] == pending
+
+    play(script, LONG)
+
+
 def test_alignment_checks_go_back_to_the_guest() -> None:
     """#AC with its error code; a thousand of them running: nothing else happens, and each entry has its deadline."""
 

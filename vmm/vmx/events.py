@@ -12,7 +12,7 @@ from dsl.lang import machine, u8, u32, u64
 from dsl.lang.intrinsics import vmread, vmwrite
 from vmm.vcpu import VirtualCpu
 from vmm.vmx.capability import CAPABILITY
-from vmm.vmx.hot import BLOCKING_BY_STI_OR_MOV_SS
+from vmm.vmx.hot import BLOCKING_BY_STI_OR_MOV_SS, FLAGS_TRAP, trap_after_instruction
 
 VALID: Final = 1 << 31
 HAS_ERROR_CODE: Final = 1 << 11
@@ -118,7 +118,19 @@ def replace_interrupted_delivery(vcpu: VirtualCpu, information: u32, error_code:
     waiting = vcpu.pending.information
     if waiting & VALID != 0 and waiting & TYPE_MASK == TYPE_EXTERNAL:
         vcpu.pending.deferred = waiting
+    keep_shadow_consistent()
     inject(vcpu, information, error_code, vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH))
+
+
+@machine
+def keep_shadow_consistent() -> None:
+    """In an interrupt shadow with TF set the entry wants a single step pending (SDM Vol. 3C, 27.3.1.5), but an exit for #DB saves none.
+
+    Any program of a guest gets there: MOV SS, then INT1, under TF.
+    """
+    shadow = vmread(vmx.GUEST_INTERRUPTIBILITY) & BLOCKING_BY_STI_OR_MOV_SS
+    if shadow != 0 and vmread(vmx.GUEST_RFLAGS) & FLAGS_TRAP != 0:
+        trap_after_instruction()
 
 
 @machine
