@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = (
-    ("loader", "boot.main", "boot.stages", "BODY_BASE"),
-    ("monitor", "vmm.main", "boot.handoff", "MONITOR_BASE"),
+PROGRAMS = (  # name, module of `start`, where its base is defined: module and name, or the base itself
+    ("loader", "boot.main", ("boot.stages", "BODY_BASE")),
+    ("UEFI loader", "boot.uefi", 0x401000),
+    ("monitor", "vmm.main", ("boot.handoff", "MONITOR_BASE")),
 )
 KINDS = {"function": "code", "constant": "data", "object": "zeroed", "linker": "data"}
 
@@ -33,10 +34,12 @@ def measure(folder: Path) -> dict[str, Any]:
     """For each program: bytes of image and memory, and a row (file, symbol, kind, bytes) for each symbol and for what fills pages up."""
     compiler = importlib.import_module("dsl.compiler.pipeline")
     found: dict[str, Any] = {}
-    for name, module, base_module, base in PROGRAMS:
+    for name, module, base in PROGRAMS:
+        if not (folder / (module.replace(".", "/") + ".py")).is_file():
+            continue  # a revision from before it was written
         program = compiler.compile_program(
             importlib.import_module(module).start,
-            base=getattr(importlib.import_module(base_module), base),
+            base=base if isinstance(base, int) else getattr(importlib.import_module(base[0]), base[1]),
             supplied={"boot.header_key": bytes(32), "std.font": bytes(95 * 16)},
         )
         symbols = sorted(program.symbols.items())

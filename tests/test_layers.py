@@ -27,7 +27,8 @@ LAYERS: Final = (
     ("boot.stages", ("dsl.compiler.listing",)),  # the stages before long mode are listings for the assembler
     ("boot", ("dsl.lang", "dsl.hw", "dsl.std")),
     ("vmm", ("dsl.lang", "dsl.hw", "dsl.std", "boot.handoff")),
-    ("guests", ("dsl.lang", "dsl.hw", "dsl.std", "vmm.abi", "guests.canaries", "guests.tables")),  # the last two: no programs
+    # guests.canaries and guests.tables are no programs
+    ("guests", ("dsl.lang", "dsl.hw", "dsl.std", "vmm.abi", "guests.canaries", "guests.tables")),
     ("pipeline", ("dsl", "boot", "vmm", "guests")),
     ("build", ("pipeline",)),
     ("tests", ("dsl", "boot", "vmm", "guests", "pipeline", "build")),
