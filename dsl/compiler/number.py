@@ -1,10 +1,14 @@
-"""Global value numbering: one value for equal pure computations where one dominates the other; loads within a block until the next effect.
+"""Global value numbering: one value for equal pure computations where one dominates the other; loads until the next effect.
 
-A store makes what it stored known to the loads of the same place that follow it.
+A store makes what it stored known to the loads of the same place that follow it. What memory holds at the end of a block is known at
+the beginning of those that only it leads to.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from dsl.compiler.aliases import Aliases
 from dsl.compiler.graph import Dominators, replace
 from dsl.compiler.ir import OPERATIONS, Access, Block, Function, Value
 
@@ -20,10 +24,14 @@ def number(function: Function) -> None:
     identity = {value: index for index, value in enumerate(function.values())}
     table: dict[Key, Value] = {}
     added: list[list[Key]] = []
+    aliases = Aliases(function)
+    ends: dict[Block, dict[Key, Value]] = {}
     for block, entering in dominators.walk():
         if entering:
             added.append([])
-            _number_block(block, table, added[-1], replaced, identity)
+            memory = dict(ends[block.predecessors[0]]) if len(block.predecessors) == 1 else {}
+            ends[block] = memory
+            _number_block(block, table, added[-1], replaced, _Memory(memory, identity, aliases))
         else:
             for key in added.pop():
                 del table[key]
@@ -37,20 +45,19 @@ def _final(value: Value, replaced: dict[Value, Value]) -> Value:
 
 
 def _number_block(
-    block: Block, table: dict[Key, Value], added: list[Key], replaced: dict[Value, Value], identity: dict[Value, int]
+    block: Block, table: dict[Key, Value], added: list[Key], replaced: dict[Value, Value], memory: _Memory
 ) -> None:
-    memory: dict[Key, Value] = {}
     for value in block.values:
         arguments = [_final(argument, replaced) for argument in value.arguments]
         operation = value.operation
         if operation in ("load", "store"):
-            _memory_access(value, arguments, memory, replaced, identity)
+            memory.access(value, arguments, replaced)
         elif writes_memory(value):
-            memory.clear()
+            memory.known.clear()
         if operation == "phi":
             _trivial_phi(value, arguments, replaced)
         elif (OPERATIONS[operation].pure or operation in DIVISIONS) and operation != "opaque":
-            key = _key(value, arguments, identity)
+            key = _key(value, arguments, memory.identity)
             known = table.get(key)
             if known is None:
                 table[key] = value
@@ -82,38 +89,42 @@ def _key(value: Value, arguments: list[Value], identity: dict[Value, int]) -> Ke
     return (value.operation, value.width, data, *numbers)
 
 
-def _memory_access(
-    value: Value,
-    arguments: list[Value],
-    memory: dict[Key, Value],
-    replaced: dict[Value, Value],
-    identity: dict[Value, int],
-) -> None:
-    assert isinstance(value.data, Access)
-    if value.data.volatile:
-        memory.clear()
-        return
-    stored = value.operation == "store"
-    width = arguments[1].width if stored else value.width
-    key = (identity[arguments[0]], value.data.offset, width)
-    if stored:
-        _forget(memory, key)
-        memory[key] = arguments[1]
-    elif key in memory:
-        replaced[value] = memory[key]
-    else:
-        memory[key] = value
+@dataclass(slots=True)
+class _Memory:
+    """What is known about memory at one place: (base, offset, width) -> the value there."""
 
+    known: dict[Key, Value]
+    identity: dict[Value, int]
+    aliases: Aliases
 
-def _forget(memory: dict[Key, Value], written: Key) -> None:
-    """Drop what a store may have changed: everything but places of the same base that do not overlap it."""
-    base, offset, width = written
-    assert isinstance(offset, int)
-    assert isinstance(width, int)
-    for key in list(memory):
-        other_base, other, other_width = key
-        assert isinstance(other, int)
-        assert isinstance(other_width, int)
-        apart = other_base == base and (other + other_width // 8 <= offset or offset + width // 8 <= other)
-        if not apart:
-            del memory[key]
+    def access(self, value: Value, arguments: list[Value], replaced: dict[Value, Value]) -> None:
+        """Take in a load, which may turn out to be known, or a store."""
+        assert isinstance(value.data, Access)
+        if value.data.volatile:
+            self.known.clear()
+            return
+        stored = value.operation == "store"
+        width = arguments[1].width if stored else value.width
+        key = (arguments[0], value.data.offset, width)
+        if stored:
+            self._forget(key)
+            self.known[key] = arguments[1]
+        elif key in self.known:
+            replaced[value] = self.known[key]
+        else:
+            self.known[key] = value
+
+    def _forget(self, written: tuple[Value, int, int]) -> None:
+        """Drop what a store may have changed: all but other places of the same base, and what cannot be there."""
+        base, offset, width = written
+        for key in list(self.known):
+            other_base, other, other_width = key
+            assert isinstance(other_base, Value)
+            assert isinstance(other, int)
+            assert isinstance(other_width, int)
+            if other_base is base:
+                apart = other + other_width // 8 <= offset or offset + width // 8 <= other
+            else:
+                apart = self.aliases.apart(base, other_base)
+            if not apart:
+                del self.known[key]
