@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.allocate import allocate
+from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
 from dsl.compiler.code import Code, Line, Relocation, assemble_items
 from dsl.compiler.dead import remove_dead
@@ -32,6 +33,7 @@ from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
 from dsl.compiler.show import as_html, as_text
+from dsl.compiler.strength import reduce_strength
 from dsl.compiler.tail import expose_tail_calls
 from dsl.compiler.template import assemble_naked
 
@@ -42,11 +44,13 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "checks": remove_checks,
     "fold again": fold,
     "hoist": hoist,
+    "strength": reduce_strength,
     "number again": number,
     "tail": expose_tail_calls,
+    "carry": place_carries,
     "dead": remove_dead,
 }
-OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "tail", "dead")
+OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "strength", "tail", "carry", "dead")
 TEST_BASE: Final = 0x1000000
 
 

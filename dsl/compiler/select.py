@@ -23,6 +23,7 @@ from dsl.compiler.select_arithmetic import (
     select_shift,
     select_unary,
 )
+from dsl.compiler.select_carry import set_carry
 from dsl.compiler.select_intrinsic import select_intrinsic
 from dsl.compiler.selector import CONDITION_OF, Handler, Selector, constant, fits_signed_32
 from dsl.compiler.tail import tail_call
@@ -39,6 +40,8 @@ def select_comparison(s: Selector, value: ir.Value) -> None:
         left = s.register(value.arguments[0], max(value.arguments[0].width, 8))
         s.emit("cmp", left, s.operand(value.arguments[1], left.width))
         condition = CONDITION_OF[value.operation]
+    elif value.operation == "ult":
+        condition = set_carry(s, value, (value,))
     else:
         condition = s.compare(value)
     s.emit(f"set{condition}", s.result(value, 8))

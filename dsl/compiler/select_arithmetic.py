@@ -9,6 +9,7 @@ from typing import Final
 
 from dsl.compiler.ir import Value
 from dsl.compiler.machine import RAX, RCX, RDX, Operand, Register, Source
+from dsl.compiler.select_carry import select_carry
 from dsl.compiler.selector import Selector, constant, machine_width, signed
 
 PLAIN: Final = ("add", "sub", "and", "or", "xor")
@@ -26,11 +27,11 @@ def select_plain(s: Selector, value: Value) -> None:
     """add, sub, and, or, xor."""
     left, right = value.arguments
     operation = value.operation
-    if operation in COMMUTES and right.operation != "const" and better_swapped(s, left, right):
+    if operation in COMMUTES and right.operation != "const" and better_swapped(s, value, left, right):
         left, right = right, left
     if operation == "and" and select_mask(s, value, left, right):
         return
-    if operation == "add" and select_sum(s, value):
+    if value not in s.flags_wanted and (select_carry(s, value) or (operation == "add" and select_sum(s, value))):
         return
     if left.operation == "const":
         target = s.result(value)
@@ -41,11 +42,21 @@ def select_plain(s: Selector, value: Value) -> None:
     two_address(s, value, operation, left, s.operand(right))
 
 
-def better_swapped(s: Selector, left: Value, right: Value) -> bool:
-    """Whether the right operand is the better one to overwrite: the left one is needed later, or can be read from memory."""
+def better_swapped(s: Selector, value: Value, left: Value, right: Value) -> bool:
+    """Whether the right operand is the better one to overwrite: the left one is needed later, or can be read from memory.
+
+    What a loop carries is overwritten by its own next value, so that no move is left at the loop's end.
+    """
     if left.operation == "const" or s.can_fold(right):
         return left.operation == "const"
-    return s.can_fold(left) or (s.lives_on(left) and not s.lives_on(right))
+    if s.can_fold(left) or carries(left, value) or carries(right, value):
+        return s.can_fold(left) or not carries(left, value)
+    return s.lives_on(left) and not s.lives_on(right)
+
+
+def carries(phi: Value, value: Value) -> bool:
+    """Whether a phi takes this value on its next turn."""
+    return phi.operation == "phi" and value in phi.arguments
 
 
 def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
@@ -121,7 +132,7 @@ def select_mul(s: Selector, value: Value) -> None:
         source = s.folded_load(right, 64) or s.register(right, 64)
         s.emit("mulx", target, below, source, inputs=((RDX, s.source(left)),))
         return
-    if right.operation != "const" and better_swapped(s, left, right):
+    if right.operation != "const" and better_swapped(s, value, left, right):
         left, right = right, left
     number = s.immediate(right)
     if number is not None and left.operation != "const":

@@ -68,6 +68,7 @@ class Selector:
         self.users = users(function)
         self.registers: dict[ir.Value, int] = {}
         self.demanded: set[ir.Value] = set()
+        self.flags_wanted: set[ir.Value] = set()  # sums whose carry the instruction behind them takes
         self.epochs: dict[ir.Value, int] = {}
         self.later: dict[ir.Value, ir.Value] = {}  # a value whose instruction also computes a later one
         self.computed_earlier: set[ir.Value] = set()
