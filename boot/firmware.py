@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from boot.efi import (
+from boot.output import begin_line
+from boot.refusal import Refusal, Rule, append_refusal
+from dsl.hw.uefi import (
+    ACPI_1_TABLE,
+    ACPI_2_TABLE,
     ALLOCATE_MAX_ADDRESS,
+    BLOCK_IO_PROTOCOL,
+    DEVICE_PATH_PROTOCOL,
+    GRAPHICS_OUTPUT_PROTOCOL,
+    LOADED_IMAGE_PROTOCOL,
     LOADER_DATA,
     SUCCESS,
     BootServices,
@@ -13,8 +21,7 @@ from boot.efi import (
     SystemTable,
     TextOutput,
 )
-from boot.output import begin_line
-from boot.refusal import Refusal, Rule, append_refusal
+from dsl.hw.x86 import PAGE_SHIFT, PAGE_SIZE
 from dsl.lang import (
     Array,
     HostVirtual,
@@ -23,6 +30,7 @@ from dsl.lang import (
     frame_array,
     machine,
     static_array,
+    table,
     text,
     u8,
     u16,
@@ -32,12 +40,16 @@ from dsl.lang import (
 from dsl.lang.intrinsics import hlt
 from dsl.std.print import append_text, line_bytes
 
-PAGE_SHIFT: Final = 12
-PAGE_SIZE: Final = 4096
 BELOW_FOUR_GIGABYTES: Final = (1 << 32) - 1
 WIDE_CAPACITY: Final = 256  # a Line, and what ends it
 MAP_SIZE: Final = 65536  # more than a thousand rows: firmware's map, and those that asking for it adds
 EXIT_ATTEMPTS: Final = 8
+LOADED_IMAGE: Final = table(u8, LOADED_IMAGE_PROTOCOL)
+DEVICE_PATH: Final = table(u8, DEVICE_PATH_PROTOCOL)
+BLOCK_IO: Final = table(u8, BLOCK_IO_PROTOCOL)
+GRAPHICS_OUTPUT: Final = table(u8, GRAPHICS_OUTPUT_PROTOCOL)
+ACPI_2: Final = table(u8, ACPI_2_TABLE)
+ACPI_1: Final = table(u8, ACPI_1_TABLE)
 WIDE: Final = static_array(u16, WIDE_CAPACITY)
 MAP: Final = static_array(u8, MAP_SIZE, align=8)
 

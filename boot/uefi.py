@@ -9,24 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from boot.baseline import BASELINE
-from boot.efi import (
+from boot.firmware import (
     ACPI_1,
     ACPI_2,
     GRAPHICS_OUTPUT,
-    LINEAR_32_BIT,
-    RAM_TYPES,
-    SUCCESS,
-    WRITE_BACK,
-    BootServices,
-    ConfigurationTable,
-    GraphicsInformation,
-    GraphicsMode,
-    GraphicsOutput,
-    MemoryDescriptor,
-    MemoryMapAnswer,
-    SystemTable,
-)
-from boot.firmware import (
     MAP,
     allocate_low,
     exit_boot_services,
@@ -50,6 +36,21 @@ from boot.parameters import (
 )
 from boot.refusal import Refusal, Rule
 from boot.uefi_disk import read_partition
+from dsl.hw.uefi import (
+    LINEAR_32_BIT,
+    RAM_TYPES,
+    SUCCESS,
+    WRITE_BACK,
+    BootServices,
+    ConfigurationTable,
+    GraphicsInformation,
+    GraphicsMode,
+    GraphicsOutput,
+    MemoryDescriptor,
+    MemoryMapAnswer,
+    SystemTable,
+)
+from dsl.hw.x86 import CR4_LA57, HUGE_PAGE_SHIFT, LARGE_PAGE_SHIFT, PAGE_SHIFT, PAGE_SIZE
 from dsl.lang import (
     Array,
     HostPhysical,
@@ -71,16 +72,11 @@ from dsl.lang import (
 )
 from dsl.lang.intrinsics import cli, out8, read_cr4
 
-PAGE_SHIFT: Final = 12
-PAGE_SIZE: Final = 4096
-HUGE_PAGE_SHIFT: Final = 30
-LARGE_PAGE_SHIFT: Final = 21
 TABLE_ENTRIES: Final = 512
 FOUR_GIGABYTES: Final = 4  # GiB that are always mapped
 TABLES_SIZE: Final = (
     16 * PAGE_SIZE
 )  # root, pointers, four directories; three each for loader and framebuffer above 4 GiB, and spare
-LEVEL_5_PAGING: Final = 1 << 12  # CR4.LA57
 PIC_MASK: Final = u16(0x21)
 SECOND_PIC_MASK: Final = u16(0xA1)
 PIXEL_SIZE: Final = 4
@@ -304,7 +300,7 @@ def note_acpi(system: SystemTable) -> None:
 @machine
 def check_paging() -> Refusal:
     """Check that firmware runs with 4-level paging: the monitor does, and the number of levels cannot be changed in long mode."""
-    if read_cr4() & LEVEL_5_PAGING != 0:
+    if read_cr4() & CR4_LA57 != 0:
         return Refusal(Rule.UEFI_PAGING, u64(0), u64(4), u64(5))
     return Refusal(Rule.GOOD, u64(0), u64(0), u64(0))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from boot.efi import (
-    BLOCK_IO,
+from boot.firmware import BLOCK_IO, DEVICE_PATH, LOADED_IMAGE, allocate_low, protocol_of, require_with_firmware
+from boot.header import HEADER_MAGIC, HEADER_SIZE
+from boot.parameters import BootParameters
+from boot.refusal import Refusal, Rule
+from dsl.hw.uefi import (
     BY_PROTOCOL,
-    DEVICE_PATH,
     END_NODE,
-    LOADED_IMAGE,
     MEDIA_NODE,
     PARTITION_NODE,
     SUCCESS,
@@ -20,10 +21,6 @@ from boot.efi import (
     LoadedImage,
     SystemTable,
 )
-from boot.firmware import allocate_low, protocol_of, require_with_firmware
-from boot.header import HEADER_MAGIC, HEADER_SIZE
-from boot.parameters import BootParameters
-from boot.refusal import Refusal, Rule
 from dsl.lang import (
     HostVirtual,
     address_of,

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from boot.handoff import MONITOR_BASE
 from boot.uefi import start
 from dsl.compiler.pipeline import Program, compile_program
 from dsl.std.framebuffer import FIRST_GLYPH, GLYPH_HEIGHT, GLYPH_WIDTH
 from pipeline import assemble, disk
-from pipeline.errors import UsageError
+from pipeline.errors import OK, UsageError
 from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuError, QemuMachine, check_installed
-from tests.boot.images import loader, partition_of, usual_parts
-from tests.boot.keys import FONT, PUBLIC_KEY
+from pipeline.run_qemu import run_qemu
+from tests.boot.images import DEVELOPMENT_SECRET, MONITOR, Part, loader, partition_of, usual_parts
+from tests.boot.keys import FONT, PUBLIC_KEY, SECRET
+from vmm.main import start as monitor_start
 
 try:
     check_installed(UEFI)
@@ -184,6 +187,21 @@ def test_a_processor_without_the_baseline_is_refused_under_uefi(tmp_path: Path) 
         lines = run(machine)
     assert "terrane| refused: loader: processor: expected ADX, found a processor without it" in lines
     assert "terrane| loader: reading the image" not in lines
+
+
+@pytest.mark.parametrize("firmware", FIRMWARES)
+def test_the_tree_s_own_monitor_is_reached(tmp_path: Path, firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `run --engine qemu` waits for is what the monitor says."""
+    parts = [Part(MONITOR, monitor()), Part(DEVELOPMENT_SECRET, SECRET)]
+    path = tmp_path / "image.img"
+    disk.write_sparse(path, image_of(partition_of(parts)))
+    assert run_qemu(QemuMachine(path, firmware=firmware), SECONDS, as_json=True) == OK
+    assert json.loads(capsys.readouterr().out)["firmware"] == firmware
+
+
+@functools.cache
+def monitor() -> bytes:
+    return compile_program(monitor_start, base=MONITOR_BASE).image
 
 
 def test_what_a_machine_does_not_say_is_named(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import boot.uefi
-from boot.efi import BootServices
 from boot.firmware import exit_boot_services
 from boot.parameters import FIRMWARE_RANGES, check_parameters
 from boot.refusal import Rule
 from boot.uefi import PARAMETERS, note_memory
 from boot.uefi_disk import parent_length
+from dsl.hw.uefi import BootServices
 from dsl.lang import HostVirtual, u64
 from dsl.lang.model import Halted
 from tests.boot.efi_model import (

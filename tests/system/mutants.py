@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+from pipeline import paths
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("boot", "dsl", "guests", "pipeline", "tests", "vmm")
 COMPILE = """
@@ -49,6 +51,8 @@ def changed_tree(folder: Path, *mutants: Mutant) -> Path:
     tree = folder / "tree"
     for name in SOURCES:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / ".cache").mkdir()
+    (tree / ".cache" / "packages").symlink_to(paths.PACKAGES)
     for mutant in mutants:
         path = tree / mutant.file
         path.write_text(mutate(path.read_text(), mutant))

@@ -1,17 +1,17 @@
-"""What UEFI gives an application, as far as the loader uses it (UEFI 2.10: chapters 4, 7, 9.3, 10.3, 12.4, 12.9, 13.9)."""
+"""What UEFI gives an application, as far as a loader uses it (UEFI 2.10: chapters 4, 7, 9.1, 10.3, 12.4, 12.9, 13.9)."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Final
 
-from dsl.lang import HostVirtual, Record, Struct, at, table, u8, u32, u64
+from dsl.lang import HostVirtual, Record, Struct, at, u8, u32, u64
 
 SUCCESS: Final = 0
 LOADER_DATA: Final = 2  # EFI_MEMORY_TYPE
 ALLOCATE_MAX_ADDRESS: Final = 1
 BY_PROTOCOL: Final = 2  # LocateHandleBuffer
-RAM_TYPES: Final = 0b1001_1110  # by bit: loader and boot services, code and data, and conventional memory
+RAM_TYPES: Final = 0b1001_1110  # by bit, what is free after boot services: loader and boot services, code and data, and conventional memory
 WRITE_BACK: Final = 1 << 3  # memory attribute
 MEDIA_NODE: Final = 4  # device path: type
 PARTITION_NODE: Final = 1  # subtype of MEDIA_NODE: hard drive media
@@ -24,12 +24,12 @@ def guid(text: str) -> bytes:
     return uuid.UUID(text).bytes_le
 
 
-LOADED_IMAGE: Final = table(u8, guid("5b1b31a1-9562-11d2-8e3f-00a0c969723b"))
-DEVICE_PATH: Final = table(u8, guid("09576e91-6d3f-11d2-8e39-00a0c969723b"))
-BLOCK_IO: Final = table(u8, guid("964e5b21-6459-11d2-8e39-00a0c969723b"))
-GRAPHICS_OUTPUT: Final = table(u8, guid("9042a9de-23dc-4a38-96fb-7aded080516a"))
-ACPI_2: Final = table(u8, guid("8868e871-e4f1-11d3-bc22-0080c73c8881"))
-ACPI_1: Final = table(u8, guid("eb9d2d30-2d88-11d3-9a16-0090273fc14d"))
+LOADED_IMAGE_PROTOCOL: Final = guid("5b1b31a1-9562-11d2-8e3f-00a0c969723b")
+DEVICE_PATH_PROTOCOL: Final = guid("09576e91-6d3f-11d2-8e39-00a0c969723b")
+BLOCK_IO_PROTOCOL: Final = guid("964e5b21-6459-11d2-8e39-00a0c969723b")
+GRAPHICS_OUTPUT_PROTOCOL: Final = guid("9042a9de-23dc-4a38-96fb-7aded080516a")
+ACPI_2_TABLE: Final = guid("8868e871-e4f1-11d3-bc22-0080c73c8881")
+ACPI_1_TABLE: Final = guid("eb9d2d30-2d88-11d3-9a16-0090273fc14d")
 
 
 class SystemTable(Struct, size=120):
