@@ -10,7 +10,7 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "setup": ("build", "run", "test", "qemu"),
     "build": ("build",),
     "run": ("build", "run"),
-    "test": ("build", "run", "test"),
+    "test": ("build", "run", "test", "qemu"),
     "check": ("build", "run", "test"),
     "bench": ("build", "run"),
     "boot": ("build", "run"),

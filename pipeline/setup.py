@@ -41,6 +41,7 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "openssl": "/usr/bin/openssl",
         "dosfstools": "/usr/sbin/fsck.vfat",
         "mtools": "/usr/bin/mtype",
+        "gdb": "/usr/bin/gdb",
     },
     "qemu": {"qemu-system-x86": "/usr/bin/qemu-system-x86_64", "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd"},
 }
