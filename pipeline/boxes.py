@@ -36,7 +36,6 @@ DEVICES = {
 FILLS = {
     "random": layout.SegmentKind.FILL_RANDOM,
     "tsc-khz": layout.SegmentKind.FILL_TSC_KHZ,
-    "tag": layout.SegmentKind.FILL_TAG,
 }
 STARTS = {
     "protected": layout.StartMode.PROTECTED,

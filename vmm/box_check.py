@@ -123,7 +123,7 @@ def check_start(descriptor: BoxDescriptor) -> Failure | None:
 def check_segment(segment: BoxSegment, memory_size: u64) -> Failure | None:
     """Check one segment by itself."""
     kind = segment.kind
-    if kind == 0 or kind > SegmentKind.FILL_TAG.value:
+    if kind == 0 or kind > SegmentKind.FILL_TSC_KHZ.value:
         return Failure(Fault.SEGMENT_KIND.value)
     if segment.reserved_kind != 0 or segment.reserved != 0:
         return Failure(Fault.RESERVED.value)

@@ -201,7 +201,7 @@ def fill_random(box: Box, start: u64, size: u64) -> Failure | None:
 
 @machine
 def load_segment(box: Box, handoff: Handoff, segment: BoxSegment) -> Failure | None:
-    """Put one segment into a box's memory. Fill segments of kind tag stay zero."""
+    """Put one segment into a box's memory."""
     start = segment.guest_physical.as_u64()
     if segment.kind == SegmentKind.DATA.value:
         index = find_segment(handoff, segment)

@@ -47,7 +47,6 @@ class SegmentKind(Enum):
     DATA = u32(1)  # an entry of the image, found by its SHA-256
     FILL_RANDOM = u32(2)  # random bytes, made at start
     FILL_TSC_KHZ = u32(3)  # the TSC frequency in kHz as u32, made at start
-    FILL_TAG = u32(4)  # reserved for a guest tag: zeros
 
 
 class BoxSegment(Struct, size=64):

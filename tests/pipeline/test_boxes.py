@@ -193,7 +193,7 @@ MISTAKES = [
     (LINUX, swap('"quiet"', '"é"'), 9, "kernel.command_line", "expected ASCII"),
     (PROGRAM, swap("guests.x.main:start", "start"), 7, "kernel.program", "expected module:function, found 'start'"),
     (PROGRAM, swap('[[fill]]', 'base = 0x11000\n[[fill]]'), 9, "kernel.base", "expected a place clear of the page tables"),
-    (PROGRAM, swap('"random"', '"zeros"'), 10, "fill.kind", "expected one of random, tsc-khz, tag, found 'zeros'"),
+    (PROGRAM, swap('"random"', '"zeros"'), 10, "fill.kind", "expected one of random, tsc-khz, found 'zeros'"),
     (PROGRAM, swap("0x1000", "0x200000"), 9, "fill", "segments overlap at 0x200000"),
     (PROGRAM, swap("0x1000", "0x400000"), 2, "memory_mib", "expected memory up to 0x400020"),
     (FLAT, swap('"real"', '"fast"'), 7, "kernel.start", "expected one of protected, real, long, found 'fast'"),
