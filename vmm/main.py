@@ -19,7 +19,7 @@ from vmm.entropy import forget_entropy, prepare_entropy
 from vmm.exits.cpuid import EXTENDED_STATE, prepare_cpuid, prepare_extended_state
 from vmm.exits.msr import pass_optional_msrs
 from vmm.interrupts import halt_machine, interrupt_stubs
-from vmm.memory import FRAME_TABLE, declare_free_range
+from vmm.memory import FRAME_TABLE, MEMORY_LIMIT, declare_free_range
 from vmm.scheduler import SCHEDULER, schedule
 from vmm.switch import announce_mitigations, choose_mitigations
 
@@ -112,6 +112,8 @@ def declare_memory(handoff: Handoff) -> bool:
             if isinstance(declared, Failure):
                 console_line(text("refused: the loader's memory map overlaps itself"))
                 return False
+            if row.base + row.size > MEMORY_LIMIT:
+                console_line(text("monitor: memory above 64 GiB is not used"))
     return True
 
 

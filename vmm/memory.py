@@ -28,7 +28,8 @@ from dsl.lang import (
 
 FRAME_SHIFT: Final = 21
 FRAME_SIZE: Final = 1 << FRAME_SHIFT
-FRAME_LIMIT: Final = 32768  # frames that the table covers: 64 GiB; memory above is not used
+FRAME_LIMIT: Final = 32768  # frames that the table covers: 64 GiB
+MEMORY_LIMIT: Final = FRAME_LIMIT * FRAME_SIZE  # bytes; what lies above is not used, and the monitor says so
 NOBODY: Final = 0xFF  # the owner of a frame that no box owns
 
 NO_MEMORY: Final = 1  # failure: not enough free frames
