@@ -25,7 +25,7 @@ from dsl.compiler.select_arithmetic import (
 )
 from dsl.compiler.select_carry import set_carry
 from dsl.compiler.select_intrinsic import select_intrinsic
-from dsl.compiler.selector import CONDITION_OF, Handler, Selector, constant, fits_signed_32
+from dsl.compiler.selector import CONDITION_OF, Handler, Selector, SharedConstant, constant, fits_signed_32
 from dsl.compiler.tail import tail_call
 
 
@@ -113,8 +113,22 @@ def select_store(s: Selector, value: ir.Value) -> None:
     if select_update(s, value):
         return
     place = s.address(address, value.data.offset, stored.width)
+    share = s.stored_often.get(value)
+    if share is not None and share.stores > 1:
+        store_shared(s, value, place, share)
+        return
     number = s.immediate(stored)
     s.emit("mov", place, number if number is not None else s.register(stored, stored.width))
+
+
+def store_shared(s: Selector, value: ir.Value, place: Memory, share: SharedConstant) -> None:
+    """Store from the register that several stores share: shorter than the constant in each."""
+    known = constant(value.arguments[1])
+    assert known is not None
+    share.register = share.register or s.machine.new_register()
+    if share.first is value:
+        s.emit("mov", Register(share.register, 64 if known >> 32 else 32), known)
+    s.emit("mov", place, Register(share.register, value.arguments[1].width))
 
 
 def select_update(s: Selector, value: ir.Value) -> bool:

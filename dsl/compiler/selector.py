@@ -7,6 +7,7 @@ addressing modes, loads into operands, comparisons into jumps. What is never ask
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from dsl.compiler import ir
@@ -55,6 +56,15 @@ def constant(value: ir.Value) -> int | None:
     return value.data if value.operation == "const" and isinstance(value.data, int) else None
 
 
+@dataclass(eq=False, slots=True)
+class SharedConstant:
+    """A constant that stores between two calls keep in one register, if they are several: the first makes it."""
+
+    first: ir.Value
+    stores: int = 0
+    register: int = 0
+
+
 Handler = Callable[[Any, ir.Value], None]
 
 
@@ -72,6 +82,7 @@ class Selector:
         self.epochs: dict[ir.Value, int] = {}
         self.later: dict[ir.Value, ir.Value] = {}  # a value whose instruction also computes a later one
         self.computed_earlier: set[ir.Value] = set()
+        self.stored_often: dict[ir.Value, SharedConstant] = {}  # stores of a constant that others store too
         self.tail_calls: set[ir.Value] = set()  # calls that the block's return has become
         self.now: list[Instruction] = []
         self.value = function.blocks[0].values[0]
@@ -94,12 +105,19 @@ class Selector:
 
     def _prepare(self, block: ir.Block) -> None:
         """Count memory effects, find pairs that one instruction computes, and ask for all arguments of phis."""
-        epoch = 0
+        epoch = calls = 0
+        stored: dict[tuple[int, int], SharedConstant] = {}
         pairs: dict[tuple[object, ...], ir.Value] = {}
         for value in block.values:
             operation = value.operation
             self.epochs[value] = epoch
             volatile = isinstance(value.data, ir.Access) and value.data.volatile
+            calls += operation == "call"
+            if operation == "store" and value.arguments[1].operation == "const":
+                known = constant(value.arguments[1])
+                share = stored.setdefault((calls, known or 0), SharedConstant(value))
+                share.stores += 1
+                self.stored_often[value] = share
             if operation == "store" or volatile or writes_memory(value):
                 epoch += 1
             elif operation == "phi":
