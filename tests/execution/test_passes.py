@@ -1,0 +1,99 @@
+"""What single passes do is seen in the instructions, and changes no result, with all passes or with that one off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dsl.compiler.pipeline import compile_function
+from dsl.lang import Machine, add_with_carry, frame_array, machine, multiply_wide, u64, upto
+from tests.execution.native import Native
+
+
+@machine
+def square(first: u64, second: u64) -> u64:
+    """Words of a two-word square, mixed: carries of sums of two and of three."""
+    low = multiply_wide(first, first)
+    cross = multiply_wide(first, second)
+    high = multiply_wide(second, second)
+    one = add_with_carry(low.high, cross.low, u64(0))
+    two = add_with_carry(cross.high, high.low, one.carry)
+    again = add_with_carry(one.value, cross.low, u64(0))
+    more = add_with_carry(two.value, cross.high, again.carry)
+    return low.low ^ again.value ^ more.value ^ (high.high + two.carry + more.carry)
+
+
+@machine
+def rows(width: u64, turns: u64) -> u64:
+    """Sums of products of a counter."""
+    total = u64(0)
+    limit = turns & 63
+    for i in upto(limit):
+        total = (total ^ (i * width + turns)) + i * turns
+    return total
+
+
+@machine
+def slots(value: u64, index: u64) -> u64:
+    """Two places of the frame that a store to the other leaves alone, and loads on both sides of a branch."""
+    first = frame_array(u64, 4)
+    second = frame_array(u64, 4)
+    first[index & 3] = value
+    second[value & 3] = index
+    before = first[index & 3]
+    if value > index:
+        second[index & 3] = before
+        return first[index & 3] + second[value & 3]
+    first[0] = u64(7)
+    return first[index & 3] ^ second[value & 3]
+
+
+INPUTS = [
+    (0, 0),
+    (1, 1),
+    (0x5A5A_F00F_1234_8765, 64),
+    (2**64 - 1, 2**64 - 1),
+    (2**63, 3),
+    (12345, 67),
+    (0xB6DB6DB6DB6DB6DB, 200),
+]
+CASES: list[tuple[str, Callable[[u64, u64], u64]]] = [
+    ("carry", square),
+    ("strength", rows),
+    ("number", slots),
+]
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize(("name", "function"), CASES, ids=[name for name, _ in CASES])
+def test_pass_keeps_results(name: str, function: Callable[[u64, u64], u64]) -> None:
+    """With and without the pass, machine code gives what CPython gives."""
+    options: tuple[dict[str, Any], ...] = ({}, {"disable": (name,)}, {"pool": 5})
+    for given in INPUTS:
+        with Machine():
+            expected = int(function(*map(u64, given)))
+        for chosen in options:
+            program = compile_function(function, verify=True, **chosen)
+            found = Native(program).call(program.entry, list(given))
+            assert found[0] == expected, f"{name}, {chosen}, {given}"
+
+
+def instructions(function: Any, **options: Any) -> list[str]:
+    """The mnemonics of a compiled function."""
+    return [line.text.split()[0] for _, line in compile_function(function, **options).linked.lines]
+
+
+@pytest.mark.t1
+def test_carry_needs_no_comparison() -> None:
+    """Carries are added by adc; without the pass they are compared for."""
+    assert instructions(square).count("cmp") < instructions(square, disable=("carry",)).count("cmp")
+    assert "adc" in instructions(square)
+
+
+@pytest.mark.t1
+def test_counter_needs_no_product() -> None:
+    """A product of a counter stays only without the pass."""
+    assert "imul" not in instructions(rows)
+    assert "imul" in instructions(rows, disable=("strength",))
