@@ -83,10 +83,11 @@ class Handoff(Struct, size=20480, align=4096):
     framebuffer_width: u32
     framebuffer_height: u32
     framebuffer_pitch: u32  # bytes
-    reserved: u32
+    framebuffer_row: u32  # of characters, the first below the loader's lines
     acpi_root: HostPhysical  # RSDP, or zero
     event_log: HostPhysical
     event_log_size: u64
     security_version: u64
     flags: u64
-    reserved_tail: Array[u8] = array(2264)
+    font: HostPhysical  # the loader's, for the framebuffer (dsl/std/framebuffer.py)
+    reserved_tail: Array[u8] = array(2256)

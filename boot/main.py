@@ -19,7 +19,7 @@ from boot.image import check_signature
 from boot.leave import leave
 from boot.memory_map import map_top
 from boot.monitor_space import MonitorPlace, TableBlock, build_monitor_space, table_block_size
-from boot.output import output_start, require, say
+from boot.output import FONT, FRAMEBUFFER, output_start, require, say
 from boot.parameters import FIRMWARE_BIOS, PARAMETERS_BASE, BootParameters, check_parameters
 from boot.places import FREE, allocate, find_memory, hand_over_memory
 from boot.quiet import park_processors, stop_bus_masters
@@ -105,6 +105,7 @@ def main(parameters: BootParameters) -> None:
     program = FlatPrologue.at(HostVirtual(MONITOR.physical))
     say(text("loader: every entry is what the signed header says; the monitor starts"))
     entry = HostVirtual(MONITOR_BASE) + u64(program.entry)
+    handoff.framebuffer_row = FRAMEBUFFER.row
     if parameters.firmware == FIRMWARE_BIOS:
         wipe_low_memory(parameters)
     leave(address_of(handoff) + DIRECT_MAP, tables, entry, image_base(), image_end())
@@ -145,6 +146,7 @@ def new_handoff(header: ImageHeader, parameters: BootParameters) -> Handoff:
     handoff.framebuffer_width = parameters.framebuffer_width
     handoff.framebuffer_height = parameters.framebuffer_height
     handoff.framebuffer_pitch = parameters.framebuffer_pitch
+    handoff.font = HostPhysical(address_of(FONT).as_u64())
     return handoff
 
 

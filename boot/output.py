@@ -6,15 +6,16 @@ from typing import Final
 
 from boot.parameters import FIRMWARE_BIOS, BootParameters
 from boot.refusal import Refusal, Rule, append_refusal
-from dsl.lang import Array, HostPhysical, HostVirtual, machine, static, text, u8
+from dsl.lang import Array, HostPhysical, HostVirtual, address_of, machine, static, supplied, text, u8
 from dsl.lang.intrinsics import cli, hlt
-from dsl.std.framebuffer import Framebuffer, framebuffer_start, framebuffer_write
+from dsl.std.framebuffer import FONT_SIZE, Framebuffer, framebuffer_clear, framebuffer_start, framebuffer_write
 from dsl.std.print import Line, append_text, line_bytes, line_clear
 from dsl.std.screen import TEXT_PHYSICAL, Screen, screen_start, screen_write
 from dsl.std.serial import serial_start, serial_write
 
 SCREEN: Final = static(Screen)
 FRAMEBUFFER: Final = static(Framebuffer)
+FONT: Final = supplied(u8, FONT_SIZE, "std.font")  # the monitor draws from it, too
 LINE: Final = static(Line)  # the one line under construction: the loader runs on one CPU, without interrupts
 
 
@@ -31,7 +32,9 @@ def output_start(parameters: BootParameters) -> None:
             parameters.framebuffer_width,
             parameters.framebuffer_height,
             parameters.framebuffer_pitch,
+            address_of(FONT),
         )
+        framebuffer_clear(FRAMEBUFFER, parameters.framebuffer_height)
 
 
 @machine

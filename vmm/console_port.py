@@ -14,6 +14,7 @@ from dsl.std.serial import DATA, serial_can_receive, serial_can_send, serial_rec
 from vmm.console import BOX_LIMIT, CONSOLE, NEVER, console_line
 from vmm.console_wire import PARTIAL_NS, fill_wire
 from vmm.devices.ring import ring_count, ring_push, ring_take
+from vmm.screen import has_screen, screen_show
 
 BUSY_POLL_NS: Final = 1_000_000  # a FIFO of 16 characters drains in 1.4 ms
 IDLE_POLL_NS: Final = 10_000_000  # keys arrive no faster
@@ -24,14 +25,17 @@ FLUSH_LIMIT: Final = 4_000_000  # looks at the port, in console_flush: more than
 
 @machine
 def send() -> None:
-    """Give the port what its FIFO takes; without a port, throw the wire's bytes away."""
-    if not CONSOLE.present:
+    """Give the port what its FIFO takes, and the screen the same; without either, throw the wire's bytes away."""
+    if not CONSOLE.present and not has_screen():
         CONSOLE.wire.taken = CONSOLE.wire.written
         return
-    if ring_count(CONSOLE.wire) == 0 or not serial_can_send():
+    if ring_count(CONSOLE.wire) == 0 or (CONSOLE.present and not serial_can_send()):
         return
     for _ in upto(minimum(ring_count(CONSOLE.wire), u64(FIFO_SIZE))):
-        out8(DATA, ring_take(CONSOLE.wire))
+        value = ring_take(CONSOLE.wire)
+        if CONSOLE.present:
+            out8(DATA, value)
+        screen_show(value)
 
 
 @machine

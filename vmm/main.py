@@ -21,6 +21,7 @@ from vmm.exits.msr import pass_optional_msrs
 from vmm.interrupts import halt_machine, interrupt_stubs
 from vmm.memory import FRAME_TABLE, MEMORY_LIMIT, declare_free_range
 from vmm.scheduler import SCHEDULER, schedule
+from vmm.screen import screen_initialize
 from vmm.switch import announce_mitigations, choose_mitigations
 
 
@@ -51,6 +52,7 @@ def main(handoff: Handoff) -> None:
         console_line(text("refused: the loader's handoff is not version 1"))
         halt_machine()
     take_over_address_space()
+    screen_initialize(handoff)
     if not prepare_machine(handoff):
         halt_machine()
     take_over_identity(handoff)

@@ -199,6 +199,18 @@ def test_the_tree_s_own_monitor_is_reached(tmp_path: Path, firmware: str, capsys
     assert json.loads(capsys.readouterr().out)["firmware"] == firmware
 
 
+def test_the_monitor_goes_on_below_the_loader_on_the_framebuffer(tmp_path: Path) -> None:
+    """A person without a serial line sees what is wrong."""
+    parts = [Part(MONITOR, monitor()), Part(DEVELOPMENT_SECRET, SECRET)]
+    more = ("-qmp", f"unix:{tmp_path / 'qmp'},server=on,wait=off")
+    with boot(tmp_path, image_of(partition_of(parts)), more=more) as machine:
+        machine.wait_for(lambda: b"run boxes on this machine\r\n" in machine.output, "its end", SECONDS)
+        time.sleep(0.5)  # the screen comes after the line
+        shown = screen_text(tmp_path, 60)
+    assert shown[2] == "terrane| loader: every entry is what the signed header says; the monitor starts"[:60]
+    assert shown[3] == "terrane| refused: the processor has no VT-x, or it is hidden: CPUID leaf 1"[:60]
+
+
 @functools.cache
 def monitor() -> bytes:
     return compile_program(monitor_start, base=MONITOR_BASE).image

@@ -8,7 +8,7 @@ import pytest
 
 from dsl.lang import Array, HostVirtual, array_at, u8, u32, u64
 from dsl.lang.model import Machine
-from dsl.std.framebuffer import GLYPH_HEIGHT, INK, Framebuffer, framebuffer_start, framebuffer_write
+from dsl.std.framebuffer import GLYPH_HEIGHT, INK, Framebuffer, framebuffer_clear, framebuffer_start, framebuffer_write
 
 pytestmark = pytest.mark.t0
 FONT = bytes(glyph ^ (line * 37) & 0xFF for glyph in range(95) for line in range(16))
@@ -19,8 +19,9 @@ GUARD = b"\xa5" * 4096
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with Machine(supplied={"std.font": FONT}) as model:
-        model.memory.map(TEXT, 0x1000)
+    with Machine() as model:
+        model.memory.map(TEXT, 0x2000)
+        model.memory.write(TEXT + 0x1000, FONT)
         yield model
 
 
@@ -35,7 +36,9 @@ def started(machine: Machine, width: int, height: int) -> tuple[Framebuffer, int
     machine.memory.map(MEMORY - 4096, 8192 + -(-pitch * height * 4 // 4096) * 4096)
     machine.memory.write(MEMORY - 4096, GUARD + b"\x11" * (pitch * height * 4) + GUARD[:1024])
     screen = Framebuffer()
-    framebuffer_start(screen, HostVirtual(MEMORY), u32(width), u32(height), u32(pitch * 4))
+    font = HostVirtual(TEXT + 0x1000)
+    framebuffer_start(screen, HostVirtual(MEMORY), u32(width), u32(height), u32(pitch * 4), font)
+    framebuffer_clear(screen, u32(height))
     return screen, pitch
 
 
@@ -60,6 +63,7 @@ def expected(cells: list[bytes], width: int, height: int, scale: int = 1) -> byt
         ([b"ab~ !"], [b"ab~ !"]),
         ([b"ab", b"c\nd"], [b"abc", b"d"]),
         ([b"abcdef"], [b"abcde", b"f"]),
+        ([b"a\r\nb"], [b"a", b"b"]),
         ([b"abcde\nf"], [b"abcde", b"f"]),  # a newline after a full row is one row, not two
         ([b"1\n2\n3\n4"], [b"4", b"2", b"3"]),  # the first row is cleared, the others stay
         ([b"12345\n2\n3\n"], [b"", b"2", b"3"]),
