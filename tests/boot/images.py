@@ -90,7 +90,7 @@ def program_disk(entry: Callable[[], None]) -> bytes:
     """A disk whose loader body is another program."""
     from dsl.compiler.pipeline import compile_program
 
-    return disk_of(bytes(SECTOR_SIZE), body=compile_program(entry, base=BODY_BASE).image)
+    return disk_of(bytes(SECTOR_SIZE), body=compile_program(entry, base=BODY_BASE, supplied={"std.font": FONT}).image)
 
 
 def disk_of(partition: bytes, *, partition_sectors: int | None = None, body: bytes | None = None) -> bytes:
