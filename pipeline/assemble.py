@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from boot.header import EntryKind
-from pipeline import chain, disk, font, image, keys, paths, reference, release
+from pipeline import chain, disk, entries, font, image, keys, paths, reference, release
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
@@ -30,6 +30,7 @@ MONITOR = "vmm.main:start"
 MEBIBYTE = 1 << 20
 LARGE_PAGE = 2 << 20
 TABLES_RESERVE = 6 * MEBIBYTE  # the first MiB, the monitor's page tables, the boxes' EPTs, what alignment costs
+COMPILED_LIMIT = 64 * MEBIBYTE
 TOOLS = ("peachpy", "keystone-engine", "capstone", "cryptography")
 
 
@@ -70,13 +71,14 @@ class Compiler:
         self.supplied = {"boot.header_key": header_key, "std.font": font.font_table()}
         self.pool = pool
         self.programs: dict[str, Any] = {}
+        self.entries = entries.Entries(paths.COMPILED, COMPILED_LIMIT)
 
     def compile(self, label: str, name: str, base: int, supplied: bool = False) -> Any:
         """Compile `module:function` at a base. Raises PipelineError with the compiler's own message."""
         from dsl.compiler import pipeline as compiler
         from dsl.compiler.diagnostics import CompileError
 
-        options: dict[str, Any] = {"base": base}
+        options: dict[str, Any] = {"base": base, "cache": self.entries}
         if supplied:
             options["supplied"] = self.supplied
         if self.pool is not None:

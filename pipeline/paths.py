@@ -10,6 +10,7 @@ KEYS = ROOT / "keys"
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache"
 PACKAGES = CACHE / "packages"  # Debian packages as downloaded
+COMPILED = CACHE / "compiled"  # functions' code by what it came from (dsl/compiler/cache.py)
 GUESTS = ROOT / "guests"
 IMAGE = OUT / "terrane.img"
 REFERENCE = OUT / "terrane.json"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.allocate import allocate
+from dsl.compiler.cache import Cache, Entries
 from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
 from dsl.compiler.code import Code, Line, Relocation, assemble_items
@@ -112,14 +113,15 @@ def compile_program(
     disable: Iterable[str] = (),
     dump: str = "",
     verify: bool = False,
+    cache: Entries | None = None,
 ) -> Program:
-    """Compile everything reachable from the machine function `entry`. Raises CompileError for a user's mistake."""
+    """Compile everything reachable from the machine function `entry`. Raises CompileError for a user's mistake. cache: see cache.py."""
     from dsl.compiler.frontend import build_module
 
     with without_collector():
         module = build_module(entry)
         supply(module, supplied or {})
-        return compile_module(module, base=base, pool=pool, disable=disable, dump=dump, verify=verify)
+        return compile_module(module, base=base, pool=pool, disable=disable, dump=dump, verify=verify, cache=cache)
 
 
 def compile_function(function: Any, **options: Any) -> Program:
@@ -135,6 +137,7 @@ def compile_module(
     disable: Iterable[str] = (),
     dump: str = "",
     verify: bool = False,
+    cache: Entries | None = None,
 ) -> Program:
     """Compile IR. The first function is the entry. verify: check legality after every pass, not only after the last."""
     left_out = frozenset(disable)
@@ -144,17 +147,25 @@ def compile_module(
     if pool is not None and not 4 <= pool <= len(POOL):
         raise ValueError(f"pool: {pool} registers, expected 4 to {len(POOL)}")
     entry = next(iter(module.functions))
-    if "inline" not in left_out:
-        inline(module)
-    codes = []
-    for function in module.functions.values():
-        if function.assembly is None:
-            optimise(function, left_out, dump, verify)
-            codes.append(generate(function, pool, dump))
-        else:
-            codes.append(naked(function))
+    expand = inline if "inline" not in left_out else keep
+
+    def make(function: ir.Function) -> Code:
+        if function.assembly is not None:
+            return naked(function)
+        optimise(function, left_out, dump, verify)
+        return generate(function, pool, dump)
+
+    if cache is not None and not dump and not verify:
+        codes = Cache(cache, (pool, sorted(left_out))).codes(module, expand, make)
+    else:
+        expand(module)
+        codes = [make(function) for function in module.functions.values()]
     linked = link(codes, list(module.objects.values()), entry, base)
     return Program(linked, entry, statistics(linked))
+
+
+def keep(module: ir.Module) -> None:
+    """Inline nothing."""
 
 
 def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:

@@ -49,10 +49,14 @@ def built_digest(folder: Path, seed: str) -> str:
 
 
 def test_image_elf_and_listing_are_bit_identical(tmp_path: Path) -> None:
-    """Two folders of different length, two hash seeds, two locales."""
+    """Two folders of different length, two hash seeds, two locales; with nothing compiled before, and with everything."""
     first = copy_tree(paths.ROOT, tmp_path / "a")
     second = copy_tree(first, tmp_path / "a" / "folder of another name")  # from the copy: the tree may be at work
     one = built_digest(first, "0")
     shutil.copytree(first / "keys", second / "keys")
     other = built_digest(second, "4711")
     assert one == other
+    compiled = {path.name: path.stat().st_mtime_ns for path in (first / ".cache" / "compiled").iterdir()}
+    assert len(compiled) > 100
+    assert built_digest(first, "8") == one
+    assert {path.name: path.stat().st_mtime_ns for path in (first / ".cache" / "compiled").iterdir()} == compiled
