@@ -81,12 +81,13 @@ def build(options: argparse.Namespace) -> int:
 
 def write_image(options: argparse.Namespace) -> assemble.Built:
     """Build and write what the options choose."""
+    from dsl.compiler.report import without_collector
     from pipeline import assemble
 
-    built = assemble.build(
-        assemble.Choices(assemble.box_folders(options.boxes), options.memory * MEBIBYTE, options.pool)
-    )
-    assemble.write(built)
+    choices = assemble.Choices(assemble.box_folders(options.boxes), options.memory * MEBIBYTE, options.pool)
+    with without_collector():
+        built = assemble.build(choices)
+        assemble.write(built)
     return built
 
 

@@ -6,21 +6,26 @@ import ast
 import linecache
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from dsl.compiler.ir import Span
 
 
+@lru_cache(maxsize=256)
+def source_file(display: str, text: tuple[str, ...]) -> SourceFile:
+    """The file of these lines; programs that share it parse it once."""
+    return SourceFile(display, text)
+
+
 class SourceFile:
     """One module's text, its lines and its syntax tree."""
 
-    def __init__(self, filename: str, display: str) -> None:
+    def __init__(self, display: str, text: tuple[str, ...]) -> None:
         self.display = display
-        self.lines = [line.rstrip("\r\n") for line in linecache.getlines(filename)]
-        if not self.lines:
-            raise FileNotFoundError(f"{filename}: no source text; machine functions are compiled from their file")
+        self.lines = [line.rstrip("\r\n") for line in text]
         self.encoded = [line.encode() for line in self.lines]
+        self._spans: dict[ast.AST, Span] = {}
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -44,18 +49,23 @@ class SourceFile:
 
     def column(self, line: int, byte_offset: int) -> int:
         """The character column of a UTF-8 byte offset, which is what ast gives."""
-        return len(self.encoded[line - 1][:byte_offset].decode())
+        encoded = self.encoded[line - 1]
+        return byte_offset if len(encoded) == len(self.lines[line - 1]) else len(encoded[:byte_offset].decode())
 
     def span(self, node: ast.AST) -> Span:
         """The span of a syntax node (its position attributes must be set)."""
+        known = self._spans.get(node)
+        if known is not None:
+            return known
         where: Any = node
-        return Span(
+        span = self._spans[node] = Span(
             self.display,
             where.lineno,
             self.column(where.lineno, where.col_offset),
             where.end_lineno,
             self.column(where.end_lineno, where.end_col_offset),
         )
+        return span
 
 
 class Sources:
@@ -71,7 +81,10 @@ class Sources:
     def file(self, filename: str, module: str) -> SourceFile:
         """A module's file."""
         if filename not in self._files:
-            self._files[filename] = SourceFile(filename, display_name(filename, module))
+            text = tuple(linecache.getlines(filename))
+            if not text:
+                raise FileNotFoundError(f"{filename}: no source text; machine functions are compiled from their file")
+            self._files[filename] = source_file(display_name(filename, module), text)
         return self._files[filename]
 
     def by_display(self, display: str) -> SourceFile:
