@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
@@ -452,9 +453,10 @@ class Lowering:
 
 def assigned_names(statements: list[ast.stmt]) -> set[str]:
     """Every local that these statements assign."""
-    names = set()
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-    return names
+    return {name for statement in statements for name in _assigned_in(statement)}
+
+
+@lru_cache(maxsize=1 << 13)  # programs share their sources, and a function has a specialisation for each value
+def _assigned_in(statement: ast.stmt) -> frozenset[str]:
+    names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return frozenset(node.id for node in names if isinstance(node.ctx, ast.Store))
