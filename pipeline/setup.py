@@ -42,6 +42,7 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "dosfstools": "/usr/sbin/fsck.vfat",
         "mtools": "/usr/bin/mtype",
         "gdb": "/usr/bin/gdb",
+        "cpio": "/usr/bin/cpio",
     },
     "qemu": {"qemu-system-x86": "/usr/bin/qemu-system-x86_64", "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd"},
 }

@@ -58,7 +58,7 @@ def flipped(image: Made, offset: int, mask: int) -> bytes:
 
 def test_the_image_itself_boots(image: Made, tmp_path: Path) -> None:
     """Undamaged, it gets as far as its boxes."""
-    outcome = boot(tmp_path, image.path.read_bytes(), until="box quiet stopped")
+    outcome = boot(tmp_path, image.path.read_bytes(), until="box quiet stopped: halted with interrupts off")
     assert "terrane| box 1 quiet: open, 2 MiB" in outcome.serial
     assert "terrane| box quiet stopped: halted with interrupts off" in outcome.serial
 
