@@ -261,6 +261,7 @@ def test_a_stack_pointer_that_is_kept_comes_back() -> None:
     assert after["pop rbx"].saved == (("rbx", 16),)
 
 
+@pytest.mark.slow
 def test_a_loop_that_pushes_is_found_unless_its_depth_is_declared() -> None:
     code = code_of("planted", compiled(pushing))
     findings, _ = check_stacks(code, (stack(4096, "pushing"),))
@@ -329,6 +330,7 @@ def test_a_segment_that_is_writable_and_executable_is_found(monkeypatch: pytest.
     assert found == ["planted: expected no segment both writable and executable, found that of 0x1000000"]
 
 
+@pytest.mark.slow
 def test_loader_and_monitor_pass() -> None:
     """As `build.py check` runs it."""
     done = subprocess.run(

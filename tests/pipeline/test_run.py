@@ -92,6 +92,7 @@ def test_what_goes_wrong_is_said(image: Path, behaviour: str, message: str) -> N
     assert "VERIFIED (" not in result.stdout
 
 
+@pytest.mark.slow
 def test_time_is_limited(image: Path) -> None:
     """A machine that says nothing more: what was waited for, and its last line."""
     result = run(image, "silent", "--timeout", "8")

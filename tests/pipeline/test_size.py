@@ -39,6 +39,7 @@ def now() -> Sizes:
     return size.measure(ROOT)
 
 
+@pytest.mark.slow
 def test_every_byte_of_the_images_has_a_row(now: Sizes) -> None:
     for program, image in now.images.items():
         assert sum(row.size for row in now.rows if row.program == program and row.kind != "zeroed") == image

@@ -35,6 +35,7 @@ def is_accepted(world: World, vector: Signature) -> bool:
     return world.call(ed25519_verify, vector.public_key, vector.message, vector.signature) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.t0
 def test_cpython_signs_and_verifies() -> None:
     """Three reference signatures, made again, and one verified."""

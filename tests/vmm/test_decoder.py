@@ -89,6 +89,7 @@ def test_other_instructions_are_refused(listing: str, bits: int) -> None:
     assert isinstance(decode(assemble(listing, bits).ljust(15, b"\x90"), bits), Failure)
 
 
+@pytest.mark.slow
 @settings(max_examples=3000, deadline=None)
 @given(
     st.sampled_from([16, 32, 64]),
