@@ -158,7 +158,11 @@ def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add test and check."""
     test = verb("test", "Run the tests, tier by tier; a tier that this machine cannot run is skipped with its reason.")
-    test.add_argument("--quick", action="store_true", help="leave out whole machines and the slow ones: under two minutes on two cores")
+    test.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out whole machines and the slow ones: under two minutes on two cores",
+    )
     test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
     verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")
 
