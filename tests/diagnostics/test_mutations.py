@@ -86,7 +86,7 @@ def load(name: str, text: str, folder: Path) -> ModuleType | None:
     return module
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_mutated_programs_get_errors_never_a_traceback(seed: int, tmp_path: Path) -> None:
     """Sixty changed functions: legal IR, or a CompileError that shows its line."""
     source = random.Random(seed)

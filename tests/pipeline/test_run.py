@@ -63,6 +63,7 @@ def test_json_alone_on_standard_output(image: Path) -> None:
     assert "witness| witness ready" in result.stderr
 
 
+@pytest.mark.slow
 def test_attached_input_reaches_the_box(image: Path) -> None:
     """After the verdict what is typed goes to the box in focus, until input ends."""
     result = run(image, "good", "--attach", "debian", typed="hello\n")

@@ -62,6 +62,7 @@ def test_json_alone_on_standard_output(image: Path) -> None:
     assert "terrane| loader" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "end", "message"),
     [
