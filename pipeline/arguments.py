@@ -18,12 +18,15 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "size": ("build",),
     "verify": ("host",),
     "keys": ("host",),
+    "burn": ("build",),
     "doctor": (),
 }
 
 
 def groups_of(options: argparse.Namespace) -> tuple[str, ...]:
     """The sets of packages that a command line needs."""
+    if options.verb == "burn" and (options.device is None or options.image is not None):
+        return ("host",)
     if options.verb == "run" and options.engine == "qemu":
         return ("build", "qemu")
     return SETUP_GROUPS[options.verb]
@@ -51,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_setup(verb)
     add_build_and_run(verb)
+    add_burn(verb)
     add_verify(verb)
     add_checks(verb)
     add_reading(verb)
@@ -131,6 +135,25 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
     bench.add_argument("name", choices=("exits", "boot", "size", "build", "language"), help="what to measure")
     add_json(bench)
+
+
+def add_burn(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add burn."""
+    burn = verb("burn", "Write the image to a USB stick, read it back and compare; without DEVICE, list the sticks.")
+    burn.add_argument(
+        "device", metavar="DEVICE", nargs="?", help="a whole disk, such as /dev/sdb: all on it will be lost"
+    )
+    add_choices(burn)
+    burn.set_defaults(memory=256)
+    burn.add_argument("--image", metavar="FILE", help="write this image as it is, and build nothing")
+    burn.add_argument(
+        "--allow",
+        choices=("fixed", "mounted"),
+        action="append",
+        default=[],
+        help="write to a disk that is not removable, or that is in use",
+    )
+    burn.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:

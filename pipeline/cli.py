@@ -27,6 +27,7 @@ def perform(options: argparse.Namespace) -> int:
         "keys": show_keys,
         "build": build,
         "run": run,
+        "burn": burn,
         "verify": verify,
         "test": test,
         "check": check,
@@ -91,6 +92,17 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
         assemble.write(built)
         gc.freeze()  # what the compiler leaves behind is large, and looking through it again takes half a second
     return built
+
+
+def burn(options: argparse.Namespace) -> int:
+    """Build unless an image is given; write it to a disk."""
+    from pipeline import burn as burner
+    from pipeline import paths
+
+    if options.device is not None and options.image is None:
+        write_image(options)
+    image = Path(options.image) if options.image is not None else paths.IMAGE
+    return burner.burn(options.device, image, frozenset(options.allow), options.yes)
 
 
 def run(options: argparse.Namespace) -> int:
