@@ -329,13 +329,13 @@ class Lowering:
         self.builder.position = self.builder.join([self.builder.position, *loop.continues], self.declared)
 
     def for_statement(self, node: ast.For) -> None:
-        """`for i in upto(n)` and `for i in between(low, high)`: count up while below the end, which is evaluated once."""
+        """`for i in` upto(n), between(low, high) or rounds(n): count up while below the end, which is evaluated once."""
         if node.orelse:
             raise self.error("unsupported", node.orelse[0], "a loop has no else here", "use a bool local")
         if not isinstance(node.target, ast.Name):
             raise self.error("unsupported", node.target, "a loop variable is one name")
         name = node.target.id
-        low, high = self.loop_range(node.iter)
+        low, high, must_leave = self.loop_range(node.iter)
         kind = low.type
         if name in self.builder.environment or self.declared.setdefault(name, kind) != kind:
             raise self.error(
@@ -357,21 +357,29 @@ class Lowering:
             following = builder.emit("add", counter.width, counter, builder.constant(1, counter.width))
             builder.environment[hidden] = Binding((following,), kind)
         builder.close_loop(loop)
+        if must_leave:
+            builder.position = no
+            no.block.cold = True
+            builder.finish("stop", [], "the loop runs too often")
+            no = builder.position
         builder.position = builder.join([no, *loop.breaks], self.declared)
         for dead in (name, hidden):
             builder.environment.pop(dead, None)
 
-    def loop_range(self, node: ast.expr) -> tuple[Typed, Typed]:
-        """The first value and the end of a for loop."""
+    def loop_range(self, node: ast.expr) -> tuple[Typed, Typed, bool]:
+        """The first value and the end of a for loop, and whether the loop must be left before it comes to its end."""
         function = evaluate(self, node.func) if isinstance(node, ast.Call) else None
         name = getattr(function.python, "__name__", "") if isinstance(function, Named) else ""
-        if not isinstance(node, ast.Call) or name not in ("upto", "between"):
-            raise self.error("unsupported", node, "a for loop goes over upto(n) or between(low, high)", "or use while")
+        if not isinstance(node, ast.Call) or name not in ("upto", "between", "rounds"):
+            text = "a for loop goes over upto(n), between(low, high) or rounds(n)"
+            raise self.error("unsupported", node, text, "or use while")
         ends = [evaluate(self, argument) for argument in node.args]
-        if len(ends) != (1 if name == "upto" else 2):
-            raise self.error(
-                "argument-count", node, f"{name} takes {1 if name == 'upto' else 2} arguments, found {len(ends)}"
-            )
+        expected = 2 if name == "between" else 1
+        if len(ends) != expected:
+            raise self.error("argument-count", node, f"{name} takes {expected} arguments, found {len(ends)}")
+        if name == "rounds" and not isinstance(ends[0], Integer):
+            text = f"the bound of rounds must be an int constant, found {self.spell(ends[0])}"
+            raise self.error("static-argument", node.args[0], text)
         kind = next((end.type for end in ends if isinstance(end, Typed)), U64)
         if not isinstance(kind, WordType) or kind.signed:
             barrier = taint_of(kind)
@@ -382,14 +390,14 @@ class Lowering:
         builder = self.at(node)
         for keyword in node.keywords:
             most = evaluate(self, keyword.value)
-            if keyword.arg != "at_most" or not isinstance(most, Integer):
-                raise self.error("argument-count", keyword, "upto takes one keyword, at_most, an int constant")
+            if name != "upto" or keyword.arg != "at_most" or not isinstance(most, Integer):
+                raise self.error("argument-count", keyword, "upto alone takes a keyword: at_most, an int constant")
             bound = coerce(self, most, kind, node, literal=True)
             builder.check(
                 builder.emit("ule", 1, typed[-1].value, bound.value), f"the loop runs at most {most.value} times"
             )
         low = typed[0] if name == "between" else Typed(kind, (builder.constant(0, typed[0].value.width),))
-        return low, typed[-1]
+        return low, typed[-1], name == "rounds"
 
     def leave_loop(self, node: ast.Break | ast.Continue) -> None:
         if not self.loops:

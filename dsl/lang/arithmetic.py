@@ -322,3 +322,9 @@ def between(low: Any, high: Any) -> Any:
         raise TypeError(f"loops count in unsigned words, not {left.__class__.__name__}")
     word = left.__class__
     return (word._wrap(number) for number in range(left._value, right._value))
+
+
+def rounds(most: int) -> Iterator[u64]:
+    """Count from 0, for a loop that is left by break or return: a round after `most` of them is a failed check."""
+    yield from between(0, most)
+    raise CheckFailed(f"a loop of more than {most} rounds")

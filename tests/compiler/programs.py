@@ -39,6 +39,7 @@ from dsl.lang import (
     offset_of,
     remainder_truncating,
     rotate_left,
+    rounds,
     secret,
     size_of,
     static,
@@ -151,6 +152,19 @@ def narrow(a: u64) -> u64:
 def literals_at_edges(a: i8) -> bool:
     """A signed literal and a signed comparison of 8 bits."""
     return a >= -128 and (a + 1 > a or a == 127)
+
+
+@machine
+def leaves_in_time(n: u64) -> u64:
+    """A loop with a bound: left by break or return, or stopped."""
+    total = n % 41
+    for i in rounds(20):
+        if total % 16 == 15:
+            return i
+        if total % 16 == 0:
+            break
+        total += i * 2 + 1
+    return total + 100
 
 
 @machine
