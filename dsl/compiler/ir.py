@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from dsl.lang.instruction import Instruction
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ OPERATIONS: Final = {
     "return": Operation(None, False, "args are the results"),
     "stop": Operation(0, False, "never goes on; data is the message"),
 }
+UNKNOWN: Final = Operation(None, False, "of a name that is no operation's")
 # Symbols that the linker defines: the check table's rows and file names (as byte ranges), and the image in memory (with BSS).
 LINKER_SYMBOLS: Final = (
     "linker.check_places",
@@ -134,6 +139,17 @@ class Callee:
     results: tuple[int, ...]
 
 
+class Data(Generic[T]):
+    """Reads a value's data as what its operation has there (the rows of OPERATIONS say what)."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+
+    def __get__(self, value: Value, owner: type[Value]) -> T:
+        assert isinstance(value.data, self.kind), f"{value.operation}: data {value.data!r}, expected {self.kind}"
+        return value.data
+
+
 @dataclass(eq=False, slots=True)
 class Value:
     """One instruction and its result. Compared by identity."""
@@ -147,9 +163,21 @@ class Value:
     number: int = 0  # for printing; renumbered by Function.renumber
     secret: bool = False  # brings a secret in: what comes of it may reach no branch, check, address or division (compiler/secrets.py)
 
+    integer = Data(int)  # of const, parameter, extract
+    access = Data(Access)  # of load, store
+    address = Data(Address)  # of symbol
+    slot = Data(Slot)  # of frame
+    callee = Data(Callee)  # of call
+    row = Data(Instruction)  # of intrinsic
+
     @property
     def name(self) -> str:
         return f"%{self.number}"
+
+    @property
+    def constant(self) -> int | None:
+        """The integer of a const; None for any other operation."""
+        return self.integer if self.operation == "const" else None
 
 
 @dataclass(eq=False, slots=True)
@@ -230,9 +258,9 @@ def verify(function: Function) -> None:
     Rules: arity and widths fit the operation; phis first and one argument per predecessor; edges recorded at both ends; one terminator,
     last; every use is dominated by its definition; extracts in the block of their call.
     """
-    from dsl.compiler.legality import verify_function  # kept apart: this file stays a screen of definitions
+    from dsl.compiler.legality import Verifier  # kept apart: this file stays a screen of definitions
 
-    verify_function(function)
+    Verifier(function).check()
 
 
 def render(function: Function) -> str:

@@ -2,167 +2,141 @@
 
 from __future__ import annotations
 
-from dsl.compiler.graph import Dominators
-from dsl.compiler.ir import (
-    COMPARISONS,
-    OPERATIONS,
-    TERMINATORS,
-    Access,
-    Address,
-    Block,
-    Callee,
-    Function,
-    IllegalIR,
-    Slot,
-    Value,
-)
+from collections.abc import Callable
+from typing import Final
 
-WIDTHS = (1, 8, 16, 32, 64)
-SAME_WIDTH = (
+from dsl.compiler import ir
+from dsl.compiler.graph import Dominators
+
+WIDTHS: Final = (1, 8, 16, 32, 64)
+MEMORY_WIDTHS: Final = WIDTHS[1:]
+SUCCESSORS: Final = {"jump": 1, "branch": 2, "return": 0, "stop": 0}
+DATA: Final[dict[str, type]] = {
+    "const": int, "parameter": int, "extract": int, "symbol": ir.Address, "frame": ir.Slot, "load": ir.Access, "store": ir.Access,
+    "call": ir.Callee,
+}  # fmt: skip
+ONE_WIDTH: Final = (
     "add", "sub", "mul", "udiv", "urem", "sdiv", "srem", "and", "or", "xor", "not", "neg", "shl", "shr", "sar", "rotl", "rotr",
     "bswap", "lzcnt", "tzcnt", "popcnt", "opaque", "phi",
 )  # fmt: skip
-SUCCESSORS = {"jump": 1, "branch": 2, "return": 0, "stop": 0}
+Rule = tuple[str, Callable[[int, list[int]], bool]]
+RULES: Final[dict[str, Rule]] = {
+    # operation: what its widths must be; the same of (its width, its arguments' widths)
+    **dict.fromkeys(ONE_WIDTH, ("all of one width", lambda w, of: w in WIDTHS and all(each == w for each in of))),
+    **dict.fromkeys(ir.COMPARISONS, ("width 1 of two equal ones", lambda w, of: w == 1 and of[0] == of[1] in WIDTHS)),
+    **dict.fromkeys(("zext", "sext"), ("a larger width", lambda w, of: w in WIDTHS and 0 < of[0] < w)),
+    **dict.fromkeys(("symbol", "frame"), ("width 64", lambda w, of: w == 64)),
+    **dict.fromkeys(("check", "branch"), ("a condition of width 1", lambda w, of: of == [1])),
+    "umulh": ("width 64", lambda w, of: [w, *of] == [64, 64, 64]),
+    "trunc": ("a smaller width", lambda w, of: 0 < w < of[0] and w in WIDTHS),
+    "select": ("a condition, then two of its width", lambda w, of: of == [1, w, w]),
+    "const": ("a width", lambda w, of: w in WIDTHS),
+    "load": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and w in MEMORY_WIDTHS),
+    "store": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and of[1] in MEMORY_WIDTHS),
+    "call": ("no width", lambda w, of: w == 0),
+}
 
 
-def verify_function(function: Function) -> None:
-    """Check every rule of the IR; raise IllegalIR naming function, block and value."""
-    if function.assembly is not None:
-        _require(not function.blocks, function, None, None, "a naked function has no blocks")
-        return
-    _require(bool(function.blocks), function, None, None, "no blocks")
-    entry = function.blocks[0]
-    _require(not entry.predecessors, function, entry, None, "the entry has predecessors")
-    place: dict[Value, int] = {}
-    for block in function.blocks:
-        _verify_block(function, block)
-        for index, value in enumerate(block.values):
-            _require(value not in place, function, block, value, "stands twice")
-            place[value] = index
-            _verify_value(function, block, value)
-    _verify_uses(function, place)
+class Verifier:
+    """One function under check, and the block and value that are looked at."""
 
+    def __init__(self, function: ir.Function) -> None:
+        self.function = function
+        self.block: ir.Block | None = None
+        self.value: ir.Value | None = None
 
-def _require(condition: bool, function: Function, block: Block | None, value: Value | None, text: str) -> None:
-    if not condition:
-        where = function.symbol + (f", {block.label}" if block else "")
-        what = "" if value is None else f", {value.name} = {value.operation} (width {value.width}, data {value.data})"
-        raise IllegalIR(f"{where}{what}: {text}")
+    def need(self, condition: bool, text: str) -> None:
+        """Raise IllegalIR with the place, unless the condition holds."""
+        if not condition:
+            block, value = self.block, self.value
+            where = self.function.symbol + (f", {block.label}" if block else "")
+            what = f", {value.name} = {value.operation} (width {value.width}, data {value.data})" if value else ""
+            raise ir.IllegalIR(f"{where}{what}: {text}")
 
+    def check(self) -> None:
+        """Check every rule; raise IllegalIR."""
+        blocks = self.function.blocks
+        self.need(bool(blocks) == (self.function.assembly is None), "blocks or assembly, and not both")
+        self.need(not blocks or not blocks[0].predecessors, "the entry has predecessors")
+        place: dict[ir.Value, int] = {}
+        for block in blocks:
+            self.block, self.value = block, None
+            self.check_edges(block, set(blocks))
+            leading = True
+            for index, value in enumerate(block.values):
+                self.value = value
+                self.need(value not in place, "stands twice")
+                self.need(value.block is block, "value.block is another block")
+                place[value] = index
+                self.check_position(block, value, leading)
+                leading = value.operation == "phi"
+                self.check_value(value, block)
+        if blocks:
+            self.check_uses(place)
 
-def _verify_block(function: Function, block: Block) -> None:
-    """One terminator, last; phis first; edges recorded at both ends."""
-    _require(bool(block.values), function, block, None, "empty block")
-    last = block.values[-1]
-    _require(last.operation in TERMINATORS, function, block, last, "the last value is no terminator")
-    _require(len(block.successors) == SUCCESSORS[last.operation], function, block, last, "wrong number of successors")
-    known = set(function.blocks)
-    for successor in block.successors:
-        _require(successor in known, function, block, None, f"successor {successor.label} is not in the function")
-        expected = block.successors.count(successor)
-        _require(
-            successor.predecessors.count(block) == expected,
-            function,
-            block,
-            None,
-            f"edge to {successor.label} not recorded",
-        )
-    for predecessor in block.predecessors:
-        _require(predecessor in known, function, block, None, f"predecessor {predecessor.label} is not in the function")
-        _require(block in predecessor.successors, function, block, None, f"no edge from {predecessor.label}")
-    leading = True
-    for value in block.values:
-        _require(
-            value.operation not in TERMINATORS or value is last, function, block, value, "terminator inside a block"
-        )
-        _require(value.operation != "phi" or leading, function, block, value, "phi after another operation")
-        leading = leading and value.operation == "phi"
-        parameters = value.operation == "parameter"
-        _require(not parameters or block is function.blocks[0], function, block, value, "parameter outside the entry")
+    def check_edges(self, block: ir.Block, known: set[ir.Block]) -> None:
+        """A terminator with its successors; edges recorded at both ends."""
+        self.need(bool(block.values), "empty block")
+        last = block.terminator.operation
+        self.need(last in ir.TERMINATORS, f"the last value, {last}, is no terminator")
+        self.need(len(block.successors) == SUCCESSORS[last], f"{last} with {len(block.successors)} successors")
+        for other in (*block.successors, *block.predecessors):
+            self.need(other in known, f"edge to or from {other.label}, which is not in the function")
+        for successor in block.successors:
+            recorded = successor.predecessors.count(block) == block.successors.count(successor)
+            self.need(recorded, f"edge to {successor.label} not recorded")
+        for predecessor in block.predecessors:
+            self.need(block in predecessor.successors, f"no edge from {predecessor.label}")
 
+    def check_position(self, block: ir.Block, value: ir.Value, leading: bool) -> None:
+        """Phis first, parameters in the entry, the terminator last. leading: there are only phis before."""
+        self.need(value.operation not in ir.TERMINATORS or value is block.terminator, "terminator inside a block")
+        self.need(value.operation != "phi" or leading, "phi after another operation")
+        self.need(value.operation != "parameter" or block is self.function.blocks[0], "parameter outside the entry")
 
-def _verify_value(function: Function, block: Block, value: Value) -> None:
-    """Operation known, arity, widths, data."""
+    def check_value(self, value: ir.Value, block: ir.Block) -> None:
+        """Operation known, arity, widths, data."""
+        name = value.operation
+        operation = ir.OPERATIONS.get(name, ir.UNKNOWN)
+        self.need(operation is not ir.UNKNOWN, "unknown operation")
+        self.need(operation.arity in (None, len(value.arguments)), f"takes {operation.arity} arguments")
+        widths = [argument.width for argument in value.arguments]
+        if name in RULES:
+            text, holds = RULES[name]
+            self.need(holds(value.width, widths), f"argument widths {widths}, expected {text}")
+        if name in DATA:
+            self.need(isinstance(value.data, DATA[name]), f"expected data of type {DATA[name].__name__}")
+        match name:
+            case "phi":
+                self.need(len(widths) == len(block.predecessors), f"{len(block.predecessors)} predecessors")
+            case "const":
+                self.need(0 <= value.integer < 1 << value.width, "constant out of its width")
+            case "parameter":
+                parameters = self.function.parameters
+                self.need(value.width in parameters[value.integer : value.integer + 1], f"parameters are {parameters}")
+            case "extract":
+                source = value.arguments[0]
+                self.need(source.operation in ("call", "intrinsic"), "extracts from a call or intrinsic")
+                self.need(source.block is block, "in another block than its call")
+                if source.operation == "call":
+                    self.need(source.callee.results[value.integer] == value.width, "width of the call's result")
+            case "return":
+                self.need(tuple(widths) == self.function.results, f"returns {widths}, not {self.function.results}")
 
-    def need(condition: bool, text: str) -> None:
-        _require(condition, function, block, value, text)
-
-    operation = OPERATIONS.get(value.operation)
-    need(operation is not None, "unknown operation")
-    assert operation is not None
-    need(value.block is block, "value.block is another block")
-    need(operation.arity is None or operation.arity == len(value.arguments), f"takes {operation.arity} arguments")
-    widths = [argument.width for argument in value.arguments]
-    name = value.operation
-    if name in SAME_WIDTH:
-        need(value.width in WIDTHS and all(width == value.width for width in widths), f"argument widths {widths}")
-    if name == "phi":
-        need(len(widths) == len(block.predecessors), f"{len(block.predecessors)} predecessors")
-    elif name in COMPARISONS:
-        need(value.width == 1 and widths[0] == widths[1] and widths[0] in WIDTHS, f"argument widths {widths}")
-    elif name in ("zext", "sext", "trunc"):
-        need(value.width in WIDTHS, "width")
-        grows = value.width > widths[0] > 0
-        need(grows if name != "trunc" else 0 < value.width < widths[0], f"from {widths[0]} to {value.width}")
-    elif name == "select":
-        need(widths == [1, value.width, value.width], f"argument widths {widths}")
-    elif name == "umulh":
-        need(widths == [64, 64] and value.width == 64, f"argument widths {widths}")
-    elif name == "const":
-        need(value.width in WIDTHS and isinstance(value.data, int) and 0 <= value.data < 1 << value.width, "constant")
-    elif name == "parameter":
-        need(isinstance(value.data, int) and value.data < len(function.parameters), "parameter number")
-        assert isinstance(value.data, int)
-        need(function.parameters[value.data] == value.width, "parameter width")
-    else:
-        _verify_effect(function, value, widths, need)
-
-
-def _verify_effect(function: Function, value: Value, widths: list[int], need: object) -> None:
-    """Memory, calls, checks and terminators."""
-    assert callable(need)
-    name, data = value.operation, value.data
-    if name in ("load", "store"):
-        need(isinstance(data, Access) and widths[0] == 64, "address of width 64, data an Access")
-        need((value.width if name == "load" else widths[1]) in WIDTHS[1:], "accesses 8 to 64 bits")
-    elif name == "symbol":
-        need(isinstance(data, Address) and value.width == 64, "data an Address, width 64")
-    elif name == "frame":
-        need(isinstance(data, Slot) and value.width == 64, "data a Slot, width 64")
-    elif name == "call":
-        need(isinstance(data, Callee) and value.width == 0, "data a Callee, no width")
-    elif name == "extract":
-        source = value.arguments[0]
-        need(source.operation in ("call", "intrinsic"), "extracts from a call or intrinsic")
-        need(source.block is value.block, "in another block than its call")
-        need(isinstance(data, int), "result number")
-        if isinstance(source.data, Callee):
-            need(isinstance(data, int) and source.data.results[data] == value.width, "width of the call's result")
-    elif name in ("check", "branch"):
-        need(widths == [1], "condition of width 1")
-    elif name == "return":
-        need(tuple(widths) == function.results, f"returns {widths}, function {function.results}")
-
-
-def _verify_uses(function: Function, place: dict[Value, int]) -> None:
-    """Every use is dominated by its definition."""
-    dominators = Dominators(function)
-    reachable = set(dominators.order)
-    for block in dominators.order:
-        for index, value in enumerate(block.values):
-            for number, argument in enumerate(value.arguments):
-                _require(
-                    argument in place,
-                    function,
-                    block,
-                    value,
-                    f"uses {argument.name} ({argument.operation}), which is gone",
-                )
-                if value.operation == "phi":
-                    source = block.predecessors[number]
-                    fine = source not in reachable or dominators.dominates(argument.block, source)
-                elif argument.block is block:
-                    fine = place[argument] < index
-                else:
-                    fine = argument.block in reachable and dominators.dominates(argument.block, block)
-                _require(fine, function, block, value, f"use of {argument.name} is not dominated by its definition")
+    def check_uses(self, place: dict[ir.Value, int]) -> None:
+        """Every use is dominated by its definition."""
+        dominators = Dominators(self.function)
+        reachable = set(dominators.order)
+        for block in dominators.order:
+            for index, value in enumerate(block.values):
+                self.block, self.value = block, value
+                for number, argument in enumerate(value.arguments):
+                    self.need(argument in place, f"uses {argument.name} ({argument.operation}), which is gone")
+                    if value.operation == "phi":
+                        source = block.predecessors[number]
+                        fine = source not in reachable or dominators.dominates(argument.block, source)
+                    elif argument.block is block:
+                        fine = place[argument] < index
+                    else:
+                        fine = argument.block in reachable and dominators.dominates(argument.block, block)
+                    self.need(fine, f"use of {argument.name} is not dominated by its definition")
