@@ -151,6 +151,7 @@ def save(code: Code, spans: dict[ir.Span, int]) -> dict[str, Any]:
         "checks": [[offset, starts[trap.file, trap.line]] for offset, trap in code.checks],
         "lines": [[row.offset, row.text, row.width, -1 if row.span is None else spans[row.span]] for row in code.lines],
         "labels": list(code.labels.items()),
+        "loops": code.loops,
     }
 
 
@@ -164,4 +165,5 @@ def load(values: Any, rows: list[Row]) -> Code:
         [(offset, Trap(rows[number][0], rows[number][1])) for offset, number in values["checks"]],
         [Line(offset, text, width, spans[number]) for offset, text, width, number in values["lines"]],
         dict(values["labels"]),
+        [(start, end) for start, end in values["loops"]],
     )

@@ -44,6 +44,7 @@ class Code:
     checks: list[tuple[int, Trap]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
+    loops: list[tuple[int, int]] = field(default_factory=list)  # start and end of the innermost ones
 
 
 def assemble_items(symbol: str, items: list[Item]) -> Code:
@@ -57,12 +58,22 @@ def assemble_items(symbol: str, items: list[Item]) -> Code:
             code.labels[offset] = item.name
         elif isinstance(item, Jump):
             displacement = targets[item.target] - (offset + size)
+            if displacement < 0:
+                _note_loop(code.loops, targets[item.target], offset + size)
             code.data += _jump_bytes(item.condition, displacement, size)
             mnemonic = f"j{item.condition or 'mp'}"
             code.lines.append(Line(offset, f"{mnemonic} {{{targets[item.target]}}}", 64, item.span))
         else:
             _instruction(code, item, offset)
     return code
+
+
+def _note_loop(loops: list[tuple[int, int]], start: int, end: int) -> None:
+    """Take in a jump back, which comes after those inside of what it jumps over; one that holds another is no innermost loop."""
+    if loops and loops[-1][0] == start:
+        loops.pop()
+    if not loops or loops[-1][0] < start:
+        loops.append((start, end))
 
 
 def _size(item: Item) -> int:

@@ -19,6 +19,8 @@ from dsl.compiler.machine import Trap
 MAGIC: Final = b"TRNFLAT1"
 HEADER: Final = struct.Struct("<8sIIIIIIQ24x")
 PAGE: Final = 4096
+FUNCTION_ALIGN: Final = 16
+LINE: Final = 64  # bytes of a cache line
 CHECK_ROW: Final = struct.Struct("<IHH")
 FILE_NAME: Final = 32  # bytes of a row of the check table's file names
 INT3: Final = 0xCC  # fills the gaps between functions
@@ -67,7 +69,7 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
     symbols: dict[str, Symbol] = {}
     offset = HEADER.size
     for code in codes:
-        offset = align_up(offset, 16)
+        offset = _start(code, align_up(offset, FUNCTION_ALIGN))
         symbols[code.symbol] = Symbol(base + offset, len(code.data), "function")
         offset += len(code.data)
     text_end = align_up(offset, PAGE)
@@ -101,6 +103,19 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
     for code in codes:
         _verify(linked, code)
     return linked
+
+
+def _start(code: Code, offset: int) -> int:
+    """Where to put a function, up to a cache line further on: so that few of its small loops lie on more lines than they must.
+
+    A processor fetches a line at a time: a turn of a loop over two of them was seen to take twice as long (Zen 4).
+    """
+
+    def lines_too_many(at: int) -> int:
+        loops = [(at + start, end - start) for start, end in code.loops]
+        return sum(-(-(start % LINE + size) // LINE) - -(-size // LINE) for start, size in loops)
+
+    return min(range(offset, offset + LINE, FUNCTION_ALIGN), key=lines_too_many)
 
 
 def _check_entry(entry: str, symbols: dict[str, Symbol]) -> None:

@@ -97,3 +97,14 @@ def test_counter_needs_no_product() -> None:
     """A product of a counter stays only without the pass."""
     assert "imul" not in instructions(rows)
     assert "imul" in instructions(rows, disable=("strength",))
+
+
+@pytest.mark.t1
+def test_small_loop_lies_on_one_line() -> None:
+    """A function is put where its loop of less than a cache line does not lie on two."""
+    program = compile_function(rows)
+    start, size, _ = program.symbols[program.entry]
+    lines = [(at, line.text) for at, line in program.linked.lines if start <= at < start + size]
+    jumps = [(at, int(text.partition(" ")[2], 16)) for at, text in lines if text.startswith("j")]
+    ((begin, end),) = [(target, at + 1) for at, target in jumps if target < at]
+    assert begin // 64 == end // 64
