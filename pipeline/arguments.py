@@ -83,7 +83,13 @@ def add_setup(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add setup, doctor and keys."""
     verb("setup", "Install what is needed: Debian packages (as root), a virtual environment, the guests' packages.")
     add_json(verb("doctor", "Say what this machine can run, and why not."))
-    add_json(verb("keys", "Make the keys of this checkout in keys/, once; never overwrite one."))
+    keys = verb("keys", "Make the keys of this checkout in keys/, once; never overwrite one.")
+    keys.add_argument(
+        "--secure-boot",
+        action="store_true",
+        help="also PK, KEK and db in keys/secure-boot/: from then on builds sign BOOTX64.EFI and carry the files to enrol",
+    )
+    add_json(keys)
 
 
 def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -115,6 +121,11 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
         choices=("ahci", "usb", "nvme", "virtio"),
         default="ahci",
         help="what the image is to QEMU (default ahci)",
+    )
+    run.add_argument(
+        "--secure-boot",
+        action="store_true",
+        help="a firmware in which the keys of `keys --secure-boot` are enrolled (with --engine qemu --firmware uefi)",
     )
     run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
     run.add_argument(

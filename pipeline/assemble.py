@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from boot.header import EntryKind
-from pipeline import chain, disk, entries, font, image, keys, paths, reference, release
+from pipeline import chain, disk, entries, font, image, keys, paths, reference, release, secure_boot
+from pipeline.authenticode import sign_image
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
@@ -139,7 +140,16 @@ def build(choices: Choices) -> Built:
         boxes = lower_boxes(
             list(choices.folders), choices.machine_memory, monitor_memory + TABLES_RESERVE, compiler.for_box
         )
-    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs, application=application.pe())
+    files = system_partition(application.pe())
+    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs, files=files)
+
+
+def system_partition(application: bytes) -> dict[str, bytes]:
+    """The EFI system partition's files: the loader, and where this checkout has Secure Boot keys, its signature and what enrols them."""
+    signers = secure_boot.load()
+    if signers is None:
+        return {disk.APPLICATION: application}
+    return {disk.APPLICATION: sign_image(application, signers.db)} | secure_boot.enrolment_files(signers)
 
 
 def loader_stages(loader: bytes, partition_size: int) -> tuple[bytes, bytes]:
@@ -158,9 +168,11 @@ def pack_image(
     boxes: list[Box],
     programs: dict[str, Any],
     emit: Callable[[bytes, int], tuple[bytes, bytes]] = loader_stages,
-    application: bytes | None = None,
+    files: dict[str, bytes] | None = None,
 ) -> Built:
-    """Sign and lay out compiled programs and lowered boxes. `application`: the loader for UEFI, or None for an image that has none."""
+    """Sign and lay out compiled programs and lowered boxes. `files`: the EFI system partition's (`disk.build_disk`)."""
+    files = files or {}
+    application = files.get(disk.APPLICATION, b"")
     descriptors = [(box.name, box.descriptor()) for box in boxes]
     identities = [(name, hashlib.sha256(data).digest()) for name, data in descriptors]
     segments = [segment.data for box in boxes for segment in box.segments]
@@ -174,16 +186,16 @@ def pack_image(
     # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
     size = len(partition_for(bytes(32))[0].data)
     stage1, stage2 = emit(loader, size)
-    loader_sha256 = hashlib.sha256(stage1 + stage2 + (application or b"")).digest()
+    loader_sha256 = hashlib.sha256(stage1 + stage2 + application).digest()
     partition, links = partition_for(loader_sha256)
     if len(partition.data) != size:
         raise PipelineError(f"partition: expected {size} bytes whatever the loader's hash, found {len(partition.data)}")
-    whole = disk.build_disk(stage1, stage2, partition.data, application)
+    whole = disk.build_disk(stage1, stage2, partition.data, files)
     values = reference_values(all_keys, loader_sha256, partition, links, boxes, hashlib.sha256(whole).hexdigest())
     sizes = {
         "stage 1": len(stage1),
         "stage 2 and loader": len(stage2),
-        "BOOTX64.EFI": len(application or b""),
+        "BOOTX64.EFI": len(application),
         "monitor": len(monitor),
         "image": len(whole),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import signal
 import sys
@@ -41,17 +42,27 @@ def perform(options: argparse.Namespace) -> int:
 
 def show_keys(options: argparse.Namespace) -> int:
     """Make what is missing in keys/ and show the public halves."""
-    from pipeline import keys, paths
+    from pipeline import keys, paths, secure_boot
 
     loaded = keys.load()
+    signers = secure_boot.make() if options.secure_boot else secure_boot.load()
+    named = {name: signer for name, _, signer, _ in signers.chain()} if signers else {}
+    secure = {name: hashlib.sha256(signer.der()).hexdigest() for name, signer in named.items()}
     public = {name: keys.public_bytes(getattr(loaded, name)).hex() for name in keys.SIGNING_KEYS}
     if options.json:
-        print(json.dumps({"folder": str(paths.KEYS), "created": list(loaded.created), "public": public}, indent=1))
+        print(
+            json.dumps(
+                {"folder": str(paths.KEYS), "created": list(loaded.created), "public": public, "secure_boot": secure},
+                indent=1,
+            )
+        )
         return OK
     for name, value in public.items():
         print(f"{name:8} {value}{'  (made just now)' if name in loaded.created else ''}")
     created = "  (made just now)" if keys.DEVELOPMENT_SECRET in loaded.created else ""
     print(f"{keys.DEVELOPMENT_SECRET}: kept secret{created}")
+    for name, fingerprint in secure.items():
+        print(f"{name:8} {fingerprint}  (Secure Boot: SHA-256 of the certificate)")
     return OK
 
 
@@ -114,9 +125,9 @@ def run(options: argparse.Namespace) -> int:
     if options.engine == "qemu":
         refuse_what_qemu_lacks(options)
         qemu.check_installed(options.firmware)
-    elif options.firmware != qemu.BIOS or options.disk != "ahci":
+    elif options.firmware != qemu.BIOS or options.disk != "ahci" or options.secure_boot:
         raise UsageError(
-            "--firmware uefi, --disk: have a meaning only with --engine qemu; Bochs has a BIOS and one disk"
+            "--firmware uefi, --disk, --secure-boot: expected --engine qemu, found bochs, which has a BIOS and one disk"
         )
     else:
         bochs.check_installed()
@@ -133,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             write_image(options)
         if options.engine == "qemu":
-            emulated = qemu.QemuMachine(path, options.memory, options.firmware, options.disk)
+            emulated = qemu.QemuMachine(path, options.memory, options.firmware, options.disk, options.secure_boot)
             return run_qemu(emulated, options.timeout, options.json)
         machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
         session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
@@ -149,9 +160,12 @@ def run(options: argparse.Namespace) -> int:
 def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
     """Refuse options that have no meaning where no box runs. Raises UsageError."""
     from pipeline.bochs import Machine
+    from pipeline.qemu import UEFI
 
     if options.attach is not None or options.expect is not None:
         raise UsageError("--attach, --expect: expected --engine bochs, found qemu, where no box runs: it has no VT-x")
+    if options.secure_boot and options.firmware != UEFI:
+        raise UsageError("--secure-boot: expected --firmware uefi, found bios, which has none")
     if options.cpu != Machine.cpu:
         raise UsageError(f"--cpu: expected --engine bochs, whose models it names, found qemu with {options.cpu!r}")
 

@@ -116,19 +116,20 @@ def check_fits(boot_code: bytes, stage2: bytes) -> None:
         )
 
 
-def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes, application: bytes | None = None) -> bytes:
+def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes, files: dict[str, bytes] | None = None) -> bytes:
     """The whole image. Raises ImageError.
 
-    `stage2`: what the BIOS boot partition holds; `terrane`: the Terrane partition; `application`: what UEFI starts, or None for an image
-    that a BIOS alone starts.
+    `stage2`: what the BIOS boot partition holds; `terrane`: the Terrane partition; `files`: the EFI system partition's, by path: with
+    APPLICATION among them, UEFI starts the image too.
     """
+    files = files or {}
     check_fits(boot_code, stage2)
     last = TERRANE_FIRST + -(-sectors_of(len(terrane)) // ALIGNMENT) * ALIGNMENT - 1
     total = last + 1 + TABLE_SECTORS + 1
     total = -(-total // ALIGNMENT) * ALIGNMENT
     partitions = (
         Partition("Terrane BIOS boot", BIOS_BOOT_TYPE, BIOS_BOOT_FIRST, BIOS_BOOT_LAST, stage2),
-        Partition("Terrane ESP", ESP_TYPE, ESP_FIRST, TERRANE_FIRST - 1, application or b""),
+        Partition("Terrane ESP", ESP_TYPE, ESP_FIRST, TERRANE_FIRST - 1, b"".join(files.values())),
         Partition("Terrane", TERRANE_TYPE, TERRANE_FIRST, last, terrane),
     )
     table = b"".join(partition.entry() for partition in partitions).ljust(ENTRY_COUNT * ENTRY_SIZE, b"\0")
@@ -144,7 +145,6 @@ def build_disk(boot_code: bytes, stage2: bytes, terrane: bytes, application: byt
     place(2, table)
     place(BIOS_BOOT_FIRST, stage2)
     try:
-        files = {} if application is None else {APPLICATION: application}
         esp = fat32(ESP_SECTORS, ESP_FIRST, zlib.crc32(disk.bytes), files)
     except ValueError as error:
         raise ImageError(f"EFI system partition: {error}") from None

@@ -57,20 +57,25 @@ def load_seed(folder: Path, name: str, made: list[str]) -> bytes:
         if not path.exists():
             write_new(path, secrets.token_bytes(SEED_SIZE).hex() + "\n")
             made.append(name)
-        mode = stat.S_IMODE(path.stat().st_mode)
+        check_mode(path)
         text = path.read_text("ascii", "replace").strip()
     except OSError as error:
         raise UsageError(f"{path}: expected a readable key file, found: {error.strerror}") from None
-    if mode & 0o077:
-        raise UsageError(
-            f"{path}: expected mode 0600, found {mode:04o}; others may have read this key: chmod it or remove it"
-        )
     if len(text) != 2 * SEED_SIZE or any(digit not in "0123456789abcdef" for digit in text):
         raise UsageError(
             f"{path}: expected {2 * SEED_SIZE} lower-case hex digits, found {len(text)} characters"
             "; it is never overwritten: restore it, or move it away to have a new one made"
         )
     return bytes.fromhex(text)
+
+
+def check_mode(path: Path) -> None:
+    """Refuse a key that others may have read. Raises UsageError, and OSError for a file that cannot be read."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise UsageError(
+            f"{path}: expected mode 0600, found {mode:04o}; others may have read this key: chmod it or remove it"
+        )
 
 
 def write_new(path: Path, text: str) -> None:

@@ -15,9 +15,11 @@ from types import TracebackType
 
 from pipeline import paths
 from pipeline.errors import PipelineError, UsageError
+from pipeline.secure_boot import enrolled_variables
 
 QEMU = "qemu-system-x86_64"
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")  # keeps its variables in SMM
 OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 BIOS, UEFI = "bios", "uefi"
 FIRMWARES = (BIOS, UEFI)
@@ -42,6 +44,7 @@ class QemuMachine:
     memory: int = 256
     firmware: str = BIOS
     disk: str = "ahci"
+    secure_boot: bool = False  # with the keys of this checkout enrolled; UEFI alone
     more: tuple[str, ...] = ()
 
 
@@ -63,7 +66,7 @@ def arguments(machine: QemuMachine, folder: Path) -> list[str]:
         "-cpu",
         "max",
         "-M",
-        "q35",
+        "q35,smm=on" if machine.secure_boot else "q35",
         "-m",
         str(machine.memory),
         "-display",
@@ -82,8 +85,11 @@ def arguments(machine: QemuMachine, folder: Path) -> list[str]:
         "chardev:com1",
     ]
     if machine.firmware == UEFI:
-        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_CODE}"]
+        code = OVMF_SECURE_CODE if machine.secure_boot else OVMF_CODE
+        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}"]
         words += ["-drive", f"if=pflash,format=raw,file={folder / 'variables.fd'}"]
+    if machine.secure_boot:
+        words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     words += ["-drive", f"if=none,id=disk,format=raw,snapshot=on,file={machine.image}"]
     return [*words, *DISKS[machine.disk], *machine.more]
 
@@ -105,8 +111,11 @@ class Qemu:
 
     def __enter__(self) -> Qemu:
         """Start the machine."""
-        if self.machine.firmware == UEFI:
-            shutil.copyfile(OVMF_VARIABLES, self.folder / "variables.fd")
+        variables = self.folder / "variables.fd"
+        if self.machine.secure_boot:
+            enrolled_variables(OVMF_VARIABLES, variables)
+        elif self.machine.firmware == UEFI:
+            shutil.copyfile(OVMF_VARIABLES, variables)
         with (self.folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
                 arguments(self.machine, self.folder),

@@ -6,13 +6,16 @@ QEMU without a host's VT-x has none to give, so no box starts and nothing is ver
 from __future__ import annotations
 
 import json
+import re
 import time
 
+from pipeline.disk import APPLICATION
 from pipeline.errors import OK
 from pipeline.progress import say
 from pipeline.qemu import Qemu, QemuMachine
 from pipeline.run import Refused, Terminal
 
+FIRMWARE_REFUSED = re.compile(r"BdsDxe: failed to load Boot\w+ .*: (Access Denied|Security Violation)")
 WITHOUT_VTX = "refused: the processor has no VT-x"  # the monitor's own words (vmm/vmx/capability.py)
 REACHED = "the monitor runs; QEMU has no VT-x to give, so that no box was started, and nothing was verified"
 
@@ -23,10 +26,13 @@ def run_qemu(machine: QemuMachine, seconds: float, as_json: bool) -> int:
     started = time.monotonic()
     say(f"Booting {machine.image.name} in QEMU ({machine.firmware}, {machine.disk}, {machine.memory} MiB)")
     with Qemu(machine, terminal.take) as qemu:
-        qemu.wait_for(
-            lambda: terminal.transcript.refusal() is not None, "the monitor's word about this processor", seconds
-        )
-        end = str(terminal.transcript.refusal())
+
+        def ended() -> str | None:
+            refused = FIRMWARE_REFUSED.search(qemu.output.decode("latin-1"))
+            return f"firmware does not start {APPLICATION}: {refused[1]}" if refused else terminal.transcript.refusal()
+
+        qemu.wait_for(lambda: ended() is not None, "the monitor's word about this processor", seconds)
+        end = str(ended())
         terminal.note(f"{time.monotonic() - started:.1f} s after power-on")
         terminal.settle()
     if not end.startswith(WITHOUT_VTX):

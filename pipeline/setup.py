@@ -43,6 +43,7 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "mtools": "/usr/bin/mtype",
         "gdb": "/usr/bin/gdb",
         "cpio": "/usr/bin/cpio",
+        "sbsigntool": "/usr/bin/sbverify",
     },
     "qemu": {"qemu-system-x86": "/usr/bin/qemu-system-x86_64", "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd"},
 }
@@ -53,7 +54,7 @@ PIP_PACKAGES: dict[str, tuple[str, ...]] = {
     "host": ("cryptography>=45",),
     "build": ("cryptography>=45", "keystone-engine==0.9.2", "capstone==5.*", "unicorn==2.1.4"),
     "run": (),
-    "qemu": (),
+    "qemu": ("virt-firmware>=24",),
     "test": (
         "pytest>=8",
         "pytest-xdist>=3",

@@ -53,7 +53,7 @@ def partition() -> bytes:
 def image_of(content: bytes) -> bytes:
     """A whole image, as the pipeline lays it out."""
     stage1, stage2 = assemble.loader_stages(loader().image, len(content))
-    return disk.build_disk(stage1, stage2, content, application().pe())
+    return disk.build_disk(stage1, stage2, content, {disk.APPLICATION: application().pe()})
 
 
 def boot(folder: Path, image: bytes, firmware: str = UEFI, kind: str = "ahci", more: tuple[str, ...] = ()) -> Qemu:

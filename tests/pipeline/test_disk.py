@@ -132,9 +132,9 @@ def test_other_programs_read_the_esp(tmp_path: Path) -> None:
 
 def test_an_image_holds_the_application_where_firmware_looks() -> None:
     """The same place whatever else is in the image; the ESP's identifier follows it."""
-    image = disk.build_disk(BOOT, STAGE2, TERRANE, b"MZ application")
+    image = disk.build_disk(BOOT, STAGE2, TERRANE, {disk.APPLICATION: b"MZ application"})
     assert b"BOOTX64 EFI" in image[disk.ESP_FIRST * 512 : disk.TERRANE_FIRST * 512]
     assert b"MZ application" in image[disk.ESP_FIRST * 512 : disk.TERRANE_FIRST * 512]
     assert image[1024:17408] != made()[1024:17408]
     with pytest.raises(disk.ImageError, match="EFI system partition: FAT32: expected files of at most"):
-        disk.build_disk(BOOT, STAGE2, TERRANE, bytes(35 << 20))
+        disk.build_disk(BOOT, STAGE2, TERRANE, {disk.APPLICATION: bytes(35 << 20)})

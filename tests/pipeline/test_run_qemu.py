@@ -84,8 +84,8 @@ def test_what_goes_wrong_is_said(image: Path, said: str, end: str, message: str)
     [
         (("--attach", "debian"), "--attach, --expect: expected --engine bochs, found qemu"),
         (("--cpu", "other"), "--cpu: expected --engine bochs, whose models it names, found qemu with 'other'"),
-        (("--engine", "bochs", "--firmware", "uefi"), "have a meaning only with --engine qemu"),
-        (("--engine", "bochs", "--disk", "usb"), "have a meaning only with --engine qemu"),
+        (("--engine", "bochs", "--firmware", "uefi"), "expected --engine qemu, found bochs"),
+        (("--engine", "bochs", "--disk", "usb"), "expected --engine qemu, found bochs"),
     ],
 )
 def test_options_without_a_meaning_are_refused(image: Path, words: tuple[str, ...], message: str) -> None:
