@@ -1,32 +1,35 @@
-"""Instruction selection: IR to machine instructions on virtual registers.
+"""Instruction selection: IR to machine instructions on virtual registers; a function for each kind of operation, and the table of them.
 
-Values of 8 and 16 bits live in 32-bit registers with undefined upper bits; a width-1 value is 0 or 1 in the low byte. How blocks are
-walked and operands folded stands in selector.py, arithmetic in select_arithmetic.py; here are conversions, memory, calls, and the
-table of all of them.
+Values of 8 and 16 bits live in 32-bit registers with undefined upper bits, and are extended where those would matter; a width-1 value is
+0 or 1 in the low byte. How blocks are walked and operands folded stands in selector.py.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from dsl.compiler import ir
 from dsl.compiler.graph import split_critical_edges
-from dsl.compiler.machine import ARGUMENTS, CALLER_SAVED, RESULTS, RSP, MachineFunction, Memory, Register, inverse
-from dsl.compiler.select_arithmetic import (
-    PLAIN,
-    select_count,
-    select_divide,
-    select_mul,
-    select_not,
-    select_plain,
-    select_rotate,
-    select_shift,
-    select_unary,
+from dsl.compiler.ir import Value
+from dsl.compiler.machine import (
+    ARGUMENTS,
+    CALLER_SAVED,
+    NUMBERS,
+    RESULTS,
+    RSP,
+    Instruction,
+    MachineFunction,
+    Memory,
+    Register,
+    Source,
+    inverse,
 )
-from dsl.compiler.select_carry import set_carry
-from dsl.compiler.select_intrinsic import select_intrinsic
-from dsl.compiler.selector import CONDITION_OF, Handler, Selector, SharedConstant, constant, fits_signed_32
+from dsl.compiler.select_arithmetic import ARITHMETIC, PLAIN, set_carry
+from dsl.compiler.selector import CONDITION_OF, Handler, Selector, fits_signed_32
 from dsl.compiler.tail import tail_call
+
+PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
 
 
 def select(function: ir.Function) -> MachineFunction:
@@ -35,194 +38,187 @@ def select(function: ir.Function) -> MachineFunction:
     return Selector(function, HANDLERS).run()
 
 
-def select_comparison(s: Selector, value: ir.Value) -> None:
-    if value.arguments[0].operation == "const" and value.arguments[1].operation == "const":
-        left = s.register(value.arguments[0], max(value.arguments[0].width, 8))
-        s.emit("cmp", left, s.operand(value.arguments[1], left.width))
+# conditions and conversions
+
+
+def select_comparison(s: Selector, value: Value) -> None:
+    left, right = value.arguments
+    if left.operation == right.operation == "const":
+        first = s.register(left, max(left.width, 8))
+        s.emit("cmp", first, s.operand(right, first.width))
         condition = CONDITION_OF[value.operation]
-    elif value.operation == "ult":
-        condition = set_carry(s, value, (value,))
     else:
-        condition = s.compare(value)
+        condition = set_carry(s, value, (value,)) if value.operation == "ult" else s.compare(value)
     s.emit(f"set{condition}", s.result(value, 8))
 
 
-def select_zext(s: Selector, value: ir.Value) -> None:
-    argument = value.arguments[0]
-    width = max(argument.width, 8)
-    source = s.folded_load(argument, width) or s.register(argument, width)
+def select_select(s: Selector, value: Value) -> None:
+    flag, chosen, other = value.arguments
+    target, taken, fallback = s.result(value), s.register(chosen), s.source(other)
+    if isinstance(fallback, int):
+        s.load_constant(target.number, fallback)
+    else:
+        s.copied(value, other)
+    s.emit(f"cmov{s.condition(flag)}", target, taken)
+
+
+def select_zext(s: Selector, value: Value) -> None:
+    width = max(value.arguments[0].width, 8)
+    source = s.read(value.arguments[0], width)
     s.emit("mov" if width == 32 else "movzx", s.result(value, 32), source)
 
 
-def select_sext(s: Selector, value: ir.Value) -> None:
+def select_sext(s: Selector, value: Value) -> None:
     argument = value.arguments[0]
     target = s.result(value)
     if argument.width == 1:
         s.emit("movzx", Register(target.number, 32), s.register(argument, 8))
         s.emit("neg", target)
-        return
-    source = s.folded_load(argument, argument.width) or s.register(argument, argument.width)
-    s.emit("movsxd" if argument.width == 32 else "movsx", target, source)
+    else:
+        s.emit("movsxd" if argument.width == 32 else "movsx", target, s.read(argument, argument.width))
 
 
-def select_trunc(s: Selector, value: ir.Value) -> None:
+def select_trunc(s: Selector, value: Value) -> None:
     """Only to width 1; other cuts share their argument's register."""
-    target = s.result(value)
-    s.emit("mov", Register(target.number, 64), s.register(value.arguments[0], 64))
-    s.emit("and", target, 1)
+    s.emit("and", s.copied(value, value.arguments[0]), 1)
 
 
-def select_select(s: Selector, value: ir.Value) -> None:
-    flag, chosen, other = value.arguments
-    target = s.result(value)
-    taken = s.register(chosen)
-    fallback = s.source(other)
-    if isinstance(fallback, int):
-        s.emit("mov", Register(target.number, 64 if fallback >> 32 else 32), fallback)
-    else:
-        s.emit("mov", Register(target.number, 64), s.register(other, 64))
-    condition = s.condition(flag)
-    s.emit(f"cmov{condition}", target, taken)
+def select_opaque(s: Selector, value: Value) -> None:
+    s.copied(value, value.arguments[0])
 
 
-def select_opaque(s: Selector, value: ir.Value) -> None:
-    s.emit("mov", s.result(value, 64), s.register(value.arguments[0], 64))
+# memory
 
 
-def select_frame(s: Selector, value: ir.Value) -> None:
-    """The address of a slot. One aligned beyond 16 bytes is found inside a larger place."""
-    assert isinstance(value.data, ir.Slot)
-    target = s.result(value)
-    s.declare(value.data)
-    if value.data.align <= 16:
-        s.emit("lea", target, Memory(64, place=value.data))
-    else:
-        s.emit("lea", target, Memory(64, place=value.data, displacement=value.data.align - 16))
-        s.emit("and", target, -value.data.align)
+def select_frame(s: Selector, value: Value) -> None:
+    """The address of a slot aligned beyond 16 bytes, inside a larger place; others are made where they are used."""
+    target, slot = s.result(value), value.slot
+    s.declare(slot)
+    s.emit("lea", target, Memory(64, place=slot, displacement=slot.align - 16))
+    s.emit("and", target, -slot.align)
 
 
-def select_load(s: Selector, value: ir.Value) -> None:
-    assert isinstance(value.data, ir.Access)
-    place = s.address(value.arguments[0], value.data.offset, value.width)
+def select_load(s: Selector, value: Value) -> None:
+    place = s.address(value.arguments[0], value.access.offset, value.width)
     s.emit("movzx" if value.width < 32 else "mov", s.result(value), place)
 
 
-def select_store(s: Selector, value: ir.Value) -> None:
+def select_store(s: Selector, value: Value) -> None:
+    """A store; of a constant that several stores share, from a register that holds it: shorter than the constant in each."""
     address, stored = value.arguments
-    assert isinstance(value.data, ir.Access)
-    if select_update(s, value):
+    if updates_in_place(s, value):
+        other = stored.arguments[1]
+        s.emit(stored.operation, s.address(address, value.access.offset, stored.width), immediate_or_register(s, other))
         return
-    place = s.address(address, value.data.offset, stored.width)
+    place = s.address(address, value.access.offset, stored.width)
     share = s.stored_often.get(value)
-    if share is not None and share.stores > 1:
-        store_shared(s, value, place, share)
+    if share is None or share.stores == 1:
+        s.emit("mov", place, immediate_or_register(s, stored))
         return
-    number = s.immediate(stored)
-    s.emit("mov", place, number if number is not None else s.register(stored, stored.width))
-
-
-def store_shared(s: Selector, value: ir.Value, place: Memory, share: SharedConstant) -> None:
-    """Store from the register that several stores share: shorter than the constant in each."""
-    known = constant(value.arguments[1])
-    assert known is not None
     share.register = share.register or s.machine.new_register()
     if share.first is value:
-        s.emit("mov", Register(share.register, 64 if known >> 32 else 32), known)
-    s.emit("mov", place, Register(share.register, value.arguments[1].width))
+        s.load_constant(share.register, stored.integer)
+    s.emit("mov", place, Register(share.register, stored.width))
 
 
-def select_update(s: Selector, value: ir.Value) -> bool:
-    """Memory op= operand, when the stored value was loaded from the same place and is used for nothing else."""
+def immediate_or_register(s: Selector, value: Value) -> int | Register:
+    number = s.immediate(value)
+    return number if number is not None else s.register(value, value.width)
+
+
+def updates_in_place(s: Selector, value: Value) -> bool:
+    """Memory op= operand: whether a store's value was computed from what lay there, and is used for nothing else."""
     address, stored = value.arguments
-    if (
-        stored.operation not in PLAIN
-        or not s.sole_use(stored)
-        or stored.block is not value.block
-        or stored in s.demanded
-    ):
+    if stored.operation not in PLAIN or value.access.volatile:
         return False
-    loaded, other = stored.arguments
-    assert isinstance(value.data, ir.Access)
-    same_place = loaded.operation == "load" and loaded.arguments[0] is address and loaded.data == value.data
-    if not same_place or value.data.volatile:
+    loaded = stored.arguments[0]
+    if loaded.operation != "load" or loaded.arguments[0] is not address or loaded.data != value.data:
         return False
-    if not s.sole_use(loaded) or loaded in s.demanded or loaded.block is not value.block:
-        return False
-    if s.epochs[loaded] != s.epochs[value] or loaded.width != stored.width:
-        return False
-    place = s.address(address, value.data.offset, stored.width)
-    number = s.immediate(other)
-    s.emit(stored.operation, place, number if number is not None else s.register(other, stored.width))
-    return True
+    alone = all(s.sole_use(part) and part not in s.demanded and part.block is value.block for part in (stored, loaded))
+    return alone and s.epochs[loaded] == s.epochs[value] and loaded.width == stored.width
 
 
-def select_call(s: Selector, value: ir.Value) -> None:
-    assert isinstance(value.data, ir.Callee)
+# control
+
+
+def select_call(s: Selector, value: Value) -> None:
     s.machine.calls = True
     for position, argument in enumerate(value.arguments[len(ARGUMENTS) :]):
-        place = Memory(64, base=RSP, displacement=8 * position)
         s.machine.outgoing = max(s.machine.outgoing, 8 * position + 8)
-        number = s.immediate(argument) if argument.width == 64 else constant(argument)
-        fitting = number is not None and fits_signed_32(number)
-        s.emit("mov", place, number if fitting and number is not None else s.register(argument, 64))
-    inputs = tuple((to, s.source(argument)) for to, argument in zip(ARGUMENTS, value.arguments, strict=False))
-    if len(value.data.results) > len(RESULTS):
-        raise ir.IllegalIR(f"{s.function.symbol}: a call of {value.data.symbol} with {len(value.data.results)} results")
-    s.emit(
-        "call",
-        ir.Address(value.data.symbol),
-        inputs=inputs,
-        outputs=extract_outputs(s, value, RESULTS),
-        clobbers=CALLER_SAVED,
-    )
+        number = s.immediate(argument) if argument.width == 64 else argument.constant
+        fitting = number if number is not None and fits_signed_32(number) else s.register(argument, 64)
+        s.emit("mov", Memory(64, base=RSP, displacement=8 * position), fitting)
+    inputs = [(to, s.source(argument)) for to, argument in zip(ARGUMENTS, value.arguments, strict=False)]
+    if len(value.callee.results) > len(RESULTS):
+        raise ir.IllegalIR(
+            f"{s.function.symbol}: a call of {value.callee.symbol} with {len(value.callee.results)} results"
+        )
+    extracts = [user for user in s.users[value] if user.operation == "extract" and user in s.demanded]
+    outputs = [(s.result(user).number, RESULTS[user.integer]) for user in extracts]
+    s.emit("call", ir.Address(value.callee.symbol), inputs=inputs, outputs=outputs, clobbers=CALLER_SAVED)
 
 
-def extract_outputs(s: Selector, value: ir.Value, places: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Which virtual register takes each processor register's result; the first extract of a number defines it."""
-    outputs = []
-    for user in s.users[value]:
-        if user.operation == "extract" and user in s.demanded:
-            assert isinstance(user.data, int)
-            outputs.append((s.result(user).number, places[user.data]))
-    return tuple(outputs)
-
-
-def select_return(s: Selector, value: ir.Value) -> None:
+def select_return(s: Selector, value: Value) -> None:
+    """A return; as a jump, where it returns what the call before it returned."""
     if len(value.arguments) > len(RESULTS):
         raise ir.IllegalIR(f"{s.function.symbol}: {len(value.arguments)} results")
     call = tail_call(value.block, value.arguments)
-    if call is not None:
-        assert isinstance(call.data, ir.Callee)
-        s.tail_calls.add(call)
-        given = tuple((to, s.source(argument)) for to, argument in zip(ARGUMENTS, call.arguments, strict=False))
-        s.emit("tail", ir.Address(call.data.symbol), inputs=given)
+    if call is None:
+        s.emit("ret", inputs=[(to, s.source(result)) for to, result in zip(RESULTS, value.arguments, strict=False)])
         return
-    results = tuple((to, s.source(argument)) for to, argument in zip(RESULTS, value.arguments, strict=False))
-    s.emit("ret", inputs=results)
+    s.tail_calls.add(call)
+    inputs = [(to, s.source(argument)) for to, argument in zip(ARGUMENTS, call.arguments, strict=False)]
+    s.emit("tail", ir.Address(call.callee.symbol), inputs=inputs)
 
 
-def select_check(s: Selector, value: ir.Value) -> None:
-    known = constant(value.arguments[0])
-    if known == 1:
-        return
-    condition = s.condition(value.arguments[0])
-    s.emit(f"j{inverse(condition)}", s.trap(value))
+def select_check(s: Selector, value: Value) -> None:
+    if value.arguments[0].constant != 1:
+        condition = s.condition(value.arguments[0])
+        s.emit(f"j{inverse(condition)}", s.trap(value))
 
 
-def select_stop(s: Selector, value: ir.Value) -> None:
+def select_stop(s: Selector, value: Value) -> None:
     s.emit("ud2", s.trap(value))
 
 
+def select_intrinsic(s: Selector, value: Value) -> None:
+    """Emit the row's text, with its operands where it wants them, and the jump to ud2 of one that can fail a check."""
+    row = value.row
+    free: dict[str, tuple[int, str]] = {}
+    inputs: list[tuple[int, Source]] = []
+    outputs: list[tuple[int, int]] = []
+    for operand, argument in zip(row.inputs, value.arguments, strict=True):
+        if operand.where == "any":
+            free[operand.name] = (s.register(argument, 64).number, "r")
+        else:
+            inputs.append((NUMBERS[operand.where][0], s.source(argument)))
+    results = {user.integer: user for user in s.users[value] if user.operation == "extract" and user in s.demanded}
+    for number, operand in enumerate(row.outputs):
+        register = s.result(results[number]).number if number in results else s.machine.new_register()
+        if operand.where == "any":
+            free[operand.name] = (register, "w")
+        else:
+            outputs.append((register, NUMBERS[operand.where][0]))
+    mentions = [(*free[match[1]], int(match[2] or 64)) for match in PLACEHOLDER.finditer(row.text)]
+    numbers = iter(range(len(mentions)))
+    s.now.append(
+        Instruction(
+            "TEMPLATE:" + "".join(letter for _, letter, _ in mentions),
+            tuple(Register(register, width) for register, _, width in mentions),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            clobbers=tuple(NUMBERS[register][0] for register in row.clobbers if register != "flags"),
+            template=PLACEHOLDER.sub(lambda _: f"{{{next(numbers)}}}", row.text),
+            early=any(letter == "w" for _, letter in free.values()),
+        )
+    )
+    if row.stops_if:
+        s.emit(f"j{row.stops_if}", s.trap(value))
+
+
 HANDLERS: Final[dict[str, Handler]] = {
-    **dict.fromkeys(PLAIN, select_plain),
-    **dict.fromkeys(("neg", "bswap"), select_unary),
-    **dict.fromkeys(("mul", "umulh"), select_mul),
-    **dict.fromkeys(("udiv", "urem", "sdiv", "srem"), select_divide),
-    **dict.fromkeys(("shl", "shr", "sar"), select_shift),
-    **dict.fromkeys(("rotl", "rotr"), select_rotate),
-    **dict.fromkeys(("lzcnt", "tzcnt", "popcnt"), select_count),
+    **ARITHMETIC,
     **dict.fromkeys(ir.COMPARISONS, select_comparison),
-    "not": select_not,
     "zext": select_zext,
     "sext": select_sext,
     "trunc": select_trunc,

@@ -1,33 +1,27 @@
-"""Selection of arithmetic: sums, products, divisions, shifts, bit counts.
-
-Values of 8 and 16 bits are computed in 32-bit registers with undefined upper bits; where those would matter, they are extended first.
-"""
+"""Selection of arithmetic: sums, bits, carries, products, divisions, shifts and counts."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from dsl.compiler.carry import carry_taken, is_carry_of
+from dsl.compiler.evaluate import as_signed
 from dsl.compiler.ir import Value
-from dsl.compiler.machine import RAX, RCX, RDX, Operand, Register, Source
-from dsl.compiler.select_carry import select_carry
-from dsl.compiler.selector import Selector, constant, machine_width, signed
+from dsl.compiler.machine import RAX, RCX, RDX, Register, Source
+from dsl.compiler.selector import Handler, Selector
 
 PLAIN: Final = ("add", "sub", "and", "or", "xor")
 COMMUTES: Final = ("add", "and", "or", "xor", "mul")
 
 
-def two_address(s: Selector, value: Value, mnemonic: str, left: Value, right: Operand) -> None:
-    """Target = left; target op= right."""
-    target = s.result(value)
-    s.emit("mov", Register(target.number, 64), s.register(left, 64))
-    s.emit(mnemonic, target, right)
+# sums and bits
 
 
 def select_plain(s: Selector, value: Value) -> None:
     """add, sub, and, or, xor."""
     left, right = value.arguments
     operation = value.operation
-    if operation in COMMUTES and right.operation != "const" and better_swapped(s, value, left, right):
+    if better_swapped(s, value):
         left, right = right, left
     if operation == "and" and select_mask(s, value, left, right):
         return
@@ -35,49 +29,42 @@ def select_plain(s: Selector, value: Value) -> None:
         return
     if left.operation == "const":
         target = s.result(value)
-        assert isinstance(left.data, int)
-        s.emit("mov", Register(target.number, 64 if left.data >> 32 else 32), left.data)
+        s.load_constant(target.number, left.integer)
         s.emit(operation, target, s.operand(right))
-        return
-    two_address(s, value, operation, left, s.operand(right))
+    else:
+        other = s.operand(right)
+        s.emit(operation, s.copied(value, left), other)
 
 
-def better_swapped(s: Selector, value: Value, left: Value, right: Value) -> bool:
+def better_swapped(s: Selector, value: Value) -> bool:
     """Whether the right operand is the better one to overwrite: the left one is needed later, or can be read from memory.
 
     What a loop carries is overwritten by its own next value, so that no move is left at the loop's end.
     """
+    left, right = value.arguments
+    if value.operation not in COMMUTES or right.operation == "const":
+        return False
     if left.operation == "const" or s.can_fold(right):
         return left.operation == "const"
-    if s.can_fold(left) or carries(left, value) or carries(right, value):
-        return s.can_fold(left) or not carries(left, value)
+    carried = [part.operation == "phi" and value in part.arguments for part in (left, right)]
+    if s.can_fold(left) or any(carried):
+        return s.can_fold(left) or not carried[0]
     return s.lives_on(left) and not s.lives_on(right)
-
-
-def carries(phi: Value, value: Value) -> bool:
-    """Whether a phi takes this value on its next turn."""
-    return phi.operation == "phi" and value in phi.arguments
 
 
 def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
     """Bitwise and with a mask that has a shorter form; with a complement."""
-    known = constant(right)
-    if known in (0xFF, 0xFFFF) and value.width >= 32:
+    known, wide = right.constant, value.width >= 32
+    if known in (0xFF, 0xFFFF) and wide:
         s.emit("movzx", s.result(value, 32), s.register(left, known.bit_length()))
     elif known == 0xFFFFFFFF and value.width == 64:
         s.emit("mov", s.result(value, 32), s.register(left, 32))
-    elif known is not None and value.width >= 32 and known >> 32 == 0 and known:
-        target = s.result(value, 32)
-        s.emit("mov", Register(target.number, 64), s.register(left, 64))
-        s.emit("and", target, signed(known, 32))
-    elif value.width >= 32 and left.operation == "not" and s.sole_use(left) and known is None:
+    elif known is not None and (value.width in (8, 16) or (wide and 0 < known < 1 << 32)):
+        s.emit("and", s.copied(value, left, 32), as_signed(known, 32))
+    elif wide and left.operation == "not" and s.sole_use(left) and known is None:
         s.emit("andn", s.result(value), s.register(left.arguments[0]), s.register(right))
-    elif value.width >= 32 and right.operation == "not" and s.sole_use(right):
+    elif wide and right.operation == "not" and s.sole_use(right):
         s.emit("andn", s.result(value), s.register(right.arguments[0]), s.register(left))
-    elif known is not None and value.width in (8, 16):
-        target = s.result(value, 32)
-        s.emit("mov", Register(target.number, 64), s.register(left, 64))
-        s.emit("and", target, known)
     else:
         return False
     return True
@@ -85,16 +72,13 @@ def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
 
 def select_sum(s: Selector, value: Value) -> bool:
     """A sum of three parts, or with a scaled index, in one lea."""
-    left, right = value.arguments
-    if value.width != 64:
-        return False
-    nested = any(
-        a.operation == "add" and constant(a.arguments[1]) is not None and s.sole_use(a) and a not in s.demanded
-        for a in (left, right)
-    )
-    shifted = any(s.scaled(a)[1] > 1 and s.sole_use(a) for a in (left, right))
-    framed = any(a.operation in ("frame", "symbol") for a in (left, right))
-    if not (nested or shifted or framed):
+
+    def joins(part: Value) -> bool:
+        nested = part.operation == "add" and part.arguments[1].operation == "const" and part not in s.demanded
+        shorter = (nested or s.scaled(part)[1] > 1) and s.sole_use(part)
+        return shorter or part.operation in ("frame", "symbol")
+
+    if value.width != 64 or not any(joins(part) for part in value.arguments):
         return False
     s.demanded.discard(value)
     place = s.address(value, 0, 64)
@@ -103,72 +87,87 @@ def select_sum(s: Selector, value: Value) -> bool:
     return True
 
 
+def select_carry(s: Selector, value: Value) -> bool:
+    """Value = other part +- (first < second), through the carry flag; see carry.py for how they come together."""
+    taken = carry_taken(value)
+    if taken is None or any(not s.sole_use(part) or part in s.demanded for part in taken[1:]):
+        return False
+    target = s.copied(value, taken[0])
+    set_carry(s, value, taken[1:])
+    s.emit("adc" if value.operation == "add" else "sbb", target, 0)
+    return True
+
+
+def set_carry(s: Selector, value: Value, folded: tuple[Value, ...]) -> str:
+    """Have the flags tell what the comparison folded[-1] does; for free where its sum stands directly before. The condition."""
+    carry = folded[-1]
+    at = value.block.values.index(value)
+    before = next((other for other in reversed(value.block.values[:at]) if other not in folded), value)
+    if not is_carry_of(carry, before):
+        return s.compare(carry)
+    s.demanded.add(before)
+    s.flags_wanted.add(before)
+    return "b"
+
+
 def select_not(s: Selector, value: Value) -> None:
-    target = s.result(value)
-    s.emit("mov", Register(target.number, 64), s.register(value.arguments[0], 64))
-    if value.width == 1:
-        s.emit("xor", target, 1)
-    else:
-        s.emit("not", target)
+    target = s.copied(value, value.arguments[0])
+    s.emit("xor", target, 1) if value.width == 1 else s.emit("not", target)
 
 
 def select_unary(s: Selector, value: Value) -> None:
     """neg, bswap."""
-    target = s.result(value)
-    s.emit("mov", Register(target.number, 64), s.register(value.arguments[0], 64))
+    target = s.copied(value, value.arguments[0])
     if value.operation == "bswap" and value.width == 16:
         s.emit("rol", Register(target.number, 16), 8)
     else:
         s.emit(value.operation, target)
 
 
+# products and divisions
+
+
 def select_mul(s: Selector, value: Value) -> None:
+    """mul, umulh; both halves in one mulx."""
     left, right = value.arguments
     other = s.demanded_later(value)
     if value.operation == "umulh" or other is not None:
         low, high = (value, other) if value.operation == "mul" else (other, value)
         target = s.result(high) if high is not None else s.new(64)
         below = s.result(low) if low is not None else target
-        source = s.folded_load(right, 64) or s.register(right, 64)
-        s.emit("mulx", target, below, source, inputs=((RDX, s.source(left)),))
+        s.emit("mulx", target, below, s.read(right, 64), inputs=[(RDX, s.source(left))])
         return
-    if right.operation != "const" and better_swapped(s, value, left, right):
+    if better_swapped(s, value):
         left, right = right, left
     number = s.immediate(right)
     if number is not None and left.operation != "const":
         s.emit("imul3", s.result(value), s.register(left), number)
     else:
-        two_address(s, value, "imul", left, s.folded_load(right, machine_width(value.width)) or s.register(right))
+        factor = s.read(right)
+        s.emit("imul", s.copied(value, left), factor)
 
 
 def select_divide(s: Selector, value: Value) -> None:
     """udiv, urem, sdiv, srem through rdx:rax; the pair of quotient and remainder in one division."""
-    left, right = value.arguments
-    width = machine_width(value.width)
-    other = s.demanded_later(value)
-    outputs = []
-    for result in (value, other):
-        if result is not None and result in s.demanded:
-            outputs.append((s.result(result).number, RAX if result.operation.endswith("div") else RDX))
+    asked = [result for result in (value, s.demanded_later(value)) if result is not None and result in s.demanded]
+    outputs = [(s.result(result).number, RAX if result.operation.endswith("div") else RDX) for result in asked]
     is_signed = value.operation.startswith("s")
+    dividend: Source
     if value.width < 32:
-        extend = "movsx" if is_signed else "movzx"
-        sources = []
-        for argument in (left, right):
-            wide = s.new(32)
-            s.emit(extend, wide, s.register(argument, argument.width))
-            sources.append(wide)
-        dividend: Source = Register(sources[0].number, 64)
-        divisor = sources[1]
+        wide, divisor = (extended(s, argument, is_signed, always=True) for argument in value.arguments)
+        dividend = Register(wide.number, 64)
     else:
-        dividend, divisor = s.source(left), s.register(right, width)
-    inputs: tuple[tuple[int, Source], ...] = ((RAX, dividend),) if is_signed else ((RAX, dividend), (RDX, 0))
-    s.emit("idiv" if is_signed else "div", divisor, inputs=inputs, outputs=tuple(outputs), clobbers=(RAX, RDX))
+        dividend, divisor = s.source(value.arguments[0]), s.register(value.arguments[1])
+    inputs = [(RAX, dividend)] if is_signed else [(RAX, dividend), (RDX, 0)]
+    s.emit("idiv" if is_signed else "div", divisor, inputs=inputs, outputs=outputs, clobbers=(RAX, RDX))
 
 
-def extended(s: Selector, value: Value, is_signed: bool) -> Register:
-    """The value in a 32-bit register of its own meaning: extended from 8 or 16 bits."""
-    if value.width >= 32 or (not is_signed and s.clean(value)):
+# shifts and counts
+
+
+def extended(s: Selector, value: Value, is_signed: bool, always: bool = False) -> Register:
+    """The value in a 32-bit register of its own meaning: extended from 8 or 16 bits. always: also where the upper bits are known."""
+    if value.width >= 32 or (not is_signed and s.clean(value) and not always):
         return s.register(value)
     wide = s.new(32)
     s.emit("movsx" if is_signed else "movzx", wide, s.register(value, value.width))
@@ -176,13 +175,12 @@ def extended(s: Selector, value: Value, is_signed: bool) -> Register:
 
 
 def select_shift(s: Selector, value: Value) -> None:
+    """shl, shr, sar."""
     left, right = value.arguments
-    count = constant(right)
-    target = s.result(value)
+    target, count = s.result(value), right.constant
     source = s.register(left) if value.operation == "shl" else extended(s, left, value.operation == "sar")
     if count is not None:
-        s.emit("mov", Register(target.number, 64), Register(source.number, 64))
-        s.emit(value.operation, target, count % value.width)
+        s.emit(value.operation, s.copied(value, source), count % value.width)
         return
     counter = s.register(right)
     if value.width < 32:
@@ -194,21 +192,17 @@ def select_shift(s: Selector, value: Value) -> None:
 
 
 def select_rotate(s: Selector, value: Value) -> None:
+    """rotl, rotr."""
     left, right = value.arguments
-    count = constant(right)
-    target = s.result(value)
-    right_ward = value.operation == "rotr"
+    count, to_right = right.constant, value.operation == "rotr"
     if count is not None and value.width >= 32:
-        amount = (count if right_ward else -count) % value.width
-        s.emit("rorx", target, s.register(left), amount)
+        s.emit("rorx", s.result(value), s.register(left), (count if to_right else -count) % value.width)
         return
-    part = Register(target.number, value.width)
-    s.emit("mov", Register(target.number, 64), s.register(left, 64))
-    mnemonic = "ror" if right_ward else "rol"
+    target, mnemonic = s.copied(value, left, value.width), "ror" if to_right else "rol"
     if count is not None:
-        s.emit(mnemonic, part, count % value.width)
+        s.emit(mnemonic, target, count % value.width)
     else:
-        s.emit(mnemonic, part, Register(RCX, 8), inputs=((RCX, s.source(right)),))
+        s.emit(mnemonic, target, Register(RCX, 8), inputs=[(RCX, s.source(right))])
 
 
 def select_count(s: Selector, value: Value) -> None:
@@ -224,3 +218,15 @@ def select_count(s: Selector, value: Value) -> None:
     s.emit(value.operation, target, source)
     if value.operation == "lzcnt" and value.width < 32:
         s.emit("sub", target, 32 - value.width)
+
+
+ARITHMETIC: Final[dict[str, Handler]] = {
+    **dict.fromkeys(PLAIN, select_plain),
+    **dict.fromkeys(("neg", "bswap"), select_unary),
+    **dict.fromkeys(("mul", "umulh"), select_mul),
+    **dict.fromkeys(("udiv", "urem", "sdiv", "srem"), select_divide),
+    **dict.fromkeys(("shl", "shr", "sar"), select_shift),
+    **dict.fromkeys(("rotl", "rotr"), select_rotate),
+    **dict.fromkeys(("lzcnt", "tzcnt", "popcnt"), select_count),
+    "not": select_not,
+}

@@ -6,11 +6,12 @@ addressing modes, loads into operands, comparisons into jumps. What is never ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dsl.compiler import ir
+from dsl.compiler.evaluate import as_signed
 from dsl.compiler.graph import Dominators, Loops, users
 from dsl.compiler.machine import (
     ARGUMENTS,
@@ -29,18 +30,14 @@ from dsl.compiler.number import writes_memory
 
 CONDITION_OF: Final = {"eq": "e", "ne": "ne", "ult": "b", "ule": "be", "slt": "l", "sle": "le"}
 SWAPPED: Final = {"e": "e", "ne": "ne", "b": "a", "be": "ae", "l": "g", "le": "ge"}
-DIVISIONS: Final = ("udiv", "urem", "sdiv", "srem")
+# operations that one instruction computes together, on the same arguments
+FAMILIES: Final = {"mul": "product", "umulh": "product", "udiv": "u", "urem": "u", "sdiv": "s", "srem": "s"}
 # selected as 32-bit instructions, which clear the upper half
 CLEAN_32: Final = frozenset(
     (*("add", "sub", "mul", "and", "or", "xor", "not", "neg", "shl", "shr", "sar", "rotl", "rotr", "bswap"),
-     *("lzcnt", "tzcnt", "popcnt", "load", "const", "select", "zext", *DIVISIONS))
+     *("lzcnt", "tzcnt", "popcnt", "load", "const", "select", "zext", "udiv", "urem", "sdiv", "srem"))
 )  # fmt: skip
 CLEAN_NARROW: Final = frozenset(("load", "const", "shr", "zext", "lzcnt", "tzcnt", "popcnt", "udiv", "urem"))
-
-
-def signed(value: int, width: int) -> int:
-    """The integer whose two's complement in `width` bits is value."""
-    return value - (1 << width) if value >> (width - 1) & 1 else value
 
 
 def fits_signed_32(value: int) -> bool:
@@ -52,10 +49,6 @@ def machine_width(width: int) -> int:
     return 64 if width == 64 else 32
 
 
-def constant(value: ir.Value) -> int | None:
-    return value.data if value.operation == "const" and isinstance(value.data, int) else None
-
-
 @dataclass(eq=False, slots=True)
 class SharedConstant:
     """A constant that stores between two calls keep in one register, if they are several: the first makes it."""
@@ -63,9 +56,6 @@ class SharedConstant:
     first: ir.Value
     stores: int = 0
     register: int = 0
-
-
-Handler = Callable[[Any, ir.Value], None]
 
 
 class Selector:
@@ -111,20 +101,17 @@ class Selector:
         for value in block.values:
             operation = value.operation
             self.epochs[value] = epoch
-            volatile = isinstance(value.data, ir.Access) and value.data.volatile
             calls += operation == "call"
-            if operation == "store" and value.arguments[1].operation == "const":
-                known = constant(value.arguments[1])
-                share = stored.setdefault((calls, known or 0), SharedConstant(value))
+            known = value.arguments[1].constant if operation == "store" else None
+            if known is not None:
+                share = self.stored_often[value] = stored.setdefault((calls, known), SharedConstant(value))
                 share.stores += 1
-                self.stored_often[value] = share
-            if operation == "store" or volatile or writes_memory(value):
+            if operation == "store" or (operation == "load" and value.access.volatile) or writes_memory(value):
                 epoch += 1
             elif operation == "phi":
                 self.demanded.add(value)
-            elif operation in ("mul", "umulh", "udiv", "urem", "sdiv", "srem") and value.width >= 32:
-                family = "mul" if operation in ("mul", "umulh") else operation[0]
-                key = (family, value.width, *(id(argument) for argument in value.arguments))
+            elif operation in FAMILIES and value.width >= 32:
+                key = (FAMILIES[operation], value.width, *value.arguments)
                 other = pairs.setdefault(key, value)
                 if other.operation != operation and other not in self.later:
                     self.later[other] = value
@@ -142,8 +129,8 @@ class Selector:
                 made.condition = self.condition(value.arguments[0])
             elif value.operation == "jump":
                 self._phi_moves(block)
-            else:
-                self._value(value)
+            elif value.operation in self.handlers:
+                self.handlers[value.operation](self, value)
             for instruction in self.now:
                 instruction.span = instruction.span or value.span
             backwards += reversed(self.now)
@@ -158,7 +145,7 @@ class Selector:
         if value in self.demanded:
             return value not in self.computed_earlier
         if operation == "load":
-            return isinstance(value.data, ir.Access) and value.data.volatile
+            return value.access.volatile
         if value in self.later:
             return self.later[value] in self.demanded
         return operation in ("store", "call", "intrinsic", "check", "branch", "jump", "return", "stop")
@@ -170,8 +157,27 @@ class Selector:
 
     # emitting
 
-    def emit(self, mnemonic: str, *operands: Operand, **rest: object) -> None:
-        self.now.append(Instruction(mnemonic, operands, self.value.span, **rest))  # type: ignore[arg-type]
+    def emit(
+        self,
+        mnemonic: str,
+        *operands: Operand,
+        inputs: Iterable[tuple[int, Source]] = (),
+        outputs: Iterable[tuple[int, int]] = (),
+        clobbers: tuple[int, ...] = (),
+    ) -> None:
+        """Append an instruction to those of the current value."""
+        self.now.append(Instruction(mnemonic, operands, self.value.span, tuple(inputs), tuple(outputs), clobbers))
+
+    def load_constant(self, number: int, known: int) -> None:
+        """Put a constant into a register, at its shortest."""
+        self.emit("mov", Register(number, 64 if known >> 32 else 32), known)
+
+    def copied(self, value: ir.Value, source: ir.Value | Register, width: int = 0) -> Register:
+        """The register of the current value (at a width), with a copy of another in it, to be changed in place."""
+        target = self.result(value, width)
+        number = source.number if isinstance(source, Register) else self.register(source, 64).number
+        self.emit("mov", Register(target.number, 64), Register(number, 64))
+        return target
 
     def new(self, width: int) -> Register:
         return Register(self.machine.new_register(), width)
@@ -199,74 +205,60 @@ class Selector:
         """Whether the value's register has zeros above the value's width."""
         if value.width == 32:
             return value.operation in CLEAN_32
-        if value.operation == "and":
-            return value.width in (8, 16) and constant(value.arguments[1]) is not None
-        return value.width in (8, 16) and value.operation in CLEAN_NARROW
+        masked = value.operation == "and" and value.arguments[1].operation == "const"
+        return value.width in (8, 16) and (masked or value.operation in CLEAN_NARROW)
 
     def register(self, value: ir.Value, width: int = 0) -> Register:
         """The value in a register, at the given operand size."""
         width = width or machine_width(value.width)
         value = self.resolve(value)
-        match value.operation:
-            case "const":
-                target = self.new(width)
-                assert isinstance(value.data, int)
-                self.emit("mov", Register(target.number, 64 if value.data >> 32 else 32), value.data)
-                return target
-            case "symbol":
-                target = self.new(64)
-                assert isinstance(value.data, ir.Address)
-                self.emit("lea", target, Memory(64, symbol=value.data.symbol, displacement=value.data.addend))
-                return Register(target.number, width)
-            case "frame" if isinstance(value.data, ir.Slot) and value.data.align <= 16:
-                target = self.new(64)
-                self.declare(value.data)
-                self.emit("lea", target, Memory(64, place=value.data))
-                return Register(target.number, width)
-        self.demanded.add(value)
-        return self.result(value, width)
+        if value.operation == "const":
+            made = self.new(width)
+            self.load_constant(made.number, value.integer)
+        elif value.operation == "symbol" or (value.operation == "frame" and value.slot.align <= 16):
+            made = self.new(64)
+            self.emit("lea", made, self.address(value, 0, 64))
+        else:
+            self.demanded.add(value)
+            made = self.result(value)
+        return Register(made.number, width)
 
     def source(self, value: ir.Value) -> Source:
         """The value as a parallel move can read it."""
-        value = self.resolve(value) if constant(value) is None else value
-        if value.operation == "const":
-            assert isinstance(value.data, int)
-            return value.data
-        if value.operation == "symbol":
-            assert isinstance(value.data, ir.Address)
-            return value.data
+        value = self.resolve(value)
+        match value.operation:
+            case "const":
+                return value.integer
+            case "symbol":
+                return value.address
         return self.register(value, 64)
 
     def immediate(self, value: ir.Value) -> int | None:
         """The value as a signed immediate of its own width, if it is a constant that an instruction can hold."""
-        known = constant(value)
+        known = value.constant
         if known is None:
             return None
-        known = signed(known, max(value.width, 8)) if value.width > 1 else known
+        known = as_signed(known, value.width) if value.width > 1 else known
         return known if fits_signed_32(known) else None
 
     def operand(self, value: ir.Value, width: int = 0) -> Operand:
         """The value as the last operand of an instruction: an immediate, a load folded into it, or a register."""
         number = self.immediate(value)
-        if number is not None:
-            return number
-        folded = self.folded_load(value, width or machine_width(value.width))
-        return folded or self.register(value, width)
+        return number if number is not None else self.read(value, width)
 
-    def folded_load(self, value: ir.Value, width: int) -> Memory | None:
-        """The memory operand of a load that only the current value uses, if nothing touches memory in between."""
-        if value.width != width or not self.can_fold(value):
-            return None
-        assert isinstance(value.data, ir.Access)
-        return self.address(value.arguments[0], value.data.offset, width)
+    def read(self, value: ir.Value, width: int = 0) -> Register | Memory:
+        """The value in memory, if it is a load that may happen in the current value's instruction, else in a register."""
+        width = width or machine_width(value.width)
+        if value.width == width and self.can_fold(value):
+            return self.address(value.arguments[0], value.access.offset, width)
+        return self.register(value, width)
 
     def can_fold(self, value: ir.Value) -> bool:
         """Whether a value is a load that may happen as part of the current value's instruction."""
         if value.operation != "load" or not self.sole_use(value) or value in self.demanded:
             return False
-        assert isinstance(value.data, ir.Access)
         near = value.block is self.value.block and self.epochs[value] == self.epochs[self.value]
-        return near and not value.data.volatile
+        return near and not value.access.volatile
 
     def lives_on(self, value: ir.Value) -> bool:
         """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""
@@ -280,45 +272,38 @@ class Selector:
     def address(self, value: ir.Value, displacement: int, width: int) -> Memory:
         """The memory operand at a value plus a displacement."""
         value, displacement = self.peel(value, displacement)
-        place: dict[str, object] = {}
-        if (
-            value.operation == "add"
-            and (self.sole_use(value) or value.block is self.value.block)
-            and value not in self.demanded
-        ):
+        index, scale = None, 1
+        near = self.sole_use(value) or value.block is self.value.block
+        if value.operation == "add" and near and value not in self.demanded:
             base, other = value.arguments
             if self.scaled(base)[1] > 1:
                 base, other = other, base
-            base, displacement = self.peel(base, displacement)
-            index, scale = self.scaled(other)
+            value, displacement = self.peel(base, displacement)
+            part, scale = self.scaled(other)
             if scale == 1:
-                index, displacement = self.peel(index, displacement)
-            place = {"index": self.register(index, 64).number, "scale": scale}
-            value = base
-        if value.operation == "symbol" and not place:
-            assert isinstance(value.data, ir.Address)
-            return Memory(width, symbol=value.data.symbol, displacement=value.data.addend + displacement)
-        if value.operation == "frame":
-            assert isinstance(value.data, ir.Slot)
-            if value.data.align <= 16:
-                self.declare(value.data)
-                return Memory(width, place=value.data, displacement=displacement, **place)  # type: ignore[arg-type]
-        return Memory(width, base=self.register(value, 64).number, displacement=displacement, **place)  # type: ignore[arg-type]
+                part, displacement = self.peel(part, displacement)
+            index = self.register(part, 64).number
+        if value.operation == "symbol" and index is None:
+            return Memory(width, symbol=value.address.symbol, displacement=value.address.addend + displacement)
+        if value.operation == "frame" and value.slot.align <= 16:
+            self.declare(value.slot)
+            return Memory(width, None, index, scale, displacement, place=value.slot)
+        return Memory(width, self.register(value, 64).number, index, scale, displacement)
 
     def peel(self, value: ir.Value, displacement: int) -> tuple[ir.Value, int]:
         """Move constant summands into the displacement, as long as it fits."""
         while value.operation == "add":
-            known = constant(value.arguments[1])
-            if known is None or not fits_signed_32(displacement + signed(known, 64)):
+            known = value.arguments[1].constant
+            if known is None or not fits_signed_32(displacement + as_signed(known, 64)):
                 break
-            value, displacement = value.arguments[0], displacement + signed(known, 64)
+            value, displacement = value.arguments[0], displacement + as_signed(known, 64)
         return value, displacement
 
     def scaled(self, value: ir.Value) -> tuple[ir.Value, int]:
         """The value as index and scale."""
         if value.operation == "shl" and value.width == 64 and value not in self.demanded:
-            count = constant(value.arguments[1])
-            if count is not None and 1 <= count <= 3:
+            count = value.arguments[1].constant
+            if count in (1, 2, 3):
                 return value.arguments[0], 1 << count
         return value, 1
 
@@ -333,9 +318,7 @@ class Selector:
         if value.operation == "not":
             return inverse(self.condition(value.arguments[0]))
         near = self.sole_use(value) or value.block is self.value.block
-        if value.operation in ir.COMPARISONS and near and value.arguments[0].operation != "const":
-            return self.compare(value)
-        if value.operation in ir.COMPARISONS and near and value.arguments[1].operation != "const":
+        if value.operation in ir.COMPARISONS and near and any(part.operation != "const" for part in value.arguments):
             return self.compare(value)
         byte = self.register(value, 8)
         self.emit("test", byte, byte)
@@ -348,42 +331,30 @@ class Selector:
         if left.operation == "const":
             left, right, condition = right, left, SWAPPED[condition]
         width = max(left.width, 8)
-        once = self.sole_use(value) or value is self.value
-        if constant(right) == 0 and condition in ("e", "ne", "l", "ge"):
+        read = self.read if self.sole_use(value) or value is self.value else self.register
+        if right.constant == 0 and condition in ("e", "ne", "l", "ge"):
             if left.operation == "and" and left.width >= 32 and self.sole_use(left) and left not in self.demanded:
                 self.test(left, width)
-            else:
-                self.compare_zero(left, width, once)
+                return condition
+            first = read(left, width)
+            self.emit("cmp", first, 0) if isinstance(first, Memory) else self.emit("test", first, first)
             return condition
-        first = (self.folded_load(left, width) if once else None) or self.register(left, width)
-        number = self.immediate(right)
-        if number is not None:
-            self.emit("cmp", first, number)
-        elif isinstance(first, Memory) or not once:
-            self.emit("cmp", first, self.register(right, width))
-        else:
-            self.emit("cmp", first, self.folded_load(right, width) or self.register(right, width))
+        first, number = read(left, width), self.immediate(right)
+        if number is None and isinstance(first, Memory):
+            read = self.register
+        self.emit("cmp", first, number if number is not None else read(right, width))
         return condition
-
-    def compare_zero(self, left: ir.Value, width: int, once: bool) -> None:
-        folded = self.folded_load(left, width) if once else None
-        if folded:
-            self.emit("cmp", folded, 0)
-        else:
-            register = self.register(left, width)
-            self.emit("test", register, register)
 
     def test(self, value: ir.Value, width: int) -> None:
         """Set the flags from a bitwise and whose result nobody needs."""
         left, right = value.arguments
-        known = constant(right)
-        if known is not None and known < 1 << 31:
-            width = 8 if known < 0x80 else 32
-            self.emit("test", self.register(left, width), known)
+        number = right.constant
+        if number is not None and number < 1 << 31:
+            width = 8 if number < 0x80 else 32
         else:
             number = self.immediate(right)
-            first = self.register(left, width)
-            self.emit("test", first, number if number is not None else self.register(right, width))
+        first = self.register(left, width)
+        self.emit("test", first, number if number is not None else self.register(right, width))
 
     # blocks' ends
 
@@ -399,23 +370,17 @@ class Selector:
         outputs, loads = [], []
         for value in self.function.blocks[0].values:
             if value.operation == "parameter" and value in self.demanded:
-                assert isinstance(value.data, int)
-                register = self.result(value, 64)
-                if value.data < len(ARGUMENTS):
-                    outputs.append((register.number, ARGUMENTS[value.data]))
+                register, number = self.result(value, 64), value.integer
+                if number < len(ARGUMENTS):
+                    outputs.append((register.number, ARGUMENTS[number]))
                 else:
-                    place = Memory(64, place=Incoming(value.data - len(ARGUMENTS)))
+                    place = Memory(64, place=Incoming(number - len(ARGUMENTS)))
                     loads.append(Instruction("mov", (register, place), value.span))
-        entry = Instruction("MOVES", span=self.function.span, outputs=tuple(outputs))
-        made.instructions[:0] = [entry, *loads]
-
-    # one value
-
-    def _value(self, value: ir.Value) -> None:
-        handler = self.handlers.get(value.operation)
-        if handler is not None:
-            handler(self, value)
+        made.instructions[:0] = [Instruction("MOVES", span=self.function.span, outputs=tuple(outputs)), *loads]
 
     def trap(self, value: ir.Value) -> Trap:
         span = value.span or self.function.span
         return Trap(span.file, span.line)
+
+
+Handler = Callable[[Selector, ir.Value], None]
