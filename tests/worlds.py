@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
@@ -129,7 +130,7 @@ class Native(World):
 
         results = loaded.call(loaded.program.entry, flatten(function, arguments, place))
         if isinstance(results, str):
-            raise FailedCheck(f"{loaded.program.entry}{arguments}: a check failed")
+            raise FailedCheck(f"{loaded.program.entry}{reprlib.repr(arguments)}: a check failed")
         given = [value for value in arguments if not isinstance(value, int)]
         for value, buffer in zip(given, buffers, strict=True):
             if isinstance(value, bytearray):
@@ -190,7 +191,9 @@ class Unicorn(World):
         self.instructions = machine.instructions
         self.stack = machine.stack_below()
         if isinstance(results, str):
-            raise FailedCheck(f"{program.entry}{arguments}: a check failed\n{machine.last_instructions()}")
+            raise FailedCheck(
+                f"{program.entry}{reprlib.repr(arguments)}: a check failed\n{machine.last_instructions()}"
+            )
         for address, value in zip(places, buffers, strict=False):
             if isinstance(value, bytearray):
                 value[:] = engine.mem_read(address, len(value))

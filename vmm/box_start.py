@@ -14,6 +14,7 @@ from dsl.lang import (
     erase,
     frame_array,
     machine,
+    minimum,
     size_of,
     table,
     text,
@@ -42,7 +43,7 @@ from vmm.devices.board import board_reset, board_set_clock
 from vmm.engine import Start, create_virtual_cpu
 from vmm.entropy import random_bytes
 from vmm.guest_memory import copy_out
-from vmm.memory import FRAME_SHIFT, take_frame_for_box, take_monitor_pages, to_host_virtual
+from vmm.memory import FRAME_SHIFT, FRAME_SIZE, take_frame_for_box, take_monitor_pages, to_host_virtual
 from vmm.switch import reset_state
 from vmm.wall_clock import read_wall_clock
 
@@ -179,8 +180,11 @@ def find_segment(handoff: Handoff, segment: BoxSegment) -> u64 | Failure:
 @machine
 def place(box: Box, guest_physical: u64, data: Array[u8]) -> None:
     """Copy bytes into a box's memory, where the descriptor's checked segment says."""
-    copied = copy_out(box.memory, untrusted(guest_physical), data)
-    assert not isinstance(copied, Failure), "segments lie in memory"
+    for piece in upto((data.length + FRAME_SIZE - 1) >> FRAME_SHIFT):
+        done = piece << FRAME_SHIFT
+        content = data.slice(done, minimum(data.length - done, u64(FRAME_SIZE)))
+        copied = copy_out(box.memory, untrusted(guest_physical + done), content)
+        assert not isinstance(copied, Failure), "segments lie in memory"
 
 
 @machine

@@ -21,7 +21,7 @@ from dsl.std.print import (
     line_bytes,
 )
 from dsl.std.serial import serial_start
-from vmm.devices.ring import ByteRing, ring_push, ring_room
+from vmm.devices.ring import RING_SIZE, ByteRing, ring_push, ring_room
 
 BOX_LIMIT: Final = 16
 MONITOR: Final = BOX_LIMIT  # the monitor's channel
@@ -167,6 +167,6 @@ def console_box_text(index: u64, words: Array[u8]) -> bool:
         return False
     if ring_room(output) < words.length:
         return False
-    for position in upto(words.length):
+    for position in upto(words.length, at_most=RING_SIZE):
         _ = ring_push(output, words[position])
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Failure, Record, machine, u8, u64
+from dsl.lang import Array, Failure, Record, machine, u8, u64, upto
 
 INSTRUCTION_LIMIT: Final = 15  # bytes
 UNKNOWN_FORM: Final = 1  # failure: not one of the moves above, or cut short
@@ -72,7 +72,7 @@ def read_prefixes(code: Array[u8], code_size: CodeSize) -> Prefixes:
     operand_override = False
     address_override = False
     rex = u8(0)
-    while position < code.length:
+    for _ in upto(code.length, at_most=INSTRUCTION_LIMIT):
         byte = code[position]
         if byte == 0x66:
             operand_override = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.hw.x86 import PAGE_SIZE
+from dsl.hw.x86 import PAGE_SHIFT, PAGE_SIZE
 from dsl.lang import (
     Array,
     Failure,
@@ -17,6 +17,7 @@ from dsl.lang import (
     frame_array,
     machine,
     minimum,
+    rounds,
     u8,
     u64,
     untrusted,
@@ -25,6 +26,7 @@ from vmm.memory import FRAME_SHIFT, FRAME_SIZE, to_host_virtual
 
 OUT_OF_MEMORY_RANGE: Final = 1  # failure: not all of the range is the box's memory
 NOT_MAPPED: Final = 2  # failure: the guest's own page tables have no translation
+PIECES_MOST: Final = 2  # frames that one copy touches
 
 PRESENT: Final = 1
 LARGE_PAGE: Final = 1 << 7
@@ -84,31 +86,35 @@ def piece_size(offset: u64, left: u64) -> u64:
 
 @machine
 def copy_in(memory: GuestMemory, source: Untrusted[u64], destination: Array[u8]) -> Failure | None:
-    """Copy guest-physical bytes to the monitor, each read exactly once. On failure nothing was copied."""
+    """Copy guest-physical bytes, at most a frame's size, to the monitor, each read exactly once. On failure nothing was copied."""
     checked = check_range(memory, source, destination.length)
     if isinstance(checked, Failure):
         return checked
     done = u64(0)
-    while done < checked.size:
+    for _ in rounds(PIECES_MOST):
         offset = checked.start + done
         piece = piece_size(offset, checked.size - done)
         destination.slice(done, piece).copy_from(host_bytes(memory, offset, piece))
         done += piece
+        if done == checked.size:
+            break
     return None
 
 
 @machine
 def copy_out(memory: GuestMemory, destination: Untrusted[u64], source: Array[u8]) -> Failure | None:
-    """Copy the monitor's bytes to guest-physical memory. On failure nothing was copied."""
+    """Copy the monitor's bytes, at most a frame's size, to guest-physical memory. On failure nothing was copied."""
     checked = check_range(memory, destination, source.length)
     if isinstance(checked, Failure):
         return checked
     done = u64(0)
-    while done < checked.size:
+    for _ in rounds(PIECES_MOST):
         offset = checked.start + done
         piece = piece_size(offset, checked.size - done)
         host_bytes(memory, offset, piece).copy_from(source.slice(done, piece))
         done += piece
+        if done == checked.size:
+            break
     return None
 
 
@@ -148,7 +154,7 @@ def walk(memory: GuestMemory, root: u64, linear: u64, top_shift: u64) -> u64 | F
     """Walk tables of 512 entries from the level whose index starts at bit `top_shift` (39 or 21)."""
     table_address = root
     shift = top_shift
-    while shift > 12:
+    for _ in rounds(3):
         entry = read_entry(memory, table_address + ((linear >> shift) & 511) * 8, u64(8))
         if isinstance(entry, Failure):
             return entry
@@ -157,6 +163,8 @@ def walk(memory: GuestMemory, root: u64, linear: u64, top_shift: u64) -> u64 | F
             return (entry & ADDRESS_BITS & ~offset_mask) | (linear & offset_mask)
         table_address = entry & ADDRESS_BITS
         shift -= 9
+        if shift == PAGE_SHIFT:
+            break
     leaf = read_entry(memory, table_address + ((linear >> 12) & 511) * 8, u64(8))
     if isinstance(leaf, Failure):
         return leaf
@@ -181,7 +189,7 @@ def walk_32_bit(memory: GuestMemory, root: u64, linear: u64) -> u64 | Failure:
 def fetch_code(memory: GuestMemory, paging: Paging, linear: u64, destination: Array[u8]) -> u64:
     """Fetch instruction bytes at a linear address into `destination`. Returns how many could be read: 0 to its length."""
     done = u64(0)
-    while done < destination.length:
+    for _ in rounds(2):  # an instruction lies on one page or two
         address = linear + done
         physical = translate(memory, paging, address)
         if isinstance(physical, Failure):
@@ -191,4 +199,6 @@ def fetch_code(memory: GuestMemory, paging: Paging, linear: u64, destination: Ar
         if isinstance(copied, Failure):
             return done
         done += piece
+        if done == destination.length:
+            break
     return done

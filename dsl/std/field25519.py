@@ -28,6 +28,7 @@ from dsl.lang import (
 )
 
 LIMB_BITS: Final = 51
+SQUARES_MOST: Final = 100  # in a row: what the powers below need
 LIMB_MASK: Final = (1 << 51) - 1
 PRIME: Final = (1 << 255) - 19
 FOUR_P_FIRST: Final = 4 * ((1 << 51) - 19)  # 4 p, limb by limb
@@ -196,9 +197,9 @@ def field_square(out: FieldElement, value: FieldElement) -> None:
 
 @machine
 def field_square_times(out: FieldElement, value: FieldElement, count: u64) -> None:
-    """Set out to value ** (2 ** count), carried; count is public and at least 1."""
+    """Set out to value ** (2 ** count), carried; count is public, 1 to SQUARES_MOST."""
     field_square(out, value)
-    for _ in upto(count - 1):
+    for _ in upto(count - 1, at_most=SQUARES_MOST - 1):
         field_square(out, out)
 
 

@@ -1,16 +1,15 @@
-"""HMAC-SHA-512 (RFC 2104) and HKDF-SHA-512 (RFC 5869) on secrets, in constant time; lengths are public."""
+"""HMAC-SHA-512 (RFC 2104) and HKDF-SHA-512 (RFC 5869, one block of output) on secrets, in constant time; lengths are public."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Secret, Struct, erase, frame_array, machine, minimum, u8, u64, upto
+from dsl.lang import Array, Secret, Struct, erase, frame_array, machine, secret, u8, upto
 from dsl.std.sha512 import Sha512, sha512_begin, sha512_finish, sha512_update
 from dsl.std.wipe import wipe_frames_below
 
 BLOCK_SIZE: Final = 128
 HASH_SIZE: Final = 64
-EXPAND_LIMIT: Final = 255 * 64  # the most bytes that one expansion gives
 INNER_PAD: Final = 0x36
 OUTER_PAD: Final = 0x5C
 
@@ -76,24 +75,18 @@ def hkdf_extract(pseudorandom_key: Array[Secret[u8]], salt: Array[Secret[u8]], s
 
 @machine
 def hkdf_expand(out: Array[Secret[u8]], pseudorandom_key: Array[Secret[u8]], information: Array[Secret[u8]]) -> None:
-    """Fill out, at most EXPAND_LIMIT bytes (more stops the machine), from a pseudorandom key."""
-    assert out.length <= EXPAND_LIMIT, "HKDF gives at most 255 blocks"
-    previous = frame_array(Secret[u8], HASH_SIZE)
+    """Fill out, at most HASH_SIZE bytes (more stops the machine), from a pseudorandom key."""
+    assert out.length <= HASH_SIZE, "this HKDF gives one block"
+    block = frame_array(Secret[u8], HASH_SIZE)
     counter = frame_array(Secret[u8], 1)
+    counter[0] = secret(u8(1))
     stream = Hmac()
-    done = u64(0)
-    while done < out.length:
-        hmac_begin(stream, pseudorandom_key)
-        if done > 0:
-            hmac_update(stream, previous)
-        hmac_update(stream, information)
-        counter[0] += 1
-        hmac_update(stream, counter)
-        hmac_finish(previous, stream)
-        count = minimum(out.length - done, u64(HASH_SIZE))
-        out.slice(done, count).copy_from(previous.slice(0, count))
-        done += count
-    erase(previous)
+    hmac_begin(stream, pseudorandom_key)
+    hmac_update(stream, information)
+    hmac_update(stream, counter)
+    hmac_finish(block, stream)
+    out.copy_from(block.slice(0, out.length))
+    erase(block)
 
 
 @machine

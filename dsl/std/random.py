@@ -41,7 +41,7 @@ STUCK: Final = 3  # it gave all zeros, all ones, or one number twice running
 TRIES: Final = 1000  # of one word; Intel's guide asks for 10 of RDRAND, and more of RDSEED
 START_WORDS: Final = 8  # 512 bits of hardware words at the start
 FRESH_WORDS: Final = 2  # 128 bits before each request
-REQUEST_LIMIT: Final = 65536  # bytes of one request, as SP 800-90A has it
+REQUEST_LIMIT: Final = 256  # bytes of one request; SP 800-90A allows 65536, nothing here asks for more
 
 RDRAND_BIT: Final = 30  # CPUID.1:ECX
 RDSEED_BIT: Final = 18  # CPUID.7.0:EBX
@@ -86,7 +86,7 @@ def hardware_word(state: RandomState) -> u64 | Failure:
 @machine
 def gather(state: RandomState, pool: Array[u8]) -> Failure | None:
     """Fill the pool with pairs of a hardware word and the time it came. Failure: what hardware_word says."""
-    for index in upto(pool.length // 16):
+    for index in upto(pool.length // 16, at_most=START_WORDS):
         word = hardware_word(state)
         if isinstance(word, Failure):
             return word
@@ -151,13 +151,12 @@ def random_fill(state: RandomState, out: Array[u8]) -> Failure | None:
     nothing = as_secret(pool.slice(0, 0))
     mix(state, as_secret(pool), nothing, u8(0))
     mix(state, as_secret(pool), nothing, u8(1))
-    done = u64(0)
-    while done < out.length:
+    for block in upto((out.length + 63) // 64, at_most=REQUEST_LIMIT // 64):
         advance(state)
+        done = block * 64
         count = minimum(out.length - done, u64(64))
         drawn = declassify_array(state.value.slice(0, count), "the caller decides what these bytes are for")
         out.slice(done, count).copy_from(drawn)
-        done += count
     # What was given cannot be computed from the state that stays.
     mix(state, as_secret(pool), nothing, u8(0))
     mix(state, as_secret(pool), nothing, u8(1))

@@ -34,6 +34,8 @@ def words_of(number: int, count: int) -> list[int]:
     return [number >> (64 * index) & ((1 << 64) - 1) for index in range(count)]
 
 
+FACTOR_WORDS: Final = 5  # the longest that is multiplied or subtracted
+WIDE_WORDS: Final = 8  # a digest; a product before it is reduced has up to 10
 ORDER_WORDS: Final = table(u64, words_of(ORDER, 5))
 BARRETT_FACTOR: Final = table(u64, words_of((1 << 512) // ORDER, 5))
 
@@ -41,24 +43,25 @@ BARRETT_FACTOR: Final = table(u64, words_of((1 << 512) // ORDER, 5))
 @machine
 def scalar_load(words: Array[Secret[u64]], encoded: Array[Secret[u8]]) -> None:
     """Read little-endian bytes, eight for each word."""
-    for index in upto(words.length):
+    for index in upto(words.length, at_most=WIDE_WORDS):
         words[index] = encoded.load_u64(index * 8)
 
 
 @machine
 def scalar_store(encoded: Array[Secret[u8]], words: Array[Secret[u64]]) -> None:
     """Write little-endian bytes, eight for each word."""
-    for index in upto(words.length):
+    for index in upto(words.length, at_most=WIDE_WORDS):
         encoded.store_u64(index * 8, words[index])
 
 
 @machine
 def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right: Array[Secret[u64]]) -> None:
     """Set product to left * right; product.length is the sum of theirs."""
-    product.fill(secret(u64(0)))
-    for i in upto(left.length):
+    for place in upto(product.length, at_most=2 * FACTOR_WORDS):
+        product[place] = secret(u64(0))
+    for i in upto(left.length, at_most=FACTOR_WORDS):
         carry = secret(u64(0))
-        for j in upto(right.length):
+        for j in upto(right.length, at_most=FACTOR_WORDS):
             # left * right + product + carry is at most 2**128 - 1: the high word cannot overflow.
             wide = multiply_wide(left[i], right[j])
             with_old = add_with_carry(product[i + j], wide.low, secret(u64(0)))
@@ -72,7 +75,7 @@ def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right:
 def subtract_words(left: Array[Secret[u64]], right: Array[Secret[u64]], mask: Secret[u64]) -> Secret[u64]:
     """Subtract right & mask from left, over left.length words; the borrow (0 or 1) is the result."""
     borrow = secret(u64(0))
-    for index in upto(left.length):
+    for index in upto(left.length, at_most=FACTOR_WORDS):
         difference = subtract_with_borrow(left[index], right[index] & mask, borrow)
         left[index] = difference.value
         borrow = difference.carry

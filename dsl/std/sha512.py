@@ -28,6 +28,7 @@ from dsl.lang import (
 from dsl.std.sha_constants import root_fractions
 
 BLOCK_SIZE: Final = 128
+BLOCKS_MOST: Final = 128  # whole blocks that one call takes
 DIGEST_SIZE: Final = 64
 LENGTH_OFFSET: Final = 112  # in the last block: the length in bits, 16 bytes, big-endian
 INITIAL_STATE: Final = table(u64, root_fractions(2, 8, 64))
@@ -142,27 +143,24 @@ def load_words(words: Array[Secret[u64]], block: Array[Secret[u8]]) -> None:
 
 
 @machine
-def compress(state: Array[Secret[u64]], blocks: Array[Secret[u8]]) -> None:
-    """Mix whole blocks into the state; blocks.length is a multiple of 128."""
-    words = frame_array(Secret[u64], 16)
-    for index in upto(blocks.length // BLOCK_SIZE):
-        load_words(words, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE))
-        v = Working(state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7], state[1] ^ state[2])
-        constants = ROUND_CONSTANTS.slice(0, 80)
-        for group in upto(5):
-            if group > 0:
-                next_sixteen_words(words)
-            v = sixteen_steps(v, words, constants.slice(0, 16))
-            constants = constants.slice(16, constants.length - 16)
-        state[0] += v.a
-        state[1] += v.b
-        state[2] += v.c
-        state[3] += v.d
-        state[4] += v.e
-        state[5] += v.f
-        state[6] += v.g
-        state[7] += v.h
-    erase(words)
+def compress(state: Array[Secret[u64]], words: Array[Secret[u64]], block: Array[Secret[u8]]) -> None:
+    """Mix one block into the state; words is room for sixteen words, which the caller erases."""
+    load_words(words, block)
+    v = Working(state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7], state[1] ^ state[2])
+    constants = ROUND_CONSTANTS.slice(0, 80)
+    for group in upto(5):
+        if group > 0:
+            next_sixteen_words(words)
+        v = sixteen_steps(v, words, constants.slice(0, 16))
+        constants = constants.slice(16, constants.length - 16)
+    state[0] += v.a
+    state[1] += v.b
+    state[2] += v.c
+    state[3] += v.d
+    state[4] += v.e
+    state[5] += v.f
+    state[6] += v.g
+    state[7] += v.h
 
 
 @machine
@@ -174,7 +172,8 @@ def sha512_begin(stream: Sha512) -> None:
 
 @machine
 def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
-    """Take more bytes; data may lie anywhere but in the stream itself."""
+    """Take more bytes, at most BLOCKS_MOST blocks; data may lie anywhere but in the stream itself."""
+    words = frame_array(Secret[u64], 16)
     filled = stream.length % BLOCK_SIZE
     stream.length += data.length
     taken = u64(0)
@@ -183,25 +182,29 @@ def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
         stream.block.slice(filled, taken).copy_from(data.slice(0, taken))
         if filled + taken < BLOCK_SIZE:
             return
-        compress(stream.state, stream.block)
-    whole = (data.length - taken) // BLOCK_SIZE * BLOCK_SIZE
-    compress(stream.state, data.slice(taken, whole))
-    rest = data.length - taken - whole
-    stream.block.slice(0, rest).copy_from(data.slice(taken + whole, rest))
+        compress(stream.state, words, stream.block)
+    for _ in upto((data.length - taken) // BLOCK_SIZE, at_most=BLOCKS_MOST):
+        compress(stream.state, words, data.slice(taken, BLOCK_SIZE))
+        taken += BLOCK_SIZE
+    rest = data.length - taken
+    stream.block.slice(0, rest).copy_from(data.slice(taken, rest))
+    erase(words)
 
 
 @machine
 def sha512_finish(digest: Array[Secret[u8]], stream: Sha512) -> None:
     """Write the 64-byte digest; the stream is used up."""
+    words = frame_array(Secret[u64], 16)
     filled = stream.length % BLOCK_SIZE
     stream.block[filled] = secret(u8(0x80))
     stream.block.slice(filled + 1, BLOCK_SIZE - 1 - filled).fill(secret(u8(0)))
     if filled >= LENGTH_OFFSET:
-        compress(stream.state, stream.block)
+        compress(stream.state, words, stream.block)
         stream.block.fill(secret(u8(0)))
     # The length field has 128 bits; its upper half is zero: no message has 2**61 bytes.
     stream.block.store_be64(LENGTH_OFFSET + 8, secret(stream.length << 3))
-    compress(stream.state, stream.block)
+    compress(stream.state, words, stream.block)
+    erase(words)
     for index in upto(8):
         digest.store_be64(index * 8, stream.state[index])
     erase(stream)
@@ -209,7 +212,7 @@ def sha512_finish(digest: Array[Secret[u8]], stream: Sha512) -> None:
 
 @machine
 def sha512(digest: Array[Secret[u8]], data: Array[Secret[u8]]) -> None:
-    """Write the 64-byte digest of data."""
+    """Write the 64-byte digest of data, at most BLOCKS_MOST blocks."""
     stream = Sha512()
     sha512_begin(stream)
     sha512_update(stream, data)

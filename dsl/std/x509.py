@@ -154,8 +154,8 @@ class KeyPair(Struct, size=84):
 
 @machine
 def write_hex(out: Array[u8], data: Array[u8]) -> None:
-    """Write data as lower-case hex digits."""
-    for index in upto(data.length):
+    """Write an identifier, or less, as lower-case hex digits."""
+    for index in upto(data.length, at_most=IDENTIFIER_SIZE):
         out[index * 2] = HEX_DIGITS[data[index] >> 4]
         out[index * 2 + 1] = HEX_DIGITS[data[index] & 15]
 

@@ -12,12 +12,13 @@ from boot.uefi import start as application_start
 from dsl.compiler.pipeline import compile_program
 from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
+from pipeline.audit.exits import check_exits
 from pipeline.audit.instructions import check_instructions
-from pipeline.audit.longest import Longest
-from pipeline.audit.rules import HOT_PATHS, RULES, Rules
+from pipeline.audit.rules import EXITS, RULES, Rules
 from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import check_stacks, find_recursion
-from vmm.exits.dispatch import ENTRIES
+from vmm.exits.dispatch import ENTRIES, HANDLERS
+from vmm.exits.hypercall import CALLS
 from vmm.main import start as monitor_start
 
 APPLICATION_BASE: Final = 0x401000  # any page: it is relocated
@@ -34,20 +35,6 @@ def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
     return findings + stacks, lines
 
 
-def exit_paths(code: Code) -> list[str]:
-    """One line an exit handler: its longest path, and which loops lack a bound. What was inlined counts in handle_exit."""
-    longest = Longest(code)
-    handlers = [f"{handler.__module__}.{handler.__name__}" for handler in ENTRIES.values()]
-    lines = []
-    for function in dict.fromkeys((*HOT_PATHS, *handlers)):
-        if function in code.functions:
-            length = longest.of(function)
-            loops = ", ".join(f"{file}:{line}" for file, line in sorted(longest.unbounded[function]))
-            lacking = f", and what these loops add, which have no bound: {loops}" if loops else ""
-            lines.append(f"{code.name}: {function}: at most {length:,.0f} instructions{lacking}")
-    return lines
-
-
 def main() -> int:
     """Audit every program; 0 if nothing was found."""
     programs = {
@@ -59,8 +46,12 @@ def main() -> int:
     for name, program in programs.items():
         code = code_of(name, program)
         findings, lines = audit(code, RULES[name])
+        if name == "monitor" and lines:  # without stacks there is recursion, and no longest path
+            more, table = check_exits(
+                code, EXITS, (*ENTRIES.values(), HANDLERS.default, *CALLS.table.values(), CALLS.default)
+            )
+            findings, lines = findings + more, lines + table
         found += findings
-        lines += exit_paths(code) if name == "monitor" and lines else []
         print("\n".join(lines))
     for finding in found:
         print(f"{finding.rule}: {finding.text}")

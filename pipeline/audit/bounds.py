@@ -44,14 +44,14 @@ def loops_of(file: str, root: Path = paths.ROOT) -> dict[int, Loop]:
 
 
 def bound_of(iterated: ast.expr, names: dict[str, Any], local: set[str]) -> int | None:
-    """Rounds of `upto(...)` or `between(...)`; None if they depend on a local."""
+    """Rounds of `upto(...)`, `rounds(...)` or `between(...)`; None if they depend on a local."""
     if not isinstance(iterated, ast.Call) or not isinstance(iterated.func, ast.Name):
         return None
     for keyword in iterated.keywords:
         if keyword.arg == "at_most":
             return constant(keyword.value, names, local)
     ends = [constant(argument, names, local) for argument in iterated.args]
-    if iterated.func.id == "upto" and len(ends) == 1:
+    if iterated.func.id in ("upto", "rounds") and len(ends) == 1:
         return ends[0]
     if iterated.func.id == "between" and len(ends) == 2 and ends[0] is not None and ends[1] is not None:
         return max(ends[1] - ends[0], 0)

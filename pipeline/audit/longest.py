@@ -6,8 +6,9 @@ each other; its bound is that of the source loops whose lines are among them and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from dsl.compiler.frames import Frame, Step, successors
 from pipeline.audit.bounds import Loop, loops_of
@@ -17,12 +18,24 @@ Graph = dict[int, tuple[int, ...]]
 NEVER = float("-inf")  # the length of a way that does not come back
 
 
+@dataclass(frozen=True)
+class Body:
+    """One function: its name, and what an instruction costs with what it calls, which is asked for only on ways that return."""
+
+    function: str
+    cost: Callable[[int], float]
+
+
 @dataclass
 class Longest:
-    """Computes longest paths over one program; results are kept. unbounded: loops without a bound, by the function that they are met in."""
+    """Computes longest paths over one program; results are kept. unbounded: loops without a bound, by the function that they are met in.
+
+    listings: how often the loops of a function written in assembly go round.
+    """
 
     code: Code
     loops: Callable[[str], dict[int, Loop]] = loops_of
+    listings: Mapping[str, int] = field(default_factory=dict)
     known: dict[str, float] = field(default_factory=dict)
     unbounded: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
 
@@ -39,10 +52,10 @@ class Longest:
                 step.address: tuple(dict.fromkeys(address for address, _ in successors(step, Frame(None), at)))
                 for step in steps
             }
-            costs = {step.address: self.cost(function, step) for step in steps}
             start = steps[0].address
             ends = {step.address for step in steps if not graph[step.address] and step.mnemonic != "ud2"}
-            self.known[function] = self.path(function, graph, costs, set(reachable(graph, start)), ends)[start]
+            body = Body(function, cache(lambda address: self.cost(function, at[address])))
+            self.known[function] = self.path(body, graph, set(reachable(graph, start)), ends)[start]
         return self.known[function]
 
     def cost(self, function: str, step: Step) -> float:
@@ -55,9 +68,7 @@ class Longest:
             self.unbounded[function] |= self.unbounded[callee]
         return 1 + below
 
-    def path(
-        self, function: str, graph: Graph, costs: dict[int, float], inside: set[int], ends: set[int]
-    ) -> dict[int, float]:
+    def path(self, body: Body, graph: Graph, inside: set[int], ends: set[int]) -> dict[int, float]:
         """The longest path from each node within `inside` to one of `ends`; a loop is collapsed to one node."""
         best: dict[int, float] = {}
         for component in components(graph, inside):
@@ -66,27 +77,27 @@ class Longest:
             if after != NEVER:
                 first = next(iter(component))
                 looping = len(component) > 1 or first in graph[first]
-                after += self.loop_weight(function, graph, costs, component, inside) if looping else costs[first]
+                after += self.loop_weight(body, graph, component, inside) if looping else body.cost(first)
             best.update(dict.fromkeys(component, after))
         return best
 
-    def loop_weight(
-        self, function: str, graph: Graph, costs: dict[int, float], component: set[int], inside: set[int]
-    ) -> float:
+    def loop_weight(self, body: Body, graph: Graph, component: set[int], inside: set[int]) -> float:
         """Rounds times the longest round. A round begins at an entry of the loop; ways back to entries are cut."""
         entries = {
             target for node, targets in graph.items() if node in inside and node not in component for target in targets
         } & component or {min(component)}
         cut = {node: tuple(target for target in graph[node] if target not in entries) for node in component}
-        rounds = self.path(function, cut, costs, component, component)
-        round_ = max(rounds[entry] for entry in entries)
+        ways = self.path(body, cut, component, component)
+        round_ = max(ways[entry] for entry in entries)
         nested = set().union(*(inner for inner in components(cut, component) if len(inner) > 1), set())
-        return (self.rounds(function, component, nested) + 1) * round_
+        return (self.rounds(body.function, component, nested) + 1) * round_
 
     def rounds(self, function: str, component: set[int], nested: set[int]) -> int:
         """The bound of a loop; 0, and a note, where there is none."""
         own = [self.loop_at(address) for address in component - nested]
         loops = {loop for loop in own if loop is not None}
+        if not loops and function in self.listings:
+            return self.listings[function]
         if not loops or any(loop.bound is None for loop in loops):
             lines = {(loop.file, loop.line) for loop in loops if loop.bound is None}
             places = {self.code.places[address] for address in component - nested if address in self.code.places}

@@ -10,6 +10,7 @@ from typing import Final
 
 from boot.main import STACK_SIZE as LOADER_STACK_SIZE
 from dsl.hw import x86
+from pipeline.audit.exits import Exits
 from pipeline.audit.instructions import Allowed
 from pipeline.audit.stack import Stack
 from vmm.cpu import MAIN_STACK_SIZE, STACK_SIZE
@@ -18,15 +19,14 @@ HARDWARE_FRAME: Final = (
     48  # SS, RSP, RFLAGS and CS, and what aligns them to 16 bytes: below them RIP, which counts as a return address
 )
 X2APIC: Final = range(0x800, 0x840)  # the local APIC's registers, as MSRs
-REFILLED_SIZE: Final = 8 + 32 * 8  # a return address, and one for each return that the processor predicts
+REFILLED_RETURNS: Final = 32  # that the processor predicts
+REFILLED_SIZE: Final = 8 + REFILLED_RETURNS * 8  # a return address, and one for each
 X2APIC_COMMAND: Final = 0x830  # parks the other processors
 MONITOR_INTERRUPTS: Final = (("vmm.interrupts.interrupt_stubs", HARDWARE_FRAME),)
 LOADER_FAULTS: Final = tuple(
     (f"boot.exceptions.on_{name}", HARDWARE_FRAME)
     for name in ("nmi", "invalid_opcode", "double_fault", "general_protection", "page_fault")
 )
-# where exits arrive, besides the handlers of vmm/exits/dispatch.py
-HOT_PATHS: Final = ("vmm.vmx.entry.guest_exit", "vmm.vmx.hot.handle_hot_exit", "vmm.scheduler.handle_exit")
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,40 @@ RULES: Final = {
         declared={"vmm.vmx.entry.return_to_run_loop": REFILLED_SIZE},
     ),
 }
+EXITS: Final = Exits(
+    roots={
+        "vmm.vmx.entry.guest_exit": 400,
+        "vmm.vmx.hot.handle_hot_exit": 175,
+        "vmm.scheduler.run_once": 80_000_000,
+    },
+    handlers={
+        "vmm.exits.io.handle_io": 8_800,
+        "vmm.exits.events.handle_preemption_timer": 10,
+        "vmm.exits.events.handle_interrupt_window": 20,
+        "vmm.exits.events.handle_hlt": 60,
+        "vmm.exits.hypercall.handle_hypercall": 78_000_000,
+        "vmm.exits.msr.handle_wrmsr": 270,
+        "vmm.exits.msr.handle_rdmsr": 220,
+        "vmm.exits.absent_memory.handle_ept_violation": 5_700,
+        "vmm.exits.registers.handle_control_register": 100,
+        "vmm.exits.events.handle_exception": 120,
+        "vmm.exits.events.handle_external_interrupt": 50,
+        "vmm.exits.instructions.handle_cpuid": 130,
+        "vmm.exits.registers.handle_xsetbv": 110,
+        "vmm.exits.instructions.handle_cache_instruction": 50,
+        "vmm.exits.instructions.handle_rdpmc": 40,
+        "vmm.exits.instructions.handle_absent_instruction": 10,
+        "vmm.exits.stop.handle_triple_fault": 50,
+        "vmm.exits.stop.handle_task_switch": 50,
+        "vmm.exits.stop.handle_entry_failure": 50,
+        "vmm.exits.stop.handle_unknown_exit": 50,
+        "vmm.exits.hypercall.call_log": 40_000,
+        "vmm.exits.hypercall.call_endorse": 15_000_000,
+        "vmm.exits.hypercall.call_random": 78_000_000,
+        "vmm.exits.hypercall.call_get_id": 250,
+        "vmm.exits.hypercall.call_version": 10,
+        "vmm.exits.hypercall.call_yield": 10,
+        "vmm.exits.hypercall.call_unknown": 10,
+    },
+    listings={"vmm.vmx.entry.return_to_run_loop": REFILLED_RETURNS // 2},
+)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from dsl.compiler.pipeline import Program, compile_function
-from dsl.lang import Array, machine, static_array, stop, u8, u64, upto
+from dsl.lang import Array, asm, machine, rounds, static_array, stop, u8, u64, upto
 from pipeline.audit import bounds
-from pipeline.audit.code import code_of
+from pipeline.audit.code import Finding, code_of
+from pipeline.audit.exits import Exits, check_exits
 from pipeline.audit.longest import NEVER, Longest, components
 from tests.execution.emulated import Emulated
 
@@ -70,6 +71,40 @@ def searching(a: u64) -> u64:
 
 
 @machine
+def leaves(a: u64) -> u64:
+    """A loop that must be left."""
+    for _ in rounds(9):
+        if a >= 200:
+            break
+        a = a * 2 + 1
+    return a
+
+
+@machine
+def stops_with_words(a: u64) -> u64:
+    """A loop without a bound, on a way that never comes back."""
+    if a == 1:
+        while a != 0:
+            a = a * 3 + GRID[2]
+        stop("done")
+    return a
+
+
+@machine(naked=True)
+def turns() -> None:
+    """A loop in assembly."""
+    asm("mov ecx, 8\n again:\n dec ecx\n jnz again\n ret")
+
+
+@machine
+def turns_twice() -> u64:
+    """Calls it."""
+    turns()
+    turns()
+    return GRID[0]
+
+
+@machine
 def gives_up(a: u64) -> u64:
     """A long way that never comes back."""
     if a > 100:
@@ -91,7 +126,14 @@ def executed(program: Program, name: str, argument: int) -> int:
 
 @pytest.mark.parametrize(
     ("function", "arguments", "slack"),
-    [(branches, (0, 1, 2, 3), 1.0), (nested, (0, 1, 3, 4), 1.6), (caller, (0, 2, 5), 2.0), (gives_up, (1, 100), 1.0)],
+    [
+        (branches, (0, 1, 2, 3), 1.0),
+        (nested, (0, 1, 3, 4), 1.6),
+        (caller, (0, 2, 5), 2.0),
+        (gives_up, (1, 100), 1.0),
+        (leaves, (0, 1, 300), 1.5),
+        (stops_with_words, (0, 2), 1.0),
+    ],
 )
 def test_no_run_is_longer_and_one_is_near(function: object, arguments: tuple[int, ...], slack: float) -> None:
     name = function.__name__  # type: ignore[attr-defined]
@@ -130,7 +172,7 @@ def endless() -> None:
 
 def test_bounds_are_read_from_the_source() -> None:
     found = {loop.bound for loop in bounds.loops_of(FILE).values()}
-    assert found == {ROWS, 4, 5, 50, None}
+    assert found == {ROWS, 4, 5, 9, 50, None}
 
 
 def test_components_come_after_what_they_lead_to() -> None:
@@ -139,3 +181,55 @@ def test_components_come_after_what_they_lead_to() -> None:
     assert sorted(map(sorted, found)) == [[1], [2], [3, 4], [5], [6]]
     order = {node: place for place, component in enumerate(found) for node in component}
     assert all(order[target] <= order[node] for node, targets in graph.items() for target in targets)
+
+
+def exit_findings(exits: Exits, *handlers: Any) -> list[Finding]:
+    """What check_exits says of a program whose entry is the first handler."""
+    return check_exits(code_of("planted", compile_function(handlers[0], disable=("inline",))), exits, handlers)[0]
+
+
+def symbols(**budgets: int) -> dict[str, int]:
+    return {f"{HERE}.{name}": budget for name, budget in budgets.items()}
+
+
+def test_handlers_within_their_budgets_are_fine_and_listed() -> None:
+    """One that is emitted in the program, one that is not."""
+    exits = Exits(symbols(nested=1000), symbols(caller=10_000, branches=20))
+    code = code_of("planted", compile_function(caller, disable=("inline",)))
+    findings, lines = check_exits(code, exits, (caller, branches))
+    assert findings == []
+    assert [line.split()[0].rpartition(".")[2] for line in lines[1:]] == ["nested", "caller", "branches"]
+
+
+@pytest.mark.parametrize(
+    ("exits", "handlers", "rule", "text"),
+    [
+        (Exits({}, symbols(searching=1000)), (searching,), "loop", "searching"),
+        (Exits({}, symbols(caller=1000, unbounded=1000)), (caller, unbounded), "loop", "unbounded"),
+        (Exits(symbols(searching=1000), {}), (searching,), "exit", "expected a budget of"),
+        (Exits({}, symbols(nested=10)), (nested,), "exit", f"{HERE}.nested: expected at most 10 instructions, found "),
+        (Exits(symbols(nested=10), symbols(caller=10_000)), (caller,), "exit", "expected at most 10 instructions"),
+        (Exits({}, symbols(nested=1000, gone=10)), (nested,), "exit", f"a handler of the budget's row {HERE}.gone"),
+        (Exits(symbols(gone=10), symbols(nested=1000)), (nested,), "exit", f"expected a function {HERE}.gone"),
+        (Exits({}, symbols(turns_twice=100)), (turns_twice,), "loop", "expected a loop with a bound"),
+        (Exits({}, symbols(turns_twice=30), symbols(turns=8)), (turns_twice,), "exit", "at most 30"),
+    ],
+)  # fmt: skip
+def test_a_planted_exit_is_found(exits: Exits, handlers: tuple[Any, ...], rule: str, text: str) -> None:
+    """A loop without a bound in a handler; a path over its budget; a handler without a row, and a row without one."""
+    found = [finding for finding in exit_findings(exits, *handlers) if finding.rule == rule]
+    assert len(found) == 1, found
+    lines = Path(__file__).read_text().splitlines()
+    if rule == "loop" and text != "expected a loop with a bound":
+        first = lines.index(next(line for line in lines if line.startswith(f"def {text}(")))
+        loop = next(
+            n for n, line in enumerate(lines[first:], first + 1) if line.lstrip().startswith(("for ", "while "))
+        )
+        text = f"planted: {FILE}:{loop}: expected a loop with a bound"
+    assert text in found[0].text
+
+
+def test_a_listing_s_rounds_count() -> None:
+    """Eight rounds and the one that ends them, twice."""
+    exits = Exits({}, symbols(turns_twice=60), symbols(turns=8))
+    assert exit_findings(exits, turns_twice) == []
