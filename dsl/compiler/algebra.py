@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from dsl.compiler.evaluate import as_signed
 from dsl.compiler.ir import Value
 
 if TYPE_CHECKING:
@@ -82,17 +83,67 @@ def umulh(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def udiv(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    shift = power_of_two(constant(right))
-    return None if shift is None else f.make("shr", value.width, left, f.constant(shift, value.width))
+    """By a power of two a shift; by another constant the high part of a product (Granlund and Montgomery, 1994).
+
+    With m = 2**k / d rounded up, n * m >> k is the quotient for all n below 2**width if m * d - 2**k <= 2**(k - width).
+    """
+    width, divisor = value.width, right.constant
+    shift = power_of_two(divisor)
+    if shift is not None:
+        return f.make("shr", width, left, f.constant(shift, width))
+    if not divisor:
+        return None
+    k, factor = _reciprocal(divisor, width)
+    if width < 64:
+        wide = f.make("zext", 64, left)
+        if factor >> 64 - width:  # the product would not fit, but the whole high word is exact for 32 bits
+            return f.make("trunc", width, f.make("umulh", 64, wide, f.constant(-(-(1 << 64) // divisor), 64)))
+        product = f.make("mul", 64, wide, f.constant(factor, 64))
+        return f.make("trunc", width, f.make("shr", 64, product, f.constant(k, 64)))
+    high = f.make("umulh", 64, left, f.constant(factor, 64))
+    if factor >> 64:  # of 65 bits: n is added apart, and halved so that the sum fits
+        half = f.make("shr", 64, f.make("sub", 64, left, high), f.constant(1, 64))
+        high, k = f.make("add", 64, half, high), k - 1
+    return f.make("shr", 64, high, f.constant(k - 64, 64))
 
 
-def urem(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
-    return (
-        None
-        if power_of_two(known) is None
-        else f.make("and", value.width, left, f.constant((known or 0) - 1, value.width))
-    )
+def _reciprocal(divisor: int, width: int) -> tuple[int, int]:
+    """The smallest k for words of `width` bits, and 2**k / divisor rounded up."""
+    k = next(k for k in range(width, 2 * width + 1) if -(1 << k) % divisor <= 1 << k - width)
+    return k, -(-(1 << k) // divisor)
+
+
+def sdiv(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """By a constant, toward zero: a negative dividend gets what rounds its quotient up."""
+    width = value.width
+    divisor = as_signed(right.integer, width) if right.operation == "const" else 0
+    if abs(divisor) < 2:
+        return None
+    shift = power_of_two(abs(divisor))
+    sign = f.make("sar", width, left, f.constant(width - 1, width))
+    if shift is not None:
+        more = f.make("shr", width, sign, f.constant(width - shift, width))
+        quotient = f.make("sar", width, f.make("add", width, left, more), f.constant(shift, width))
+    elif width < 64:
+        k, factor = _reciprocal(abs(divisor), width - 1)
+        product = f.make("mul", 64, f.make("sext", 64, left), f.constant(factor, 64))
+        rounded_down = f.make("trunc", width, f.make("sar", 64, product, f.constant(k, 64)))
+        quotient = f.make("sub", width, rounded_down, sign)
+    else:
+        return None
+    return f.make("neg", width, quotient) if divisor < 0 else quotient
+
+
+def remainder(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """Urem and srem by a constant: what the quotient leaves."""
+    divisor = right.constant
+    if value.operation == "urem" and power_of_two(divisor) is not None:
+        return f.make("and", value.width, left, f.constant((divisor or 0) - 1, value.width))
+    if value.operation == "urem":
+        quotient = udiv(f, value, left, right)
+    else:
+        quotient = sdiv(f, value, left, right)
+    return quotient and f.make("sub", value.width, left, f.make("mul", value.width, quotient, right))
 
 
 def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -270,7 +321,8 @@ RULES: Final[dict[str, Callable[..., Value | None]]] = {
     "mul": mul,
     "umulh": umulh,
     "udiv": udiv,
-    "urem": urem,
+    "sdiv": sdiv,
+    **dict.fromkeys(("urem", "srem"), remainder),
     "and": bitwise_and,
     "or": bitwise_or,
     "xor": bitwise_xor,

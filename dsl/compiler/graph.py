@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from dsl.compiler.ir import Block, Function, Value
 
@@ -128,6 +128,26 @@ def replace(function: Function, replaced: dict[Value, Value]) -> None:
         for value in block.values:
             if value.arguments:
                 value.arguments = [final(argument) for argument in value.arguments]
+
+
+def copy_blocks(blocks: Collection[Block], values: dict[Value, Value], prefix: str) -> dict[Block, Block]:
+    """Copies of blocks in terms of `values`, which already has what stands for some values (these are not copied) and gets the others.
+
+    Edges among the blocks lead among the copies; those to other blocks lead there still, which do not know of them.
+    """
+    copies = {block: Block(f"{prefix}.{block.label}", cold=block.cold) for block in blocks}
+    for block, copy in copies.items():
+        copy.predecessors = [copies.get(other, other) for other in block.predecessors]
+        copy.successors = [copies.get(other, other) for other in block.successors]
+        for old in block.values:
+            if old not in values:
+                new = Value(old.operation, old.width, old.arguments, old.data, old.span, copy, secret=old.secret)
+                values[old] = new
+                copy.values.append(new)
+    for copy in copies.values():
+        for value in copy.values:
+            value.arguments = [values.get(argument, argument) for argument in value.arguments]
+    return copies
 
 
 def remove_edge(source: Block, target: Block) -> None:

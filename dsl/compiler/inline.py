@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops, relabel, replace
+from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel, replace
 from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
 
 # Costs are counted in instructions.
@@ -206,33 +206,19 @@ def _join_returns(
 
 def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[tuple[Block, list[Value]]]]:
     """A copy of the callee's blocks with arguments for parameters; the blocks that returned, now without target, with their results."""
-    blocks = {block: Block(f"{callee.symbol}.{block.label}", cold=block.cold) for block in callee.blocks}
-    values: dict[Value, Value] = {}
+    values = {value: arguments[value.integer] for value in callee.values() if value.operation == "parameter"}
+    copies = list(copy_blocks(callee.blocks, values, callee.symbol).values())
     slots: dict[Slot, Slot] = {}
-    for block, copied in blocks.items():
-        copied.predecessors = [blocks[other] for other in block.predecessors]
-        copied.successors = [blocks[other] for other in block.successors]
-        for value in block.values:
-            if value.operation == "parameter":
-                assert isinstance(value.data, int)
-                values[value] = arguments[value.data]
-                continue
-            data = value.data
-            if isinstance(data, Slot):
-                data = slots.setdefault(data, Slot(data.size, data.align))
-            values[value] = Value(
-                value.operation, value.width, value.arguments, data, value.span, copied, secret=value.secret
-            )
-            copied.values.append(values[value])
     returns: list[tuple[Block, list[Value]]] = []
-    for copied in blocks.values():
+    for copied in copies:
         for value in copied.values:
-            value.arguments = [values[argument] for argument in value.arguments]
-        last = copied.values[-1]
+            if value.operation == "frame":
+                value.data = slots.setdefault(value.slot, Slot(value.slot.size, value.slot.align))
+        last = copied.terminator
         if last.operation == "return":
             returns.append((copied, last.arguments))
             last.operation, last.arguments = "jump", []
-    return list(blocks.values()), returns
+    return copies, returns
 
 
 def drop_unreachable_symbols(module: Module) -> None:

@@ -1,6 +1,6 @@
 """The compiler on one screen: a machine function becomes a program.
 
-    front end (source -> typed tree -> IR), inline, fold, number, checks, hoist, dead, select, allocate, finish, lay out, encode, link
+    front end (source -> typed tree -> IR), inline, the passes of PASSES, select, allocate, finish, lay out, encode, link
 
 Every pass is a function of one ir.Function; `disable` leaves passes out by name, `dump` prints what a pass
 made. The result depends on the inputs alone.
@@ -17,6 +17,7 @@ from dsl.compiler.allocate import allocate
 from dsl.compiler.cache import Cache, Entries
 from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
+from dsl.compiler.choose import choose
 from dsl.compiler.code import Code, Line, Relocation, assemble_items
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.elf import write_elf
@@ -37,13 +38,16 @@ from dsl.compiler.show import as_html, as_text
 from dsl.compiler.strength import reduce_strength
 from dsl.compiler.tail import expose_tail_calls
 from dsl.compiler.template import assemble_naked
+from dsl.compiler.unroll import unroll
 
 PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     # name: pass over one function, in order; after inlining
     "fold": fold,
+    "unroll": unroll,
     "number": number,
     "checks": remove_checks,
     "fold again": fold,
+    "choose": choose,
     "hoist": hoist,
     "strength": reduce_strength,
     "number again": number,
@@ -51,7 +55,19 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "carry": place_carries,
     "dead": remove_dead,
 }
-OPTIONAL: Final = ("inline", "fold", "number", "checks", "hoist", "strength", "tail", "carry", "dead")
+OPTIONAL: Final = (
+    "inline",
+    "fold",
+    "unroll",
+    "number",
+    "checks",
+    "choose",
+    "hoist",
+    "strength",
+    "tail",
+    "carry",
+    "dead",
+)
 TEST_BASE: Final = 0x1000000
 
 
@@ -189,12 +205,12 @@ def optimise(
         if name.partition(" ")[0] in left_out:
             continue
         run(function)
+        refuse_leaks(function)  # after each: a later pass could hide that one leaked
         if verify:
             ir.verify(function)
         if dump == name:
             print(ir.render(function))
     ir.verify(function)
-    refuse_leaks(function)
 
 
 def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> Code:

@@ -8,7 +8,21 @@ from typing import Any
 import pytest
 
 from dsl.compiler.pipeline import compile_function
-from dsl.lang import Machine, add_with_carry, frame_array, machine, multiply_wide, u64, upto
+from dsl.lang import (
+    Machine,
+    add_with_carry,
+    divide_truncating,
+    frame_array,
+    machine,
+    multiply_wide,
+    remainder_truncating,
+    rotate_left,
+    u8,
+    u16,
+    u32,
+    u64,
+    upto,
+)
 from tests.execution.native import Native
 
 
@@ -50,6 +64,51 @@ def slots(value: u64, index: u64) -> u64:
     return first[index & 3] ^ second[value & 3]
 
 
+@machine
+def turns(value: u64, other: u64) -> u64:
+    """Loops of known turns, one inside the other, one that counts down, and one that never turns."""
+    words = frame_array(u64, 6)
+    for i in upto(3):
+        for j in upto(2):
+            words[2 * i + j] = rotate_left(value, i) ^ (other * j)
+    total = u64(0)
+    at = u64(6)
+    while at > 0:
+        at -= 1
+        total = total * 31 + words[at]
+    for _ in upto(0):
+        total += 1
+    return total
+
+
+@machine
+def sides(value: u64, other: u64) -> u64:
+    """Branches around little work: with one side, with two, one inside another, and two values that differ."""
+    total = other
+    if value > other:
+        total = value * 3
+    low, high = value, other
+    if low > high:
+        low, high = high, low
+    if value & 1 == 0:
+        total += 7
+    elif value & 2 == 0:
+        total ^= 9
+    return total - (low ^ (high << 1))
+
+
+@machine
+def quotients(value: u64, other: u64) -> u64:
+    """Divisions by constants: of every width, signed too."""
+    narrow = value.truncate(u32) // 7 + value.truncate(u32) % 10
+    small = value.truncate(u8) // 11 ^ value.truncate(u16).truncate(u8) % 5
+    signed = divide_truncating(value.truncate(u32).as_signed(), -7) + remainder_truncating(
+        other.truncate(u32).as_signed(), 12
+    )
+    wide = divide_truncating(other.as_signed(), 16) - remainder_truncating(value.as_signed(), -8)
+    return value // 7 + other % 1000 + u64(narrow) + u64(small) + u64(signed.as_unsigned()) + wide.as_unsigned()
+
+
 INPUTS = [
     (0, 0),
     (1, 1),
@@ -63,6 +122,9 @@ CASES: list[tuple[str, Callable[[u64, u64], u64]]] = [
     ("carry", square),
     ("strength", rows),
     ("number", slots),
+    ("unroll", turns),
+    ("choose", sides),
+    ("fold", quotients),
 ]
 
 
@@ -97,6 +159,27 @@ def test_counter_needs_no_product() -> None:
     """A product of a counter stays only without the pass."""
     assert "imul" not in instructions(rows)
     assert "imul" in instructions(rows, disable=("strength",))
+
+
+@pytest.mark.t1
+def test_known_turns_need_no_loop() -> None:
+    """Loops of known turns have no jump left; without the pass they do."""
+    assert not any(name.startswith("j") for name in instructions(turns))
+    assert "jb" in instructions(turns, disable=("unroll",))
+
+
+@pytest.mark.t1
+def test_little_work_needs_no_branch() -> None:
+    """Small branches become conditional moves; without the pass they are jumps."""
+    found, without = instructions(sides), instructions(sides, disable=("choose",))
+    assert sum(name.startswith("cmov") for name in found) > sum(name.startswith("cmov") for name in without)
+    assert sum(name.startswith("j") for name in found) < sum(name.startswith("j") for name in without) // 2
+
+
+@pytest.mark.t1
+def test_constant_divisors_need_no_division() -> None:
+    """Quotients and remainders by constants are products and shifts."""
+    assert not {"div", "idiv"}.intersection(instructions(quotients))
 
 
 @pytest.mark.t1
