@@ -13,9 +13,9 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 ASSEMBLERS: Final = {"peachpy", "keystone", "capstone"}
 ENCODERS: Final = {
+    "dsl.compiler.capstone",
     "dsl.compiler.encode",
     "dsl.compiler.keystone",
-    "dsl.compiler.listing",
 }
 
 # What the modules of a layer may import of this tree, besides their own layer; first match decides.

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dsl.compiler import ir
-from dsl.compiler.code import Code, Line, Relocation
+from dsl.compiler.code import Code, Line
+from dsl.compiler.listing import Relocation
 from dsl.compiler.machine import Trap
 
 TOOLS: Final = ("peachpy", "keystone-engine", "capstone")
@@ -147,9 +148,9 @@ def save(code: Code, spans: dict[ir.Span, int]) -> dict[str, Any]:
     return {
         "symbol": code.symbol,
         "data": code.data.hex(),
-        "relocations": [[row.offset, row.symbol, row.addend, row.end] for row in code.relocations],
+        "relocations": [[row.offset, row.target.symbol, row.target.addend, row.end] for row in code.relocations],
         "checks": [[offset, starts[trap.file, trap.line]] for offset, trap in code.checks],
-        "lines": [[row.offset, row.text, row.width, -1 if row.span is None else spans[row.span]] for row in code.lines],
+        "lines": [[row.offset, row.text, -1 if row.span is None else spans[row.span]] for row in code.lines],
         "labels": list(code.labels.items()),
         "loops": code.loops,
     }
@@ -161,9 +162,9 @@ def load(values: Any, rows: list[Row]) -> Code:
     return Code(
         values["symbol"],
         bytearray.fromhex(values["data"]),
-        [Relocation(*row) for row in values["relocations"]],
+        [Relocation(at, ir.Address(*target), end) for at, *target, end in values["relocations"]],
         [(offset, Trap(rows[number][0], rows[number][1])) for offset, number in values["checks"]],
-        [Line(offset, text, width, spans[number]) for offset, text, width, number in values["lines"]],
+        [Line(offset, text, spans[number]) for offset, text, number in values["lines"]],
         dict(values["labels"]),
         [(start, end) for start, end in values["loops"]],
     )

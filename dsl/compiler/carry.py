@@ -1,7 +1,7 @@
 """Carries: a comparison that finds out whether a sum wrapped goes directly behind that sum, and the sum that takes it directly behind it.
 
-Selection (select_arithmetic.py) then needs no comparison: the first sum leaves the answer in the carry flag. Two carries of one sum of three are
-never both set, if its third part is a bit: their disjunction becomes a sum here.
+Selection (select_arithmetic.py) then needs no comparison: the first sum leaves the answer in the carry flag. Two carries of one sum of
+three are never both set, if its third part is a bit: their disjunction becomes a sum here.
 """
 
 from __future__ import annotations

@@ -5,32 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from dsl.compiler.encode import encode, spell
-from dsl.compiler.ir import Address, Span
+from dsl.compiler.encode import encode
+from dsl.compiler.ir import Function, Span
 from dsl.compiler.layout import Item, Jump, Label
-from dsl.compiler.machine import CONDITIONS, Instruction, Memory, Trap
-from dsl.compiler.template import expand_template
+from dsl.compiler.listing import Assembled, Relocation, assemble_naked
+from dsl.compiler.machine import CONDITIONS, Trap
 
 SHORT: Final = 2  # bytes of a jump with an 8-bit displacement
 
 
 @dataclass(frozen=True, slots=True)
-class Relocation:
-    """Four bytes at `offset` that become (symbol + addend) minus the address of the instruction's end."""
-
-    offset: int
-    symbol: str
-    addend: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class Line:
-    """One instruction: where it is, what was asked for, and the source it came from. text is "" if another decoder checks it."""
+    """One instruction: where it is, what was asked for ("": it was compared already), and the source it came from."""
 
     offset: int
     text: str
-    width: int
     span: Span | None
 
 
@@ -45,6 +34,13 @@ class Code:
     lines: list[Line] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
     loops: list[tuple[int, int]] = field(default_factory=list)  # start and end of the innermost ones
+
+    def add(self, part: Assembled, span: Span | None) -> None:
+        """Append what was assembled for one place in the source."""
+        start = len(self.data)
+        self.data += part.data
+        self.lines += [Line(start + at, text, span) for at, text in part.rows]
+        self.relocations += [Relocation(start + row.offset, row.target, start + row.end) for row in part.relocations]
 
 
 def assemble_items(symbol: str, items: list[Item]) -> Code:
@@ -62,9 +58,19 @@ def assemble_items(symbol: str, items: list[Item]) -> Code:
                 _note_loop(code.loops, targets[item.target], offset + size)
             code.data += _jump_bytes(item.condition, displacement, size)
             mnemonic = f"j{item.condition or 'mp'}"
-            code.lines.append(Line(offset, f"{mnemonic} {{{targets[item.target]}}}", 64, item.span))
+            code.lines.append(Line(offset, f"{mnemonic} {{{targets[item.target]}}}", item.span))
         else:
-            _instruction(code, item, offset)
+            code.add(encode(item), item.span)
+            code.checks += [(offset, operand) for operand in item.operands if isinstance(operand, Trap)]
+    return code
+
+
+def assemble_function(function: Function) -> Code:
+    """The code of a function that is written in assembly."""
+    assert function.assembly is not None
+    code = Code(function.symbol)
+    code.add(assemble_naked(function.assembly.text, dict(function.assembly.names)), function.span)
+    code.lines = [Line(line.offset, "", line.span) for line in code.lines]
     return code
 
 
@@ -81,13 +87,7 @@ def _size(item: Item) -> int:
         return 0
     if isinstance(item, Jump):
         return SHORT
-    if item.mnemonic in ("call", "tail"):
-        return 5
-    if item.mnemonic == "ud2":
-        return 2
-    if item.template:
-        return len(expand_template(item)[0])
-    return len(encode(item).code)
+    return len(encode(item).data)
 
 
 def _relax(items: list[Item], sizes: list[int]) -> list[int]:
@@ -117,38 +117,3 @@ def _jump_bytes(condition: str, displacement: int, size: int) -> bytes:
         return bytes([0x70 + number if condition else 0xEB]) + displacement.to_bytes(1, "little", signed=True)
     opcode = bytes([0x0F, 0x80 + number]) if condition else b"\xe9"
     return opcode + displacement.to_bytes(4, "little", signed=True)
-
-
-def _instruction(code: Code, instruction: Instruction, offset: int) -> None:
-    first = instruction.operands[0] if instruction.operands else None
-    if instruction.mnemonic in ("call", "tail"):
-        assert isinstance(first, Address)
-        jumps = instruction.mnemonic == "tail"
-        code.data += b"\xe9\0\0\0\0" if jumps else b"\xe8\0\0\0\0"
-        code.relocations.append(Relocation(offset + 1, first.symbol, first.addend, offset + 5))
-        code.lines.append(
-            Line(offset, f"{'jmp' if jumps else 'call'} <{first.symbol}+{first.addend}>", 64, instruction.span)
-        )
-        return
-    if instruction.template:
-        data, texts = expand_template(instruction)
-        code.data += data
-        code.lines += [Line(offset + at, text, 64, instruction.span) for at, text in texts]
-        return
-    if isinstance(first, Trap):
-        code.checks.append((offset, first))
-        instruction = Instruction("ud2", (), instruction.span)
-    encoded = encode(instruction)
-    code.data += encoded.code
-    width = next(
-        (operand.width for operand in instruction.operands if not isinstance(operand, int | Address | Trap)), 64
-    )
-    named = next(
-        (operand for operand in instruction.operands if isinstance(operand, Memory) and operand.symbol is not None),
-        None,
-    )
-    if named is not None and encoded.symbol_offset is not None:
-        assert named.symbol is not None
-        end = offset + len(encoded.code)
-        code.relocations.append(Relocation(offset + encoded.symbol_offset, named.symbol, named.displacement, end))
-    code.lines.append(Line(offset, spell(instruction.mnemonic, instruction.operands), width, instruction.span))

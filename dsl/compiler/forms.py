@@ -24,15 +24,12 @@ class Form:
     widths: tuple[int, ...] = WIDE
     source_widths: tuple[int, ...] = ()
     encoder: str = "peachpy"
-    class_name: str = ""  # of PeachPy, if it is not the mnemonic in capitals
 
 
 _ARITHMETIC = Form(("rr", "rm", "mr", "ri", "mi"), ALL)
 _SOURCE = Form(("rr", "rm"))
 FORMS: Final[dict[str, Form]] = {
-    **dict.fromkeys(("add", "sub", "and", "or", "xor", "cmp", "mov"), _ARITHMETIC),
-    "adc": _ARITHMETIC,
-    "sbb": _ARITHMETIC,
+    **dict.fromkeys(("add", "sub", "and", "or", "xor", "cmp", "mov", "adc", "sbb"), _ARITHMETIC),
     "test": Form(("rr", "ri"), ALL),
     **dict.fromkeys(("shl", "shr", "sar"), Form(("ri",))),
     **dict.fromkeys(("rol", "ror"), Form(("ri", "rc"), ALL)),
@@ -48,18 +45,12 @@ FORMS: Final[dict[str, Form]] = {
     "imul": _SOURCE,
     # PeachPy emits imul with an immediate of 128 to 255 as a sign-extended byte: wrong, so this form is not its to encode
     "imul3": Form(("rri",), encoder="keystone"),
-    **dict.fromkeys(("neg", "not"), Form(("r",))),
-    "bswap": Form(("r",)),
-    **dict.fromkeys(("div", "idiv"), Form(("r",))),
-    "cdq": Form(("",)),
-    "cqo": Form(("",)),
-    "push": Form(("r", "m"), (64,)),
-    "pop": Form(("r", "m"), (64,)),
+    **dict.fromkeys(("neg", "not", "bswap", "div", "idiv"), Form(("r",))),
+    **dict.fromkeys(("push", "pop"), Form(("r", "m"), (64,))),
     "xchg": Form(("rr",), (64,)),
     **{f"set{condition}": Form(("r",), (8,)) for condition in CONDITIONS},
     **{f"cmov{condition}": Form(("rr", "rm")) for condition in CONDITIONS},
-    "ret": Form(("",), class_name="RET"),
-    "ud2": Form(("",)),
+    **dict.fromkeys(("cdq", "cqo", "ret", "ud2"), Form(("",))),
 }
 
 

@@ -210,7 +210,7 @@ class Function:
     results: tuple[int, ...]  # widths
     span: Span
     blocks: list[Block] = field(default_factory=list)
-    assembly: object = None  # a naked function: its Assembly, and no blocks
+    assembly: Assembly | None = None  # a naked function: its Assembly, and no blocks
 
     def values(self) -> Iterator[Value]:
         for block in self.blocks:

@@ -11,10 +11,11 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+from dsl.compiler.capstone import EncodingError, decode, same
 from dsl.compiler.code import Code, Line
-from dsl.compiler.encode import EncodingError, decode, number_text, same_text
 from dsl.compiler.ir import LINKER_SYMBOLS, DataObject
 from dsl.compiler.machine import Trap
+from dsl.compiler.spelling import spell_displacement
 
 MAGIC: Final = b"TRNFLAT1"
 HEADER: Final = struct.Struct("<8sIIIIIIQ24x")
@@ -161,12 +162,13 @@ def _patch(code: Code, symbols: dict[str, Symbol]) -> None:
     """Fill in the displacements of one function."""
     start = symbols[code.symbol].address
     for relocation in code.relocations:
-        target = symbols.get(relocation.symbol)
+        symbol = relocation.target.symbol
+        target = symbols.get(symbol)
         if target is None:
-            raise LinkError(f"{code.symbol} names {relocation.symbol}, which the program does not contain")
-        displacement = target.address + relocation.addend - (start + relocation.end)
+            raise LinkError(f"{code.symbol} names {symbol}, which the program does not contain")
+        displacement = target.address + relocation.target.addend - (start + relocation.end)
         if not -(1 << 31) <= displacement < 1 << 31:
-            raise LinkError(f"{code.symbol}: {relocation.symbol} is {displacement:#x} away, expected a 32-bit distance")
+            raise LinkError(f"{code.symbol}: {symbol} is {displacement:#x} away, expected a 32-bit distance")
         code.data[relocation.offset : relocation.offset + 4] = displacement.to_bytes(4, "little", signed=True)
 
 
@@ -181,9 +183,9 @@ def _verify(linked: Linked, code: Code) -> None:
         if line is None:
             raise EncodingError(f"{code.symbol}+{at - start:#x}: {text!r} decodes where no instruction was emitted")
         wanted = _resolve(line.text, linked.symbols, start, at + size)
-        if wanted and wanted != text and not same_text(wanted, text, line.width):
+        if wanted and not same(wanted, text):
             raise EncodingError(f"{code.symbol}+{at - start:#x}: asked for {wanted!r}, decodes to {text!r}")
-        linked.lines.append((at, Line(line.offset, text, line.width, line.span)))
+        linked.lines.append((at, Line(line.offset, text, line.span)))
     if asked:
         raise EncodingError(f"{code.symbol}: instructions at {[hex(at) for at in asked]} are not where they were put")
 
@@ -200,5 +202,4 @@ def _resolve(text: str, symbols: dict[str, Symbol], start: int, end: int) -> str
     if text.startswith(("call <", "jmp <")):
         return f"{text.partition(' ')[0]} {hex(target)}"
     displacement = target - end
-    spelt = f" {'-' if displacement < 0 else '+'} {number_text(abs(displacement))}" if displacement else ""
-    return text.replace(" " + match[0], spelt)
+    return text.replace(" " + match[0], spell_displacement(displacement))

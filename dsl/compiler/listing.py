@@ -1,8 +1,8 @@
-"""Assembler listings for the 16 and 32-bit boot stages: text in, bytes out, every byte accounted for.
+"""Text that Keystone assembles: boot stages, naked functions, templates of intrinsics. Every byte is accounted for.
 
-Keystone encodes the whole listing at once; then the result is walked line by line: each instruction line must decode (Capstone) to
-exactly the instruction that it asks for, each directive must take exactly its size. So a truncated immediate, a wrong operand size or a
-lost line is an error and never a wrong boot sector. One statement a line, or a label and a statement; `//` begins a comment.
+Keystone encodes the whole text at once; then the result is walked statement by statement: each instruction must decode (Capstone) to
+exactly the one that it asks for, each directive must take exactly its size. So a truncated immediate, a wrong operand size or a lost line
+is an error and never wrong code. A statement ends with its line or `;`, a label may stand before it, `//` begins a comment.
 """
 
 from __future__ import annotations
@@ -10,235 +10,195 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from typing import Final
 
-_DATA_SIZES: Final = {".byte": 1, ".word": 2, ".long": 4, ".quad": 8}
-_LABEL: Final = re.compile(r"\s*([A-Za-z_]\w*):\s*(.*)")
-_TERM: Final = re.compile(r"\s*([+-]?)\s*([A-Za-z_]\w*|0[xX][0-9a-fA-F]+|\d+)\s*")
-_SIZES: Final = ("byte", "word", "dword", "qword", "tbyte", "fword")
-_SAME_MNEMONIC: Final = {
-    "jz": "je", "jnz": "jne", "jc": "jb", "jnc": "jae", "jna": "jbe", "pushad": "pushal", "popad": "popal",
-}  # fmt: skip
-_REGISTER_NAMES: Final = (
-    "al ah bl bh cl ch dl dh ax bx cx dx si di bp sp eax ebx ecx edx esi edi ebp esp rax rbx rcx rdx rsi rdi rbp rsp "
-    "cs ds es fs gs ss cr0 cr2 cr3 cr4"
-)
-_REGISTERS: Final = frozenset(re.findall(r"\w+", _REGISTER_NAMES))
+from dsl.compiler.capstone import decoder, read_operand, same
+from dsl.compiler.ir import Address
+from dsl.compiler.keystone import AssemblyError
+from dsl.compiler.keystone import assemble as keystone_bytes
 
-
-class ListingError(Exception):
-    """A listing that cannot be assembled, or whose bytes are not what it asks for; the text names the line."""
+DATA_SIZES: Final = {".byte": 1, ".word": 2, ".long": 4, ".quad": 8}
+MODES: Final = {".code16": 16, ".code32": 32, ".code64": 64}
+LABEL: Final = re.compile(r"\s*([A-Za-z_]\w*):\s*(.*)")
+FAR: Final = 0x7A000000  # stand-ins for symbols: far enough for a 32-bit displacement, and not zero in any byte
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One statement: where it stands, in which mode (16, 32 or 64), its label and its text (either may be empty)."""
+class Relocation:
+    """Four bytes at `offset` that become the target's address minus that of the instruction's end."""
+
+    offset: int
+    target: Address
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Bytes, with the offset and text of each instruction among them, and what the linker must still fill in."""
+
+    data: bytes
+    rows: tuple[tuple[int, str], ...]
+    relocations: tuple[Relocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement: its line, in which mode it stands (16, 32 or 64), its label and its text (either may be empty)."""
 
     number: int
     mode: int
     label: str
-    statement: str
+    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    """An operand in a form that both spellings share."""
-
-    size: str
-    memory: bool
-    registers: tuple[str, ...]
-    constant: int
+    def error(self, what: str) -> AssemblyError:
+        return AssemblyError(f"line {self.number}: {self.text!r} {what}")
 
 
 def assemble(text: str, base: int, symbols: Mapping[str, int] | None = None) -> bytes:
-    """Assemble a listing (starting in 16-bit mode) to run at `base`. `{name}` in the text stands for symbols[name].
+    """Assemble a listing that starts in 16-bit mode to run at `base`; see Listing."""
+    return Listing(text, base, symbols or {}, 16).data
 
-    Raises ListingError naming the line: text that Keystone refuses, or bytes that do not decode to what was asked for.
+
+@cache
+def assemble_template(text: str) -> Assembled:
+    """An intrinsic's text with its registers filled in."""
+    return assemble_naked(text, {})
+
+
+def assemble_naked(text: str, symbols: Mapping[str, int | Address]) -> Assembled:
+    """64-bit text with names for numbers and symbols."""
+    made = Listing(text, 0, symbols, 64)
+    return Assembled(made.data, tuple(made.rows), tuple(made.relocations))
+
+
+class Listing:
+    """A text while it is assembled. `{name}` in it stands for symbols[name], which may be an address that the linker will know.
+
+    Raises AssemblyError naming the line: text that Keystone refuses, or bytes that do not decode to what was asked for.
     """
-    lines = _read(text, symbols or {})
-    code = _encode(lines, base)
-    _verify(lines, code, base)
-    return code
 
+    def __init__(self, text: str, base: int, symbols: Mapping[str, int | Address], mode: int) -> None:
+        self.base, self.mode = base, mode
+        self.targets: dict[str, Address] = {}  # stand-in, as text, of each mention
+        self.statements = self._read(text, symbols)
+        self.data = self._encode()
+        labels: dict[str, int] = {}
+        for final in (False, True):  # first for the labels' addresses, then to compare operands
+            self.rows: list[tuple[int, str]] = []
+            self.relocations: list[Relocation] = []
+            offset = 0
+            for statement in self.statements:
+                if statement.label:
+                    labels[statement.label] = base + offset
+                offset += self._check(statement, offset, labels, final)
+            if offset != len(self.data):
+                raise AssemblyError(f"the text accounts for {offset} bytes, the assembler made {len(self.data)}")
 
-def _read(text: str, symbols: Mapping[str, int]) -> list[_Line]:
-    """The statements of a listing, with symbols put in and `.code` directives resolved."""
-    lines: list[_Line] = []
-    mode = 16
-    for number, raw in enumerate(text.splitlines(), 1):
-        statement = raw.split("//")[0].strip()
-        for name in re.findall(r"\{(\w+)\}", statement):
-            if name not in symbols:
-                raise ListingError(
-                    f"line {number}: no symbol {name!r}; there are {', '.join(sorted(symbols)) or 'none'}"
-                )
-            statement = statement.replace("{" + name + "}", hex(symbols[name]))
-        label = ""
-        if match := _LABEL.fullmatch(statement):
-            label, statement = match.groups()
-        if statement in (".code16", ".code32", ".code64"):
-            mode = int(statement[5:])
-        if label or statement:
-            lines.append(_Line(number, mode, label, statement))
-    return lines
+    def _read(self, text: str, symbols: Mapping[str, int | Address]) -> list[Statement]:
+        """The statements, with symbols put in."""
+        found: list[Statement] = []
+        mode = self.mode
 
+        def fill(match: re.Match[str]) -> str:
+            value = symbols.get(match[1])
+            if value is None:
+                known = ", ".join(sorted(symbols)) or "none"
+                raise AssemblyError(f"line {number}: no symbol {match[1]!r}; there are {known}")
+            if isinstance(value, int):
+                return hex(value)
+            stand_in = hex(FAR + 0x1010 * (len(self.targets) + 1))
+            self.targets[stand_in] = value
+            return stand_in
 
-def _encode(lines: list[_Line], base: int) -> bytes:
-    """Keystone's bytes for the whole listing."""
-    import keystone
+        for number, raw in enumerate(text.splitlines(), 1):
+            line = raw.partition("//")[0]
+            for part in [line] if '"' in line else line.split(";"):
+                label, body = "", re.sub(r"\{(\w+)\}", fill, part).strip()
+                if match := LABEL.fullmatch(body):
+                    label, body = match.groups()
+                mode = MODES.get(body, mode)
+                if label or body:
+                    found.append(Statement(number, mode, label, body))
+        return found
 
-    source = []
-    for index, line in enumerate(lines):
-        if line.label:
-            source.append(f"{line.label}:")
-        target = line.statement.removeprefix("call ").strip()
-        if line.mode == 16 and line.statement == "ret":
-            source.append(".byte 0xc3")  # Keystone gives 16-bit calls and returns 32-bit operands
-        elif line.mode == 16 and line.statement.startswith("call "):
-            source += [".byte 0xe8", f".word {target} - after_call_{index}", f"after_call_{index}:"]
-        elif line.statement:
-            source.append(line.statement)
-    engine: Any = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_16)
-    try:
-        encoded, _ = engine.asm("\n".join([".code16", *source]) + "\n", base)
-    except keystone.KsError as error:
-        raise ListingError(f"{_first_refused(lines)}: {error}") from None
-    if not encoded:
-        raise ListingError("the assembler returned nothing")
-    return bytes(encoded)
-
-
-def _first_refused(lines: list[_Line]) -> str:
-    """Which line Keystone refuses when it stands alone (labels given a place): for the message only."""
-    import keystone
-
-    engine: Any = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_16)
-    labels = "\n".join(f"{line.label}:" for line in lines if line.label)
-    for line in lines:
+    def _encode(self) -> bytes:
+        """Keystone's bytes for the whole text."""
+        source = []
+        for index, statement in enumerate(self.statements):
+            if statement.label:
+                source.append(f"{statement.label}:")
+            target = statement.text.removeprefix("call ").strip()
+            if statement.mode == 16 and statement.text == "ret":
+                source.append(".byte 0xc3")  # Keystone gives 16-bit calls and returns 32-bit operands
+            elif statement.mode == 16 and statement.text.startswith("call "):
+                source += [".byte 0xe8", f".word {target} - after_call_{index}", f"after_call_{index}:"]
+            elif statement.text:
+                source.append(statement.text)
         try:
-            engine.asm(f".code{line.mode}\n{labels}\n{line.statement}\n", 0)
-        except keystone.KsError:
-            return f"line {line.number}: {line.statement!r}"
-    return "the listing as a whole (a label that is not defined?)"
+            return keystone_bytes("\n".join(source) + "\n", self.base, self.mode)
+        except AssemblyError as error:
+            raise AssemblyError(f"{self._first_refused()}: {error}") from None
 
+    def _first_refused(self) -> str:
+        """Which line Keystone refuses when it stands alone (labels given a place): for the message only."""
+        labels = "\n".join(f"{statement.label}:" for statement in self.statements if statement.label)
+        for statement in self.statements:
+            try:
+                keystone_bytes(f"nop\n{labels}\n{statement.text}\n", 0, statement.mode)
+            except AssemblyError:
+                return f"line {statement.number}: {statement.text!r}"
+        return "the text as a whole (a label that is not defined?)"
 
-def _verify(lines: list[_Line], code: bytes, base: int) -> None:
-    """Walk bytes and lines together twice: once for the labels' addresses, once to compare operands."""
-    labels: dict[str, int] = {}
-    for final in (False, True):
-        offset = 0
-        for line in lines:
-            if line.label:
-                labels[line.label] = base + offset
-            offset += _check_line(line, code, offset, base, labels if final else None)
-        if offset != len(code):
-            raise ListingError(f"the listing accounts for {offset} bytes, the assembler made {len(code)}")
+    def _check(self, statement: Statement, offset: int, labels: Mapping[str, int], final: bool) -> int:
+        """Check one statement against the bytes at offset; return how many it took."""
+        word, _, rest = statement.text.partition(" ")
+        if word in MODES or not word:
+            return 0
+        if word in DATA_SIZES:
+            size, items = DATA_SIZES[word], rest.split(",")
+            found = [self.data[at : at + size] for at in range(offset, offset + size * len(items), size)]
+            for item, data in zip(items, found, strict=True):
+                if final and read_operand(item, labels).constant != int.from_bytes(data, "little"):
+                    raise statement.error(f"became {data.hex()}")
+            return size * len(items)
+        if word == ".asciz":
+            content = rest.strip()[1:-1].encode("ascii") + b"\0"
+            if "\\" in rest or not self.data.startswith(content, offset):
+                raise statement.error(f"became {self.data[offset : offset + len(content)]!r}")
+            return len(content)
+        if word.startswith("."):
+            raise AssemblyError(
+                f"line {statement.number}: directive {word} is not one of {[*DATA_SIZES, '.asciz', *MODES]}"
+            )
+        return self._check_instruction(statement, offset, labels if final else None)
 
-
-def _check_line(line: _Line, code: bytes, offset: int, base: int, labels: Mapping[str, int] | None) -> int:
-    """Check one statement against the bytes at offset; return how many it took. labels None: sizes only."""
-    statement = line.statement
-    if not statement or statement.startswith(".code"):
-        return 0
-    word, _, rest = statement.partition(" ")
-    if word in _DATA_SIZES:
-        items = rest.split(",")
+    def _check_instruction(self, statement: Statement, offset: int, labels: Mapping[str, int] | None) -> int:
+        """Decode one instruction and compare it with the statement; return its length. labels None: the length alone."""
+        code = self.data[offset : offset + 15]
+        decoded = next(decoder(statement.mode).disasm_lite(code, self.base + offset, 1), None)
+        if decoded is None:
+            raise statement.error(f"became bytes that do not decode: {code.hex()}")
+        _, size, mnemonic, operands = decoded
+        if statement.mode == 16 and mnemonic in ("call", "ret") and code[0] == 0x66:
+            raise statement.error("got a 32-bit operand")  # it would unbalance the stack
         if labels is not None:
-            size = _DATA_SIZES[word]
-            for index, item in enumerate(items):
-                found = int.from_bytes(code[offset + index * size : offset + (index + 1) * size], "little")
-                if _evaluate(item, labels, line) != found:
-                    raise ListingError(f"line {line.number}: {statement!r} became {found:#x}")
-        return _DATA_SIZES[word] * len(items)
-    if word == ".asciz":
-        content = rest.strip()[1:-1].encode("ascii") + b"\0"
-        if "\\" in rest or code[offset : offset + len(content)] != content:
-            raise ListingError(f"line {line.number}: {statement!r} became {code[offset : offset + len(content)]!r}")
-        return len(content)
-    if word.startswith("."):
-        raise ListingError(
-            f"line {line.number}: directive {word} is not one of .byte .word .long .quad .asciz .code16 .code32 .code64"
-        )
-    return _check_instruction(line, code, offset, base, labels)
+            text = f"{mnemonic} {operands}".rstrip()
+            if not same(statement.text, text, labels, statement.mode):
+                raise statement.error(f"became {text!r}")
+            self.rows.append((offset, text))
+            for stand_in, target in self.targets.items():
+                if stand_in in text:
+                    at = self._place(statement, text, stand_in, offset, offset + size)
+                    self.relocations.append(Relocation(at, target, offset + size))
+        return int(size)
 
-
-def _check_instruction(line: _Line, code: bytes, offset: int, base: int, labels: Mapping[str, int] | None) -> int:
-    """Decode one instruction and compare it with the line's text; return its length."""
-    import capstone
-
-    mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[line.mode]
-    decoded = next(capstone.Cs(capstone.CS_ARCH_X86, mode).disasm(code[offset : offset + 15], base + offset, 1), None)
-    if decoded is None:
-        raise ListingError(
-            f"line {line.number}: {line.statement!r} became bytes that do not decode: {code[offset : offset + 15].hex()}"
-        )
-    if line.mode == 16 and decoded.mnemonic in ("call", "ret") and decoded.bytes[0] == 0x66:
-        raise ListingError(
-            f"line {line.number}: {line.statement!r} got a 32-bit operand"
-        )  # it would unbalance the stack
-    if labels is not None:
-        asked, got = _split(line.statement, labels, line), _split(f"{decoded.mnemonic} {decoded.op_str}", labels, line)
-        if not _agree(asked, got, line.mode):
-            raise ListingError(f"line {line.number}: {line.statement!r} became {decoded.mnemonic} {decoded.op_str}")
-    return int(decoded.size)
-
-
-def _split(statement: str, labels: Mapping[str, int], line: _Line) -> tuple[str, list[_Operand]]:
-    """Mnemonic (with its prefixes) and operands of an instruction's text."""
-    words = statement.split()
-    count = 2 if words[0] in ("rep", "repe", "repne", "lock") else 1
-    mnemonic = " ".join(_SAME_MNEMONIC.get(word, word) for word in words[:count])
-    rest = " ".join(words[count:])
-    return mnemonic, [_operand(operand, labels, line) for operand in rest.split(",")] if rest else []
-
-
-def _operand(text: str, labels: Mapping[str, int], line: _Line) -> _Operand:
-    """An operand's size word, registers and constant, whatever the order they are written in."""
-    size = next((word for word in text.split() if word in _SIZES), "")
-    body = " ".join(word for word in text.split() if word not in (*_SIZES, "ptr"))
-    memory = "[" in body
-    registers = re.findall(r"\b(\w+):", body)
-    body = re.sub(r"\b\w+:", "", body).replace("[", " ").replace("]", " ")
-    constant = 0
-    for sign, term in _TERM.findall(body):
-        if term in _REGISTERS:
-            registers.append(term)
-        else:
-            constant += -_evaluate(term, labels, line) if sign == "-" else _evaluate(term, labels, line)
-    return _Operand(size, memory, tuple(sorted(registers)), constant)
-
-
-def _evaluate(text: str, labels: Mapping[str, int], line: _Line) -> int:
-    """A sum of numbers and labels."""
-    total = 0
-    for sign, term in _TERM.findall(text):
-        if term[0].isdigit():
-            value = int(term, 0)
-        elif term in labels:
-            value = labels[term]
-        else:
-            raise ListingError(f"line {line.number}: {term!r} is neither a label nor a register that listings may use")
-        total += -value if sign == "-" else value
-    return total
-
-
-def _agree(asked: tuple[str, list[_Operand]], got: tuple[str, list[_Operand]], mode: int) -> bool:
-    """Whether a decoded instruction is the one asked for."""
-    if asked[0] != got[0]:
-        return False
-    if not asked[1]:
-        return True  # implied operands: lodsb, rep stosd
-    if asked[0] == "xchg":
-        asked, got = (asked[0], sorted(asked[1], key=str)), (got[0], sorted(got[1], key=str))
-    if len(asked[1]) != len(got[1]):
-        return False
-    for want, have in zip(asked[1], got[1], strict=True):
-        negative = want.constant < 0 or have.constant < 0  # printed with or without its sign
-        same_constant = want.constant == have.constant or (
-            negative and (want.constant - have.constant) % (1 << mode) == 0
-        )
-        if (want.memory, want.registers) != (have.memory, have.registers) or not same_constant:
-            return False
-        if want.size and have.size and want.size != have.size:
-            return False
-    return True
+    def _place(self, statement: Statement, text: str, stand_in: str, offset: int, end: int) -> int:
+        """Where an instruction that names a stand-in has its 32-bit displacement."""
+        if text.startswith(("call", "j")) and text.endswith(f" {stand_in}"):
+            return end - 4
+        if f"[rip + {stand_in}]" not in text:
+            raise statement.error(
+                f"names {self.targets[stand_in].symbol}, which may only stand in call, a jump or [rip + ...]"
+            )
+        return self.data.index(int(stand_in, 0).to_bytes(4, "little"), offset, end)

@@ -18,26 +18,25 @@ from dsl.compiler.cache import Cache, Entries
 from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
 from dsl.compiler.choose import choose
-from dsl.compiler.code import Code, Line, Relocation, assemble_items
+from dsl.compiler.code import Code, assemble_function, assemble_items
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.elf import write_elf
-from dsl.compiler.encode import decode
 from dsl.compiler.finish import finish
 from dsl.compiler.fold import fold
 from dsl.compiler.hoist import hoist
 from dsl.compiler.inline import inline
 from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
-from dsl.compiler.machine import POOL, render
+from dsl.compiler.machine import POOL
 from dsl.compiler.number import number
 from dsl.compiler.pe import write_pe
 from dsl.compiler.report import list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
 from dsl.compiler.show import as_html, as_text
+from dsl.compiler.spelling import render
 from dsl.compiler.strength import reduce_strength
 from dsl.compiler.tail import expose_tail_calls
-from dsl.compiler.template import assemble_naked
 from dsl.compiler.unroll import unroll
 
 PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
@@ -167,7 +166,7 @@ def compile_module(
 
     def make(function: ir.Function) -> Code:
         if function.assembly is not None:
-            return naked(function)
+            return assemble_function(function)
         optimise(function, left_out, dump, verify)
         return generate(function, pool, dump)
 
@@ -222,15 +221,6 @@ def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> 
     if dump == "allocate":
         print(render(machine))
     return assemble_items(function.symbol, lay_out(machine))
-
-
-def naked(function: ir.Function) -> Code:
-    """Assemble a function that is written in assembly."""
-    assert isinstance(function.assembly, ir.Assembly)
-    data, mentions = assemble_naked(function.symbol, function.assembly)
-    relocations = [Relocation(offset, target.symbol, target.addend, end) for offset, target, end in mentions]
-    lines = [Line(at, "", 64, function.span) for at, _, _ in decode(data)]
-    return Code(function.symbol, bytearray(data), relocations, lines=lines)
 
 
 def statistics(linked: Linked) -> dict[str, Any]:

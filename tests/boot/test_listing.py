@@ -14,7 +14,8 @@ from boot.stages import (
     emit_stage1,
     emit_stage2,
 )
-from dsl.compiler.listing import ListingError, assemble
+from dsl.compiler.keystone import AssemblyError
+from dsl.compiler.listing import assemble
 
 pytestmark = pytest.mark.t0
 
@@ -46,7 +47,7 @@ def test_labels_symbols_and_data() -> None:
     ],
 )
 def test_what_is_not_encoded_as_asked_is_an_error(text: str, complaint: str) -> None:
-    with pytest.raises(ListingError) as raised:
+    with pytest.raises(AssemblyError) as raised:
         assemble(text, 0x7C00)
     assert complaint in str(raised.value)
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from dsl.compiler.ir import Address, Assembly
+from dsl.compiler.ir import Address
 from dsl.compiler.keystone import AssemblyError
-from dsl.compiler.template import assemble_checked, assemble_naked
+from dsl.compiler.listing import assemble_naked, assemble_template
 from dsl.lang import intrinsics
 
 ROWS: Final[dict[str, Any]] = {
@@ -28,9 +28,9 @@ def test_row_assembles(name: str) -> None:
     allowed = [register for register in REGISTERS if register not in fixed]
     for turn in range(len(allowed) if free else 1):
         registers = {operand: allowed[(turn + position) % len(allowed)] for position, operand in enumerate(free)}
-        data, lines = assemble_checked(row.render(registers))
-        assert data
-        assert lines
+        assembled = assemble_template(row.render(registers))
+        assert assembled.data
+        assert len(assembled.rows) == row.text.count(";") + 1
 
 
 def test_there_are_rows() -> None:
@@ -42,13 +42,13 @@ def test_naked_names() -> None:
     """Constants are written out; symbols become places for the linker; nothing else may name one."""
     there, data = Address("there"), Address("data", 8)
     text = "mov eax, {five}; call {there}; lea rcx, [rip + {data}]; cmp qword ptr [rip + {data}], 5; jne {there}; ret"
-    code, mentions = assemble_naked("f", Assembly(text, (("five", 5), ("there", there), ("data", data))))
-    assert [target for _, target, _ in mentions] == [there, data, data, there]
-    assert code[:5] == b"\xb8\x05\0\0\0"
-    ends = [end for _, _, end in mentions]
-    assert [end - offset for offset, _, end in mentions] == [4, 4, 5, 4]
+    assembled = assemble_naked(text, {"five": 5, "there": there, "data": data})
+    assert [row.target for row in assembled.relocations] == [there, data, data, there]
+    assert assembled.data[:5] == b"\xb8\x05\0\0\0"
+    ends = [row.end for row in assembled.relocations]
+    assert [row.end - row.offset for row in assembled.relocations] == [4, 4, 5, 4]
     assert ends == sorted(ends)
-    with pytest.raises(AssemblyError, match="has no value"):
-        assemble_naked("f", Assembly("call {nobody}", ()))
+    with pytest.raises(AssemblyError, match="no symbol 'nobody'"):
+        assemble_naked("call {nobody}", {})
     with pytest.raises(AssemblyError, match="may only stand in"):
-        assemble_naked("f", Assembly("mov rax, {there}", (("there", there),)))
+        assemble_naked("mov rax, {there}", {"there": there})

@@ -10,7 +10,7 @@ import mmap
 from functools import cache
 from typing import Final
 
-from dsl.compiler.encode import decode
+from dsl.compiler.capstone import decode
 from dsl.compiler.keystone import assemble
 from dsl.compiler.pipeline import Program
 

@@ -9,7 +9,7 @@ from typing import Any
 import capstone
 import pytest
 
-from dsl.compiler.template import assemble_checked
+from dsl.compiler.listing import assemble_template
 from dsl.lang import (
     Array,
     CheckFailed,
@@ -126,9 +126,9 @@ def test_row_assembles(name: str, pool: tuple[str, ...]) -> None:
     taken = {operand.where for operand in row.inputs + row.outputs} | set(row.clobbers)
     free = iter([register for register in pool if register not in taken])
     registers = {operand.name: next(free) for operand in row.inputs + row.outputs if operand.where == "any"}
-    data, decoded = assemble_checked(row.render(registers))
-    assert data
-    assert len(decoded) == row.text.count(";") + 1
+    assembled = assemble_template(row.render(registers))
+    assert assembled.data
+    assert len(assembled.rows) == row.text.count(";") + 1
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -137,7 +137,7 @@ def test_row_lists_what_it_changes(name: str) -> None:
     row: Instruction = ROWS[name].__instruction__
     free = [operand.name for operand in row.inputs + row.outputs if operand.where == "any"]
     registers = dict(zip(free, ("r9", "r13", "r10"), strict=False))
-    data, _ = assemble_checked(row.render(registers))
+    data = assemble_template(row.render(registers)).data
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     engine.detail = True
     allowed = (
