@@ -25,6 +25,7 @@ class Interpreter:
         self.addresses: dict[str, int] = {}
         self.next = BASE
         self.steps = 0
+        self.stopped_at: ir.Span | None = None  # the place of the check that failed
         for item in module.objects.values():
             address = self.addresses[item.symbol] = self.allocate(item.size, 4096)
             if item.content is None:
@@ -62,6 +63,7 @@ class Interpreter:
             if last.operation == "return":
                 return tuple(values[argument] for argument in last.arguments)
             if last.operation == "stop":
+                self.stopped_at = last.span
                 raise Stopped(str(last.data))
             taken_branch = 1 if last.operation == "branch" and not values[last.arguments[0]] else 0
             previous, block = block, block.successors[taken_branch]
@@ -89,6 +91,7 @@ class Interpreter:
                 return operands[0]
             case "check":
                 if not operands[0]:
+                    self.stopped_at = value.span
                     raise CheckFailed(str(data))
                 return None
             case "call":

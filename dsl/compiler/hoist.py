@@ -23,17 +23,17 @@ def hoist(function: Function) -> None:
 
 
 def _hoist_loop(header: Block, body: set[Block], before: Block, dominators: Dominators) -> None:
-    moved: list[Value] = []
+    moved: dict[Value, None] = {}
     for block in dominators.order:
         if block in body:
-            kept = []
             for value in block.values:
                 if _is_invariant(value, body):
-                    value.block = before
-                    moved.append(value)
-                else:
-                    kept.append(value)
-            block.values = kept
+                    for part in (*value.arguments, value):  # constants inside the loop go along
+                        if part.block in body:
+                            part.block = before
+                            moved[part] = None
+    for block in body:
+        block.values = [value for value in block.values if value not in moved]
     before.values[-1:-1] = moved
 
 

@@ -54,19 +54,7 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "carry": place_carries,
     "dead": remove_dead,
 }
-OPTIONAL: Final = (
-    "inline",
-    "fold",
-    "unroll",
-    "number",
-    "checks",
-    "choose",
-    "hoist",
-    "strength",
-    "tail",
-    "carry",
-    "dead",
-)
+OPTIONAL: Final = ("inline", *dict.fromkeys(name.partition(" ")[0] for name in PASSES))  # what `disable` takes
 TEST_BASE: Final = 0x1000000
 
 

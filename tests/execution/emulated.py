@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import unicorn as uc
 from unicorn import x86_const as x86
 
 from dsl.compiler.pipeline import Program
+from tests.execution.native import NOTHING
 
 STACK: Final = 0x7000_0000
 STACK_SIZE: Final = 0x40000
@@ -39,6 +41,8 @@ class Emulated:
         self.program = program
         self.blocks: deque[tuple[int, int]] = deque(maxlen=SHOWN)  # (address, size) of those entered last
         self.instructions = 0
+        self.bias = 0  # the program lies at its own addresses
+        self.stopped_at = 0  # where the last failed check stands
         self.engine: Any = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
         self.engine.mem_map(program.base, program.memory_size)
@@ -50,13 +54,19 @@ class Emulated:
         if record:
             self.engine.hook_add(uc.UC_HOOK_BLOCK, self._enter_block)
 
-    def call(self, symbol: str, arguments: list[int]) -> tuple[int, ...] | str:
-        """Run one function over zeroed objects: its eight result registers, or "stopped" for a failed check."""
+    def read(self, address: int, size: int) -> bytes:
+        """Memory at an address."""
+        return bytes(self.engine.mem_read(address, size))
+
+    def call(self, symbol: str, arguments: list[int], content: Mapping[int, bytes] = NOTHING) -> tuple[int, ...] | str:
+        """Run one function over objects of this content, else zeroed: its eight result registers, or "stopped" for a failed check."""
         engine, top = self.engine, TOP
         self.blocks.clear()
         self.instructions = 0
         if self.dirty:
             engine.mem_write(self.program.base + len(self.program.image), bytes(self.dirty))
+        for address, held in content.items():
+            engine.mem_write(address, held)
         for register, argument in zip(ARGUMENTS, arguments, strict=False):
             engine.reg_write(register, argument)
         stack = [RETURN, *arguments[len(ARGUMENTS) :]]
@@ -70,6 +80,7 @@ class Emulated:
             rip = engine.reg_read(x86.UC_X86_REG_RIP)
             if error.errno != uc.UC_ERR_INSN_INVALID or rip not in self.traps:
                 raise AssertionError(f"{symbol}{arguments}: {error} at {rip:#x}") from None
+            self.stopped_at = rip
             return "stopped"
         assert engine.reg_read(x86.UC_X86_REG_RSP) == top + 8, f"{symbol}{arguments}: stack pointer"
         for number, register in enumerate(SAVED):

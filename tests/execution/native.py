@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
@@ -16,14 +17,17 @@ from dsl.compiler.pipeline import Program
 
 SIGILL, SIGFPE, SIGSEGV = 4, 8, 11
 SIGINFO_NODEFER: Final = 0x40000004
+NOTHING: Final[Mapping[int, bytes]] = {}
 PLACES: Final = 10  # arguments
-# cell layout: 10 arguments, 8 results, saved rsp, fault flag
-RESULTS, SAVED, FAULT = 80, 144, 152
+# cell layout: 10 arguments, 8 results, saved rsp, fault flag, place of the fault
+RESULTS, SAVED, FAULT, PLACE = 80, 144, 152, 160
 STUB: Final = """
     jmp entry
 handler:
     mov r11, qword ptr [rip + cell_address]
     mov qword ptr [r11 + 152], rdi
+    mov rax, qword ptr [rdx + 168]
+    mov qword ptr [r11 + 160], rax
     mov rax, qword ptr [r11 + 144]
     mov qword ptr [rdx + 160], rax
     lea rax, [rip + landing]
@@ -90,7 +94,7 @@ class _Caller:
         self.memory = executable(4096)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         code = assemble(STUB, address)
-        self.cell = (ctypes.c_uint64 * 20)()
+        self.cell = (ctypes.c_uint64 * 21)()
         self.memory.write(code + ctypes.addressof(self.cell).to_bytes(8, "little"))
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(address)
         handler = address + decode(code, address)[0][1]  # behind the jump to the entry
@@ -114,7 +118,7 @@ def executable(size: int) -> mmap.mmap:
 
 
 class Native:
-    """A program in executable memory of this process."""
+    """A program in executable memory of this process. stopped_at: where its last failed check stands, by the program's own addresses."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -122,11 +126,19 @@ class Native:
         self.memory.write(program.image)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.dirty = program.memory_size - len(program.image)
+        self.bias = self.address - program.base  # from the program's own addresses to where it lies
+        self.stopped_at = 0
 
-    def call(self, symbol: str, arguments: list[int]) -> tuple[int, ...] | str:
-        """Run one function over zeroed objects: its eight result registers, or "stopped" for a failed check."""
+    def read(self, address: int, size: int) -> bytes:
+        """Memory at an address of the program's own."""
+        return self.memory[address - self.program.base : address - self.program.base + size]
+
+    def call(self, symbol: str, arguments: list[int], content: Mapping[int, bytes] = NOTHING) -> tuple[int, ...] | str:
+        """Run one function over objects of this content, else zeroed: its eight result registers, or "stopped" for a failed check."""
         if self.dirty:
             self.memory[len(self.program.image) :] = bytes(self.dirty)
+        for address, held in content.items():
+            self.memory[address - self.program.base : address - self.program.base + len(held)] = held
         caller = _caller()
         caller.install()
         cell = caller.cell
@@ -135,4 +147,5 @@ class Native:
         caller.call(self.address + self.program.symbols[symbol][0] - self.program.base)
         fault = cell[FAULT // 8]
         assert fault in (0, SIGILL), f"{symbol}{arguments}: signal {fault}"
+        self.stopped_at = cell[PLACE // 8] - self.bias
         return "stopped" if fault else tuple(cell[RESULTS // 8 : RESULTS // 8 + 8])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -11,12 +11,15 @@ from dsl.compiler.pipeline import compile_function
 from dsl.lang import (
     Machine,
     add_with_carry,
+    address_of,
+    atomic_add_u64,
     divide_truncating,
     frame_array,
     machine,
     multiply_wide,
     remainder_truncating,
     rotate_left,
+    static_array,
     u8,
     u16,
     u32,
@@ -109,6 +112,18 @@ def quotients(value: u64, other: u64) -> u64:
     return value // 7 + other % 1000 + u64(narrow) + u64(small) + u64(signed.as_unsigned()) + wide.as_unsigned()
 
 
+CELLS: Final = static_array(u64, 4)
+
+
+@machine
+def same_address(turns: u64, value: u64) -> u64:
+    """An address that every turn makes again, from constants inside the loop."""
+    total = u64(0)
+    for _turn in upto(turns & 7):
+        total += atomic_add_u64(address_of(CELLS) + 8, value)
+    return total
+
+
 INPUTS = [
     (0, 0),
     (1, 1),
@@ -191,3 +206,13 @@ def test_small_loop_lies_on_one_line() -> None:
     jumps = [(at, int(text.partition(" ")[2], 16)) for at, text in lines if text.startswith("j")]
     ((begin, end),) = [(target, at + 1) for at, target in jumps if target < at]
     assert begin // 64 == end // 64
+
+
+@pytest.mark.t1
+def test_what_is_hoisted_takes_its_constants_along() -> None:
+    """Nothing had moved them out of the loop before: the IR is legal all the same."""
+    program = compile_function(same_address, verify=True, disable=("inline", "fold"))
+    for given in ((0, 1), (7, 5)):
+        with Machine():
+            expected = int(same_address(*map(u64, given)))
+        assert Native(program).call(program.entry, list(given))[0] == expected

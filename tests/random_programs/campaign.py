@@ -1,0 +1,266 @@
+"""Thousands of random programs in every world, in parallel: python -m tests.random_programs.campaign --count 100000
+
+Says how fast it goes, what it ran, and each difference as a small runnable source. Exit status: 0 if all worlds agree, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Final
+
+from tests.execution.support import load_source
+from tests.random_programs.agreement import Counts, Difference, check_calls, options_of
+from tests.random_programs.generator import make_module
+from tests.random_programs.shrink import kind_of, runnable, shrink
+from tests.random_programs.subject import Call, Subject
+
+PROGRAMS: Final = 24  # in a module, compiled together
+INPUTS: Final = 4  # calls of each program
+SAMPLE: Final = (
+    4  # of so many modules one has its IR checked after every pass, not only after the last, and its constructs counted
+)
+CHUNK: Final = 100  # modules that one process takes, so that memory stays bounded
+SECONDS: Final = 120  # for one module: more is a program that never ends
+FAILURES: Final = 5  # that are made small and shown
+
+
+@dataclass
+class Found:
+    """What a module showed."""
+
+    seed: int
+    counts: Counts = field(default_factory=Counts)
+    constructs: Counter[str] = field(default_factory=Counter)
+    difference: Difference | None = None
+
+
+@dataclass
+class Total:
+    """What the run showed so far."""
+
+    programs: int = 0
+    counts: Counts = field(default_factory=Counts)
+    constructs: Counter[str] = field(default_factory=Counter)
+    differences: list[tuple[int, Difference]] = field(default_factory=list)
+
+    def add(self, found: Found) -> None:
+        self.programs += PROGRAMS
+        for name in ("calls", "stopped", "emulated", "interpreted"):
+            setattr(self.counts, name, getattr(self.counts, name) + getattr(found.counts, name))
+        self.counts.options += found.counts.options
+        self.constructs += found.constructs
+        if found.difference:
+            self.differences.append((found.seed, found.difference))
+
+
+def check_module(seed: int, folder: Path) -> Found:
+    """Make the module of a seed and run its programs."""
+    found = Found(seed)
+    made = make_module(seed, PROGRAMS)
+    name = f"random_module_{seed}"
+    subject = Subject(load_source(name, made.source, folder))
+    source = random.Random(seed)
+    calls = [call for entry in made.entries for call in subject.calls(entry, source, INPUTS)]
+    verify = seed % SAMPLE == 0
+    found.difference = check_calls(subject, calls, options_of(seed), found.counts, verify=verify)
+    if verify:
+        found.constructs = constructs(made.source)
+    del sys.modules[name]
+    return found
+
+
+def constructs(source: str) -> Counter[str]:
+    """How often a source uses each statement, operator, function, method and type."""
+    found: Counter[str] = Counter()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
+                found["call of a helper" if name.startswith(("help", "handler")) else f"{name}()"] += 1
+            case (
+                ast.If()
+                | ast.For()
+                | ast.While()
+                | ast.Break()
+                | ast.Continue()
+                | ast.Return()
+                | ast.Assert()
+                | ast.AugAssign()
+            ):
+                found[type(node).__name__.lower()] += 1
+            case ast.Subscript(ctx=ast.Store()):
+                found["element stored"] += 1
+            case ast.Subscript(value=ast.Name() | ast.Attribute()):
+                found["element"] += 1
+            case ast.Attribute(ctx=ast.Store()):
+                found["field stored"] += 1
+            case ast.IfExp() | ast.BoolOp():
+                found[type(node).__name__.lower()] += 1
+            case ast.BinOp(op=operator) | ast.UnaryOp(op=operator):
+                found[type(operator).__name__.lower()] += 1
+            case ast.Compare(ops=[operator]):
+                found[type(operator).__name__.lower()] += 1
+            case ast.arg(annotation=ast.expr() as annotation):
+                found[f"parameter {ast.unparse(annotation)}"] += 1
+    return found
+
+
+def work(seeds: list[int], told: Connection) -> None:
+    """Check modules, telling of each before and after it. Dies if one takes too long."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    gc.disable()  # it costs a fifth of the time
+    with tempfile.TemporaryDirectory() as folder:
+        for number, seed in enumerate(seeds):
+            if number % 8 == 0:
+                gc.collect()
+            told.send(seed)
+            signal.alarm(SECONDS)
+            try:
+                found = check_module(seed, Path(folder))
+            except Exception as error:
+                found = Found(seed, difference=Difference(f"generator: {type(error).__name__}", str(error)))
+            signal.alarm(0)
+            told.send(found)
+
+
+@dataclass
+class Worker:
+    """A process, what it tells, what is still to be done of its seeds, and the one it is at."""
+
+    process: Any
+    told: Connection
+    seeds: list[int]
+    at: int | None = None
+
+
+def start(seeds: list[int]) -> Worker:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(seeds, sender), daemon=True)
+    process.start()
+    sender.close()
+    return Worker(process, receiver, list(seeds))
+
+
+def run(first: int, count: int, jobs: int, quiet: bool = False) -> Total:
+    """Check the modules from a seed on that hold `count` programs."""
+    total, began, shown = Total(), time.monotonic(), time.monotonic()
+    waiting = list(range(first, first + -(-count // PROGRAMS)))
+    chunk = min(CHUNK, -(-len(waiting) // jobs))
+    workers: list[Worker] = []
+    while waiting or workers:
+        while waiting and len(workers) < jobs:
+            workers.append(start(waiting[:chunk]))
+            del waiting[:chunk]
+        for told in wait([worker.told for worker in workers]):
+            worker = next(worker for worker in workers if worker.told is told)
+            known = len(total.differences)
+            if not hear(worker, total):
+                workers.remove(worker)
+                waiting[:0] = worker.seeds
+            for seed, difference in total.differences[known:]:
+                print(f"seed {seed}: {difference.kind}", flush=True)
+        if not quiet and time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            print(progress(total, shown - began), flush=True)
+    print(progress(total, time.monotonic() - began), flush=True)
+    return total
+
+
+def hear(worker: Worker, total: Total) -> bool:
+    """Take in what a worker tells; whether it lives."""
+    try:
+        message = worker.told.recv()
+    except EOFError:
+        worker.process.join()
+        code = worker.process.exitcode
+        if worker.at is not None:
+            name = signal.Signals(-code).name if code < 0 else f"status {code}"
+            total.add(Found(worker.at, difference=Difference(f"died by {name}", "the process that ran it died")))
+        return False
+    if isinstance(message, int):
+        worker.at = message
+        worker.seeds.remove(message)
+    else:
+        worker.at = None
+        total.add(message)
+    return True
+
+
+def progress(total: Total, seconds: float) -> str:
+    return f"{total.programs:,} programs, {total.programs / seconds:.1f} programs/s, differences in {len(total.differences)} modules"
+
+
+def explain(seed: int, difference: Difference, folder: Path) -> str:
+    """The failure of a module as a small runnable file; its text."""
+    made, options = make_module(seed, PROGRAMS), options_of(seed)
+    call = difference.call or guilty(seed, made.source, made.entries, difference.kind)
+    kind = kind_of(made.source, call, options)
+    small = shrink(made.source, call, options, kind) if kind else made.source
+    title = f"Seed {seed}, compiled with {options or 'every pass'}: {kind or difference.kind + ' (not seen again)'}\n{difference.detail}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"seed_{seed}.py"
+    path.write_text(runnable(small, call, options, title))
+    return f"--- {path}\n{path.read_text()}"
+
+
+def guilty(seed: int, source: str, entries: tuple[str, ...], kind: str) -> Call | None:
+    """Of a module that killed its process: the call that did."""
+    if not kind.startswith("died"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        subject = Subject(load_source(f"random_module_{seed}", source, Path(folder)))
+        random_source = random.Random(seed)
+        calls = [call for entry in entries for call in subject.calls(entry, random_source, INPUTS)]
+    return next((call for call in calls if kind_of(source, call, options_of(seed)).startswith("died")), None)
+
+
+def report(total: Total) -> str:
+    """What ran: calls by world, options, constructs."""
+    counts = total.counts
+    lines = [
+        f"{counts.calls:,} calls natively and under CPython, {counts.stopped:,} of which stopped at a check",
+        f"{counts.emulated:,} of the calls in Unicorn too; {counts.interpreted:,} runs of the IR",
+        "modules by options: " + "; ".join(f"{name} {number}" for name, number in counts.options.most_common()),
+        f"constructs in one module of {SAMPLE}: "
+        + ", ".join(f"{name} {number:,}" for name, number in total.constructs.most_common()),
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=100_000, help="programs to run (default 100000)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first module; a module holds 24 programs (default 0)"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
+    parser.add_argument(
+        "--failures", type=Path, default=Path("out/random"), help="folder for what failed (default out/random)"
+    )
+    options = parser.parse_args(argv)
+    total = run(options.seed, options.count, options.jobs)
+    print(report(total))
+    for seed, difference in total.differences[:FAILURES]:
+        print(explain(seed, difference, options.failures), flush=True)
+    for seed, difference in total.differences:
+        print(f"seed {seed}: {difference.kind}")
+    last = options.seed + -(-options.count // PROGRAMS)
+    print(f"seeds {options.seed} to {last - 1} done; --seed {last} goes on from here")
+    return 1 if total.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
