@@ -19,6 +19,7 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "verify": ("host",),
     "keys": ("host",),
     "burn": ("build",),
+    "provision": ("host", "tpm"),
     "doctor": (),
 }
 
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add_setup(verb)
     add_build_and_run(verb)
     add_burn(verb)
+    add_provision(verb)
     add_verify(verb)
     add_checks(verb)
     add_reading(verb)
@@ -167,6 +169,47 @@ def add_burn(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     burn.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def add_provision(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add provision."""
+    provision = verb(
+        "provision", "Prepare a machine's TPM, approve what it boots, or raise the floor below which it boots nothing."
+    )
+    provision.add_argument("name", metavar="NAME", help="the owner's name for the machine; a folder in keys/machines/")
+    provision.add_argument(
+        "--tcti", metavar="TCTI", help="how tpm2-tools reach the TPM (default: this machine's own, device:/dev/tpmrm0)"
+    )
+    provision.add_argument("--swtpm", metavar="FOLDER", help="the TPM in software whose state lies in this folder")
+    provision.add_argument(
+        "--approve",
+        metavar="EVIDENCE",
+        help="let boots like the one of this evidence read the device secret; the TPM is not asked",
+    )
+    provision.add_argument(
+        "--expect",
+        metavar="FILE",
+        help="reference file of the image that --approve is about (default out/terrane.json)",
+    )
+    provision.add_argument(
+        "--raise-floor", type=positive, metavar="VERSION", help="refuse older security versions from now on, for good"
+    )
+    provision.add_argument(
+        "--floor", type=positive, metavar="VERSION", default=1, help="the lowest security version at first (default 1)"
+    )
+    provision.add_argument(
+        "--endorsement-ca",
+        metavar="PEM",
+        action="append",
+        default=[],
+        help="a TPM maker's CA that is trusted; repeatable",
+    )
+    provision.add_argument(
+        "--endorsement-unchecked",
+        action="store_true",
+        help="take the TPM's endorsement key without its maker's certificate; the machine's certificate says so",
+    )
+    add_json(provision)
+
+
 def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add verify."""
     verify = verb("verify", "Check an evidence bundle against the expected identities and a nonce.")
@@ -176,7 +219,24 @@ def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     verify.add_argument(
         "--expect", metavar="FILE", required=True, help="reference file of expected identities, as build wrote it"
     )
-    verify.add_argument("--nonce", metavar="HEX", required=True, help="the nonce that was sent: 64 hex digits")
+    verify.add_argument(
+        "--nonce", metavar="HEX", help="the nonce that was sent: 64 hex digits (mandatory, but for --monitor)"
+    )
+    verify.add_argument(
+        "--monitor",
+        action="store_true",
+        help="the bundle ends at the monitor, which printed it where it can run no box",
+    )
+    verify.add_argument(
+        "--machine",
+        metavar="FOLDER",
+        help="what `provision` left of the machine, keys/machines/NAME, where the bundle does not hold it already",
+    )
+    verify.add_argument(
+        "--root",
+        choices=("tpm", "development"),
+        help="where the chain must begin (default: tpm where the reference names a provisioning CA)",
+    )
     verify.add_argument(
         "--box", metavar="NAME", help="the box that must have been endorsed (default: the only closed box)"
     )

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boot.header import EntryKind
-from pipeline import chain, disk, entries, font, image, keys, paths, reference, release, secure_boot
-from pipeline.authenticode import sign_image
+from boot.header import HEADER_SIZE, EntryKind
+from pipeline import chain, disk, entries, font, image, keys, paths, provision, reference, release, secure_boot
+from pipeline.authenticode import image_digest, sign_image
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
@@ -192,6 +192,8 @@ def pack_image(
         raise PipelineError(f"partition: expected {size} bytes whatever the loader's hash, found {len(partition.data)}")
     whole = disk.build_disk(stage1, stage2, partition.data, files)
     values = reference_values(all_keys, loader_sha256, partition, links, boxes, hashlib.sha256(whole).hexdigest())
+    values["boot"] = boot_values(stage1, stage2, application, partition)
+    values["authority"] = (provision.authority_key() or b"").hex()
     sizes = {
         "stage 1": len(stage1),
         "stage 2 and loader": len(stage2),
@@ -236,6 +238,24 @@ def reference_values(
         "boxes": described[1:],
         "image_sha256": image_sha256,
         "tools": tool_versions(),
+    }
+
+
+def boot_values(stage1: bytes, stage2: bytes, application: bytes, partition: image.Partition) -> dict[str, Any]:
+    """What a boot of the image measures (docs/evidence.md), SHA-256."""
+    from boot.stages import STAGE2_SIZE
+
+    blocks = [stage2[at : at + disk.SECTOR] for at in range(0, STAGE2_SIZE, disk.SECTOR)]
+    measured = [stage1.ljust(disk.BOOT_CODE_SIZE, b"\0"), *blocks, stage2[STAGE2_SIZE:]]
+    code = {EntryKind.MONITOR, EntryKind.SEGMENT, EntryKind.RELEASE_CHAIN}
+    return {
+        "stages": [hashlib.sha256(piece).hexdigest() for piece in measured],
+        "application": image_digest(application).hex() if application else "",
+        "header_sha256": hashlib.sha256(partition.data[:HEADER_SIZE]).hexdigest(),
+        "entries": [
+            {"name": placed.entry.name, "row": placed.row.hex(), "code": placed.entry.kind in code}
+            for placed in partition.entries
+        ],
     }
 
 

@@ -88,9 +88,11 @@ def padded(file: bytes) -> bytes:
 
 
 def image_digest(file: bytes) -> bytes:
-    """The SHA-256 of a PE without its checksum, the directory's entry for certificates, and the certificates, of which it has none yet."""
+    """The Authenticode SHA-256 of a PE: without its checksum, the directory's entry for certificates, and the certificates."""
+    begin, size = struct.unpack_from("<II", file, CERTIFICATE_DIRECTORY)
+    body = file[:begin] if size else padded(file)
     after_checksum, after_entry = pe.CHECKSUM_OFFSET + 4, CERTIFICATE_DIRECTORY + 8
-    hashed = file[: pe.CHECKSUM_OFFSET] + file[after_checksum:CERTIFICATE_DIRECTORY] + file[after_entry:]
+    hashed = body[: pe.CHECKSUM_OFFSET] + body[after_checksum:CERTIFICATE_DIRECTORY] + body[after_entry:]
     return hashlib.sha256(hashed).digest()
 
 

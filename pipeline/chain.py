@@ -21,9 +21,21 @@ IDENTIFIER_SALT = bytes.fromhex(
     "62CDB5B7E1E00FC680306711EB444AF77209359496FCFF1DB9520BA51C7B29EA"
 )
 MODES = {0: "not configured", 1: "normal", 2: "debug", 3: "recovery"}
-MODE_NOT_CONFIGURED, MODE_DEBUG = 0, 2
+MODE_NOT_CONFIGURED, MODE_NORMAL, MODE_DEBUG = 0, 1, 2
 POSTURES = {0: "debug", 1: "TPM", 2: "IOMMU", 3: "development secret"}  # bit: meaning
-POSTURE_DEBUG, POSTURE_DEVELOPMENT_SECRET = 1 << 0, 1 << 3
+POSTURE_DEBUG, POSTURE_TPM, POSTURE_DEVELOPMENT_SECRET = 1 << 0, 1 << 1, 1 << 3
+TPM_STATE_SHIFT = 8  # bits 15 to 8 of the posture
+TPM_STATES = (
+    "absent",
+    "ready",
+    "unprovisioned",
+    "PCRs not measured",
+    "locked out",
+    "broken",
+    "secret withheld",
+    "unsupported",
+)
+TPM_READY = 1
 MONITOR_NAME = "terrane monitor"
 NAME_SIZE = 32  # bytes
 CONFIGURATION_SIZE = 68  # bytes
@@ -102,6 +114,10 @@ def configuration(name: str, security_version: int, posture: int) -> bytes:
 def posture_text(posture: int) -> str:
     """The posture's bits in words."""
     names = [name for bit, name in POSTURES.items() if posture >> bit & 1]
+    state = posture >> TPM_STATE_SHIFT & 0xFF
+    if 0 < state < len(TPM_STATES):
+        names.append(f"TPM {TPM_STATES[state]}")
+        posture &= ~(0xFF << TPM_STATE_SHIFT)
     unknown = posture & ~sum(1 << bit for bit in POSTURES)
     return ", ".join([*names, *([f"unknown bits {unknown:#x}"] if unknown else [])]) or "nothing said"
 

@@ -29,6 +29,7 @@ def perform(options: argparse.Namespace) -> int:
         "build": build,
         "run": run,
         "burn": burn,
+        "provision": provision,
         "verify": verify,
         "test": test,
         "check": check,
@@ -116,6 +117,13 @@ def burn(options: argparse.Namespace) -> int:
     return burner.burn(options.device, image, frozenset(options.allow), options.yes)
 
 
+def provision(options: argparse.Namespace) -> int:
+    """Prepare a TPM, approve a boot, or raise the floor."""
+    from pipeline import provision_verb
+
+    return provision_verb.perform(options)
+
+
 def run(options: argparse.Namespace) -> int:
     """Build unless an image is given; boot; verify."""
     from pipeline import bochs, explain, paths, qemu, reference
@@ -173,12 +181,10 @@ def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> int:
     """Verify an evidence file."""
     from pipeline import evidence, reference, report
-    from pipeline.verify import verify_evidence
+    from pipeline.provision import with_machine
+    from pipeline.verify import Root, verify_evidence, verify_monitor
 
-    try:
-        nonce = bytes.fromhex(options.nonce)
-    except ValueError:
-        raise UsageError(f"--nonce: expected 64 hex digits, found {options.nonce!r}") from None
+    nonce = nonce_of(options)
     try:
         data = Path(options.evidence).read_bytes()
     except OSError as error:
@@ -186,7 +192,13 @@ def verify(options: argparse.Namespace) -> int:
     try:
         expected = reference.load(Path(options.expect))
         bundle = evidence.from_text_or_bytes(data)
-        verdict = verify_evidence(bundle, expected, nonce, options.box, options.accept_unprovisioned)
+        if options.machine:
+            bundle = with_machine(bundle, Path(options.machine))
+        root = Root(options.root) if options.root else None
+        if options.monitor:
+            verdict = verify_monitor(bundle, expected, options.accept_unprovisioned, root)
+        else:
+            verdict = verify_evidence(bundle, expected, nonce, options.box, options.accept_unprovisioned, root)
     except PipelineError as error:
         report_failure(options, error)
         raise
@@ -194,6 +206,20 @@ def verify(options: argparse.Namespace) -> int:
         report.write_certificates(verdict, Path(options.certificates))
     print(report.verdict_json(verdict) if options.json else report.tree(verdict))
     return OK
+
+
+def nonce_of(options: argparse.Namespace) -> bytes:
+    """The nonce of `verify`; empty for a monitor's bundle, which has none. Raises UsageError."""
+    if options.monitor:
+        if options.nonce or options.box:
+            raise UsageError(
+                "--monitor: a monitor's bundle has neither nonce nor box; expected neither --nonce nor --box"
+            )
+        return b""
+    try:
+        return bytes.fromhex(options.nonce or "")
+    except ValueError:
+        raise UsageError(f"--nonce: expected 64 hex digits, found {options.nonce!r}") from None
 
 
 def report_failure(options: argparse.Namespace, error: PipelineError) -> None:

@@ -15,7 +15,7 @@ SIZE_LIMIT = 1 << 20  # bytes of a whole bundle
 
 
 class Kind(IntEnum):
-    """What an item is; its bytes are DER X.509 but for WITNESS_DATA."""
+    """What an item is: 1 to 5 and 10 are DER X.509, 7, 8 and 11 TPM structures (docs/evidence.md)."""
 
     DEVICE = 1
     MONITOR = 2
@@ -23,6 +23,16 @@ class Kind(IntEnum):
     ENDORSEMENT = 4
     RELEASE = 5
     WITNESS_DATA = 6
+    QUOTE = 7
+    QUOTE_SIGNATURE = 8
+    EVENT_LOG = 9
+    DEVICE_CERTIFICATE = 10
+    ATTESTATION_KEY = 11
+
+    @property
+    def words(self) -> str:
+        """Its name in a sentence."""
+        return self.name.lower().replace("_", " ")
 
 
 class EvidenceError(PipelineError):

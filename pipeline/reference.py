@@ -31,6 +31,25 @@ class LayerReference:
 
 
 @dataclass(frozen=True)
+class EntryReference:
+    """A row of the signed header, as it is measured. `is_code`: into PCR 9, otherwise PCR 8."""
+
+    name: str
+    row: bytes
+    is_code: bool
+
+
+@dataclass(frozen=True)
+class BootReference:
+    """What a boot of the image measures. SHA-256 as hex; `stages`: on a BIOS, in order; `application`: BOOTX64.EFI's Authenticode."""
+
+    stages: tuple[str, ...]
+    application: str
+    header_sha256: str
+    entries: tuple[EntryReference, ...]
+
+
+@dataclass(frozen=True)
 class Reference:
     """The whole file, checked."""
 
@@ -43,6 +62,8 @@ class Reference:
     device_key: bytes
     monitor: LayerReference
     boxes: tuple[LayerReference, ...]
+    boot: BootReference
+    authority: bytes = b""  # the owner's provisioning CA, where there is one: an Ed25519 public key
 
     def box(self, name: str | None) -> LayerReference:
         """The box of this name, or the only closed one. Raises ReferenceError naming the boxes there are."""
@@ -108,6 +129,20 @@ def layer(reader: _Reader) -> LayerReference:
     )
 
 
+def boot(reader: _Reader) -> BootReference:
+    """What a boot measures."""
+    entries = [
+        EntryReference(item.at("name").text(), item.at("row").hex(64), item.at("code").flag())
+        for item in reader.at("entries").items()
+    ]
+    return BootReference(
+        stages=tuple(item.hex(32).hex() for item in reader.at("stages").items()),
+        application=reader.at("application").text(),
+        header_sha256=reader.at("header_sha256").hex(32).hex(),
+        entries=tuple(entries),
+    )
+
+
 def load(path: Path) -> Reference:
     """Read a reference file. Raises ReferenceError naming what was expected and found."""
     try:
@@ -130,6 +165,8 @@ def load(path: Path) -> Reference:
         device_key=top.at("device").at("public_key").hex(32),
         monitor=layer(top.at("monitor")),
         boxes=tuple(layer(item) for item in top.at("boxes").items()),
+        boot=boot(top.at("boot")),
+        authority=top.at("authority").hex(32) if values["authority"] else b"",
     )
 
 

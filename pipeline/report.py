@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pipeline import chain
 from pipeline.errors import PipelineError
-from pipeline.verify import Node, Verdict, VerificationError
+from pipeline.verify import Verdict
+from pipeline.verify_certificates import Node, VerificationError
 
 
 def short(text: str) -> str:

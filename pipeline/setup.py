@@ -45,7 +45,15 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "cpio": "/usr/bin/cpio",
         "sbsigntool": "/usr/bin/sbverify",
     },
-    "qemu": {"qemu-system-x86": "/usr/bin/qemu-system-x86_64", "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd"},
+    "qemu": {
+        "qemu-system-x86": "/usr/bin/qemu-system-x86_64",
+        "ovmf": "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "swtpm": "/usr/bin/swtpm",
+        "swtpm-tools": "/usr/bin/swtpm_setup",
+        "tpm2-tools": "/usr/bin/tpm2",
+        "libtss2-tcti-swtpm0": "/usr/lib/*/libtss2-tcti-swtpm.so.0",
+    },
+    "tpm": {"tpm2-tools": "/usr/bin/tpm2", "libtss2-tcti-device0": "/usr/lib/*/libtss2-tcti-device.so.0"},
 }
 INSTEAD: dict[str, str] = {  # another package that does as well: any one display library will do for Bochs
     "bochs-term": "/usr/lib/*/bochs/plugins/libbx_wx_gui.so",
@@ -55,6 +63,7 @@ PIP_PACKAGES: dict[str, tuple[str, ...]] = {
     "build": ("cryptography>=45", "keystone-engine==0.9.2", "capstone==5.*", "unicorn==2.1.4"),
     "run": (),
     "qemu": ("virt-firmware>=24",),
+    "tpm": (),
     "test": (
         "pytest>=8",
         "pytest-xdist>=3",

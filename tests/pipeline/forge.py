@@ -22,6 +22,7 @@ NONCE = bytes(range(32))
 REPORT = b"canaries intact".ljust(32, b"\0")
 ED25519 = bytes.fromhex("06032b6570")
 BOX = "witness"
+APPLICATION = b"MZ".ljust(4096, b"\0")
 
 
 def seed_key(name: str) -> Ed25519PrivateKey:
@@ -131,9 +132,12 @@ class Dice:
 class Machine:
     """A built image with placeholder binaries, and the machine that booted it. Change `fields` or `dice` before `bundle`."""
 
+    posture = 9  # debug, development secret
+
     def __init__(self, monitor: bytes = b"monitor" * 300, descriptor: bytes = b"w" * 4096) -> None:
         """Boxes: debian (open) and witness (closed)."""
         self.keys = all_keys()
+        self.secret = self.keys.development_secret
         loader = hashlib.sha256(b"loader").digest()
         boxes = [("debian", b"d" * 4096), (BOX, descriptor)]
         identities = [(name, hashlib.sha256(data).digest()) for name, data in boxes]
@@ -142,11 +146,13 @@ class Machine:
         self.partition = image.build_partition(entries, 1, True, self.keys)
         closed: list[Any] = [FakeBox(name == BOX, f"{name} ready") for name, _ in boxes]
         self.values = assemble.reference_values(self.keys, loader, self.partition, self.release, closed, "00" * 32)
+        self.values["boot"] = assemble.boot_values(b"stage 1", b"2" * 40000, APPLICATION, self.partition)
+        self.values["authority"] = ""
         self.derive()
 
     def derive(self) -> None:
         """Make every key and certificate's content as the machine would."""
-        secret = self.keys.development_secret
+        secret = self.secret
         header_key = keys.public_bytes(self.keys.header)
         kinds = EntryKind
         rows = {"monitor": self.partition.rows(kinds.MONITOR)[0].row, BOX: self.partition.rows(kinds.DESCRIPTOR)[1].row}
@@ -154,7 +160,7 @@ class Machine:
         self.dice: dict[str, Dice] = {}
         parent = chain.Cdi(secret, secret)
         for layer, label in (("monitor", chain.MONITOR_NAME), (BOX, BOX)):
-            configuration = chain.configuration(label, 1, 9)
+            configuration = chain.configuration(label, 1, self.posture)
             authority = chain.sha512(header_key)
             self.dice[layer] = Dice(chain.sha512(rows[layer]), configuration, authority, 2)
             inputs = chain.Inputs(chain.sha512(rows[layer]), chain.sha512(configuration), authority, 2)

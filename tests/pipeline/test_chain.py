@@ -68,4 +68,5 @@ def test_posture_in_words() -> None:
     """Known bits by name, unknown ones by value."""
     assert chain.posture_text(9) == "debug, development secret"
     assert chain.posture_text(0) == "nothing said"
-    assert "0x100" in chain.posture_text(0x101)
+    assert chain.posture_text(0x103) == "debug, TPM, TPM ready"
+    assert "0x4500" in chain.posture_text(0x4501)

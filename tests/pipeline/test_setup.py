@@ -17,7 +17,22 @@ from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.t0
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("setup", "build", "run", "test", "check", "verify", "doctor", "keys", "bench", "explain", "size", "boot", "burn")
+VERBS = (
+    "setup",
+    "build",
+    "run",
+    "test",
+    "check",
+    "verify",
+    "doctor",
+    "keys",
+    "bench",
+    "explain",
+    "size",
+    "boot",
+    "burn",
+    "provision",
+)
 
 
 def build_py(*words: str) -> subprocess.CompletedProcess[str]:

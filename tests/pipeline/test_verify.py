@@ -13,7 +13,8 @@ from pipeline import chain, cli, der, evidence, report
 from pipeline.arguments import parser
 from pipeline.errors import UsageError
 from pipeline.evidence import EvidenceError, Item, Kind
-from pipeline.verify import VerificationError, verify_evidence
+from pipeline.verify import verify_evidence
+from pipeline.verify_certificates import VerificationError
 from tests.pipeline.forge import BOX, NONCE, Machine
 
 pytestmark = pytest.mark.t0
@@ -178,7 +179,7 @@ def test_another_device_is_refused(tmp_path: Path) -> None:
     """The whole chain under another secret is another machine's."""
     machine = Machine()
     reference = machine.reference(tmp_path)
-    object.__setattr__(machine.keys, "development_secret", bytes(32))
+    machine.secret = bytes(32)
     machine.derive()
     with pytest.raises(VerificationError, match="device: public key"):
         verify_evidence(machine.bundle(), reference, NONCE)
@@ -233,7 +234,7 @@ def test_a_missing_item_is_named(tmp_path: Path, kind: Kind) -> None:
         (lambda data: data[:12], "expected a head of 16 bytes, found 12"),
         (lambda data: data[:8] + b"\2" + data[9:], "expected version 1, found 2"),
         (lambda data: data[:12] + b"\xff\xff\0\0" + data[16:], "expected at most 64 items, found 65535"),
-        (lambda data: data[:16] + b"\x09" + data[17:], "expected a kind from 1 to 6, found 9"),
+        (lambda data: data[:16] + b"\x0c" + data[17:], "expected a kind from 1 to 11, found 12"),
         (lambda data: data[:-1], "bytes, found"),
         (lambda data: data + b"\0", "found 1 bytes more"),
     ],

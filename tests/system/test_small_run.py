@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import evidence
 from pipeline.evidence import Kind
-from pipeline.verify import VerificationError, verify_evidence
+from pipeline.verify import verify_evidence
+from pipeline.verify_certificates import VerificationError
 from tests.boot.machine import boot
 from tests.system import made
 from tests.system.machine import BOCHS, Running
