@@ -150,18 +150,15 @@ def plain_result(function: Callable[..., Any], result: int) -> int:
 
 
 class Unicorn(World):
-    """The emitted bytes in Unicorn, which counts what was executed. trace: called with (kind, address), kind "block" or "memory"."""
+    """The emitted bytes in Unicorn, which counts what was executed."""
 
-    def __init__(self, trace: Callable[[str, int], None] | None = None) -> None:
-        self.trace = trace
+    def __init__(self) -> None:
         self.instructions = 0  # executed by the last call
         self.stack = b""  # what the last call left below its caller's stack pointer
         self.last: emulated.Emulated | None = None  # the machine of the last call
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
         """Run it over copies of the arguments, in a machine of its own. Raises FailedCheck naming the check's place."""
-        import unicorn as uc
-
         program = program_of(function)
         machine = self.last = emulated.Emulated(program, record=True)
         engine = machine.engine
@@ -179,14 +176,6 @@ class Unicorn(World):
 
         components = flatten(function, arguments, place)
         engine.mem_write(emulated.STACK, b"\xcc" * emulated.STACK_SIZE)  # so that what was used can be told
-        if self.trace is not None:
-            trace = self.trace
-
-            def memory(_engine: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
-                trace("memory", address)
-
-            engine.hook_add(uc.UC_HOOK_BLOCK, lambda _engine, address, _size, _data: trace("block", address))
-            engine.hook_add(uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE, memory)
         results = machine.call(program.entry, components)
         self.instructions = machine.instructions
         self.stack = machine.stack_below()

@@ -54,6 +54,7 @@ class Memory:
     displacement: int = 0
     symbol: str | None = None
     place: Slot | Spill | Incoming | None = None
+    secret: bool = field(default=False, compare=False)  # what is read there is a secret
 
 
 @dataclass(eq=False, slots=True)
@@ -123,9 +124,15 @@ class MachineFunction:
     calls: bool = False
     saved: list[int] = field(default_factory=list)
     frame_size: int = 0
+    secrets: set[int] = field(default_factory=set)  # virtual registers that bring secrets in
+    declassified: set[int] = field(default_factory=set)  # virtual registers that hold no secret, whatever they come of
 
-    def new_register(self) -> int:
+    def new_register(self, like: int = 0) -> int:
+        """A virtual register; one that stands for another in some places is as secret as that."""
         self.next_register += 1
+        for marked in (self.secrets, self.declassified):
+            if like in marked:
+                marked.add(self.next_register - 1)
         return self.next_register - 1
 
 

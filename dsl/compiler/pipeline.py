@@ -28,6 +28,7 @@ from dsl.compiler.inline import inline
 from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import POOL
+from dsl.compiler.machine_secrets import refuse_machine_leaks
 from dsl.compiler.number import number
 from dsl.compiler.pe import write_pe
 from dsl.compiler.report import list_program, map_program, without_collector
@@ -205,7 +206,9 @@ def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> 
     machine = select(function)
     if dump == "select":
         print(render(machine))
-    finish(machine, allocate(machine, pool))
+    locations = allocate(machine, pool)
+    refuse_machine_leaks(machine, locations)
+    finish(machine, locations)
     if dump == "allocate":
         print(render(machine))
     return assemble_items(function.symbol, lay_out(machine))

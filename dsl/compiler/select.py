@@ -7,6 +7,7 @@ Values of 8 and 16 bits live in 32-bit registers with undefined upper bits, and 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from dsl.compiler import ir
@@ -108,7 +109,8 @@ def select_store(s: Selector, value: Value) -> None:
     address, stored = value.arguments
     if updates_in_place(s, value):
         other = stored.arguments[1]
-        s.emit(stored.operation, s.address(address, value.access.offset, stored.width), immediate_or_register(s, other))
+        place = replace(s.address(address, value.access.offset, stored.width), secret=stored.arguments[0].secret)
+        s.emit(stored.operation, place, immediate_or_register(s, other))
         return
     place = s.address(address, value.access.offset, stored.width)
     share = s.stored_often.get(value)

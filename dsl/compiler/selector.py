@@ -7,7 +7,7 @@ addressing modes, loads into operands, comparisons into jumps. What is never ask
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dsl.compiler import ir
@@ -91,6 +91,11 @@ class Selector:
             made.cold = block.cold or block.terminator.operation == "stop"
             made.span = block.terminator.span
         self.machine.blocks = list(blocks.values())
+        for value, number in self.registers.items():
+            if value.secret:
+                self.machine.secrets.add(number)
+            if value.data == ir.DECLASSIFIED:
+                self.machine.declassified.add(number)
         return self.machine
 
     def _prepare(self, block: ir.Block) -> None:
@@ -250,7 +255,7 @@ class Selector:
         """The value in memory, if it is a load that may happen in the current value's instruction, else in a register."""
         width = width or machine_width(value.width)
         if value.width == width and self.can_fold(value):
-            return self.address(value.arguments[0], value.access.offset, width)
+            return replace(self.address(value.arguments[0], value.access.offset, width), secret=value.secret)
         return self.register(value, width)
 
     def can_fold(self, value: ir.Value) -> bool:

@@ -85,7 +85,7 @@ class Spiller:
     ) -> None:
         """Rename a register in a stretch; note the load before its first read and the store after its last write."""
         place = self.places[number]
-        piece = self.function.new_register()
+        piece = self.function.new_register(number)
         self.origins[piece] = place
         register, memory = Register(piece, 64), Memory(64, place=place)
         last_write = -1
@@ -176,7 +176,7 @@ class Spiller:
                 return number
             fresh = renamed.get(number)
             if fresh is None:
-                fresh = renamed[number] = self.function.new_register()
+                fresh = renamed[number] = self.function.new_register(number)
                 self.temporary.add(fresh)
             target, place = Register(fresh, 64), Memory(64, place=self.places[number])
             if role != "w":

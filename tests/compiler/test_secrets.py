@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import pytest
 
 from dsl.compiler import ir, pipeline
+from dsl.compiler.allocate import Location, allocate
 from dsl.compiler.frontend import build_module
 from dsl.compiler.inline import inline
+from dsl.compiler.machine import RAX, RCX, RDX, RSP, Instruction, MachineFunction, Memory, Register, Spill, Trap
 from dsl.compiler.pipeline import compile_function
 from dsl.compiler.secrets import SecretLeak, refuse_leaks, secret_values
-from dsl.lang import Array, Secret, constant_time_select, declassify, machine, secret, u8, u64
+from dsl.compiler.select import select
+from dsl.lang import Array, Secret, constant_time_select, declassify, machine, rotate_left, secret, u8, u64, upto
 from tests.compiler import programs
 
 
@@ -93,3 +99,131 @@ def test_secret_marks_survive_inlining() -> None:
 def caller(bytes: Array[Secret[u8]]) -> Secret[u8]:
     """Calls a function that loads secrets."""
     return select_byte(secret(u64(1)), bytes)
+
+
+# After register allocation
+
+TRAP = Trap("planted.py", 1)
+Planting = Callable[[Register], list[Instruction]]
+PLANTED: Final[dict[str, Planting]] = {
+    "jne": lambda r: [Instruction("test", (r, r)), Instruction("jne", (TRAP,))],
+    "jb": lambda r: [Instruction("cmp", (r, 5)), Instruction("mov", (r, 1)), Instruction("jb", (TRAP,))],
+    "the address in mov": lambda r: [Instruction("mov", (r, Memory(64, base=r.number)))],
+    "the address in add": lambda r: [Instruction("add", (Memory(64, base=RSP, index=r.number), 1))],
+    "div": lambda r: [Instruction("div", (r,), inputs=((RAX, 7), (RDX, 0)), clobbers=(RAX, RDX))],
+    "idiv": lambda r: [Instruction("idiv", (Register(RSP, 64),), inputs=((RAX, r),), clobbers=(RAX, RDX))],
+    "out dx, al": lambda r: [Instruction("TEMPLATE:", (), inputs=((RAX, r), (RDX, 0x80)), template="out dx, al")],
+    "rep stosb": lambda r: [Instruction("TEMPLATE:", (), inputs=((RCX, r), (RAX, 0)), template="rep stosb")],
+}
+HARMLESS: Final[dict[str, Planting]] = {
+    "lea": lambda r: [Instruction("lea", (r, Memory(64, base=r.number, index=r.number, scale=2)))],
+    "fill": lambda r: [Instruction("TEMPLATE:", (), inputs=((RAX, r), (RCX, 8)), template="rep stosb")],
+    "zeroed": lambda r: [Instruction("xor", (r, r)), Instruction("test", (r, r)), Instruction("jne", (TRAP,))],
+    "overwritten": lambda r: [Instruction("mov", (r, 3)), Instruction("cmp", (r, 5)), Instruction("jb", (TRAP,))],
+    "select": lambda r: [Instruction("test", (r, r)), Instruction("cmove", (r, r))],
+}
+
+
+@machine
+def mixed(key: Array[Secret[u64]]) -> Secret[u64]:
+    """More secrets at a time than a small pool has registers."""
+    a, b, c, d, e, f = key[0], key[1], key[2], key[3], key[4], key[5]
+    for _ in upto(3):
+        a, b, c, d, e, f = rotate_left(b ^ f, 7), c + a, d ^ b, e + c, f ^ d, a + e
+    return a ^ b ^ c ^ d ^ e ^ f
+
+
+def plant_after(
+    monkeypatch: pytest.MonkeyPatch, wanted: Callable[[MachineFunction, Instruction], bool], planting: Planting
+) -> None:
+    """Have the allocator's result changed: behind the first instruction of a kind whose register holds a secret."""
+
+    def planted(function: MachineFunction, pool: int | None = None) -> dict[int, Location]:
+        locations = allocate(function, pool)
+        for block in function.blocks:
+            for index, instruction in enumerate(block.instructions):
+                if wanted(function, instruction):
+                    target = instruction.operands[0]
+                    assert isinstance(target, Register)
+                    place = locations[target.number]
+                    assert isinstance(place, int)
+                    block.instructions[index + 1 : index + 1] = planting(Register(place, 64))
+                    return locations
+        raise AssertionError("nowhere to plant")
+
+    monkeypatch.setattr(pipeline, "allocate", planted)
+
+
+def brings_a_secret(function: MachineFunction, instruction: Instruction) -> bool:
+    """A load of one."""
+    first = instruction.operands[:1]
+    return instruction.mnemonic == "mov" and isinstance(first[0], Register) and first[0].number in function.secrets
+
+
+def comes_of_a_spilled_secret(function: MachineFunction, instruction: Instruction) -> bool:
+    """A load from the frame of what only comes of secrets."""
+    return (
+        instruction.mnemonic == "mov"
+        and isinstance(instruction.operands[1], Memory)
+        and isinstance(instruction.operands[1].place, Spill)
+        and instruction.operands[1].place.number not in function.secrets
+    )
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_leak_planted_after_allocation_is_caught(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By flags, also across an instruction that leaves them, by address, by a division, by an intrinsic."""
+    plant_after(monkeypatch, brings_a_secret, PLANTED[kind])
+    with pytest.raises(SecretLeak, match=rf"{kind} at .*depends on a secret after register allocation"):
+        compile_function(mixed)
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_shows_nothing_passes_after_allocation(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arithmetic in lea, a secret as what memory is filled with, a register that was overwritten, a select."""
+    plant_after(monkeypatch, brings_a_secret, HARMLESS[kind])
+    compile_function(mixed)
+
+
+def test_a_secret_is_followed_through_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a pool of four what comes of secrets is spilled; a branch on it, reloaded, is caught."""
+    plant_after(monkeypatch, comes_of_a_spilled_secret, PLANTED["jne"])
+    with pytest.raises(SecretLeak, match="jne at"):
+        compile_function(mixed, pool=4)
+
+
+def test_what_is_declassified_may_steer_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the mark that selection leaves, the branch on a declassified value is a leak."""
+    compile_function(declassified)
+    honest = select
+
+    def forgetful(function: ir.Function) -> MachineFunction:
+        made = honest(function)
+        made.declassified.clear()
+        return made
+
+    monkeypatch.setattr(pipeline, "select", forgetful)
+    with pytest.raises(SecretLeak, match="after register allocation"):
+        compile_function(declassified)
+
+
+def test_results_of_calls_and_folded_loads_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that comes from a call that was not inlined; one that is read as an operand in memory."""
+    seen: list[tuple[set[int], int]] = []
+
+    def looking(function: MachineFunction, locations: dict[int, Location]) -> None:
+        operands = [o for block in function.blocks for i in block.instructions for o in i.operands]
+        seen.append((function.secrets, sum(isinstance(o, Memory) and o.secret for o in operands)))
+
+    monkeypatch.setattr(pipeline, "refuse_machine_leaks", looking)
+    compile_function(caller, disable=("inline",))
+    assert all(secrets for secrets, _ in seen)
+    seen.clear()
+    compile_function(folding)
+    assert [folded for _, folded in seen] == [1]
+
+
+@machine
+def folding(key: Array[Secret[u64]], other: Secret[u64]) -> Secret[u64]:
+    """A load that becomes an operand."""
+    return other ^ key[0]

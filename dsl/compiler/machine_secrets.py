@@ -1,0 +1,140 @@
+"""Secrets in machine code, once registers are allocated: the rule of secrets.py on what selection and allocation made.
+
+Followed are processor registers, spilled ones in the frame, and the flags, along all ways until nothing changes. Other memory is not:
+each operand that reads a secret there is marked, as are the virtual registers that bring one in or hold none any more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dsl.compiler.allocate import Location
+from dsl.compiler.ir import Span
+from dsl.compiler.machine import (
+    FIRST_VIRTUAL,
+    RAX,
+    READS_FLAGS,
+    WRITES_FLAGS,
+    Instruction,
+    MachineBlock,
+    MachineFunction,
+    Memory,
+    Register,
+    Source,
+    Spill,
+    roles,
+)
+from dsl.compiler.secrets import SecretLeak
+
+Place = Location | str  # a processor register, a spilled one's place, or the flags
+FLAGS: Final = "flags"
+CALLS: Final = ("call", "tail", "ret")
+DIVISIONS: Final = ("div", "idiv")  # their time depends on what they divide
+ZERO_IDIOMS: Final = ("xor", "sub")  # of a register and itself
+FILL: Final = "rep stos"  # its value may be a secret, its address and count may not
+
+
+def refuse_machine_leaks(function: MachineFunction, locations: dict[int, Location]) -> None:
+    """Raise SecretLeak where a secret steers a jump, an address, a division or an intrinsic."""
+    marked = function.secrets or any(
+        isinstance(operand, Memory) and operand.secret
+        for block in function.blocks
+        for instruction in block.instructions
+        for operand in instruction.operands
+    )
+    if not marked:
+        return
+    walk = _Walk(function, locations)
+    entering: dict[MachineBlock, set[Place]] = {function.blocks[0]: set()}
+    pending = [function.blocks[0]]
+    while pending:
+        block = pending.pop()
+        leaving = walk.block(block, set(entering[block]))
+        for successor in block.successors:
+            known = entering.get(successor)
+            if known is None or not leaving <= known:
+                entering[successor] = leaving | (known or set())
+                pending.append(successor)
+
+
+class _Walk:
+    """Which places hold secrets, from one instruction of a function to the next."""
+
+    def __init__(self, function: MachineFunction, locations: dict[int, Location]) -> None:
+        self.function = function
+        self.locations = locations
+
+    def block(self, block: MachineBlock, tainted: set[Place]) -> set[Place]:
+        """What is tainted at the end of a block, given what is at its beginning."""
+        for instruction in block.instructions:
+            self.step(instruction, tainted)
+        if block.condition and FLAGS in tainted:
+            self.leak(f"j{block.condition}", block.span)
+        return tainted
+
+    def step(self, instruction: Instruction, tainted: set[Place]) -> None:
+        """One instruction, with its fixed moves before and after."""
+        moved = [(target, self.source_is_secret(source, tainted)) for target, source in instruction.inputs]
+        for target, is_secret in moved:
+            self.write(target, is_secret, tainted)
+        is_secret = self.execute(instruction, {target for target, secret in moved if secret}, tainted)
+        tainted.difference_update(instruction.clobbers)
+        arrived = [(number, is_secret or place in tainted) for number, place in instruction.outputs]
+        for number, from_secret in arrived:
+            self.write(number, from_secret, tainted)
+
+    def execute(self, instruction: Instruction, fixed: set[int], tainted: set[Place]) -> bool:
+        """What an instruction does itself; whether its fixed results come of a secret. fixed: the tainted ones of its fixed inputs."""
+        mnemonic = instruction.mnemonic
+        if mnemonic == "MOVES" or mnemonic in CALLS:
+            return False
+        is_template = mnemonic.startswith("TEMPLATE")
+        comes_of = (mnemonic in READS_FLAGS and FLAGS in tainted) or bool(fixed)
+        written: list[int] = []
+        for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+            if isinstance(operand, Register):
+                comes_of |= role != "w" and self.place(operand.number) in tainted
+                written += [operand.number] if role != "r" else []
+            elif isinstance(operand, Memory):
+                is_address_secret = any(
+                    part is not None and self.place(part) in tainted for part in (operand.base, operand.index)
+                )
+                if is_address_secret and mnemonic != "lea":
+                    self.leak(f"the address in {mnemonic}", instruction.span)
+                spilled = operand.place.number if isinstance(operand.place, Spill) else None
+                held = operand.secret or (spilled is not None and self.place(spilled) in tainted)
+                comes_of |= is_address_secret or (role != "w" and held)
+                written += [spilled] if spilled is not None and role != "r" else []
+        if mnemonic in ZERO_IDIOMS and instruction.operands[0] == instruction.operands[1]:
+            comes_of = False
+        steers = mnemonic in DIVISIONS or (mnemonic.startswith("j") and FLAGS in tainted)
+        if is_template:
+            steers = not (instruction.template.startswith(FILL) and fixed <= {RAX})
+        if steers and comes_of:
+            self.leak(instruction.template or mnemonic, instruction.span)
+        if is_template:
+            comes_of = False
+        if is_template or mnemonic in WRITES_FLAGS:
+            self.mark(FLAGS, comes_of, tainted)
+        for number in written:
+            self.write(number, comes_of, tainted)
+        return comes_of
+
+    def place(self, number: int) -> Place:
+        """Where a register is."""
+        return number if number < FIRST_VIRTUAL else self.locations.get(number, number)
+
+    def source_is_secret(self, source: Source, tainted: set[Place]) -> bool:
+        return isinstance(source, Register) and self.place(source.number) in tainted
+
+    def write(self, number: int, is_secret: bool, tainted: set[Place]) -> None:
+        """A register gets a value; what brings a secret in is one whatever it comes of, what is declassified is none."""
+        is_secret = is_secret or number in self.function.secrets
+        self.mark(self.place(number), is_secret and number not in self.function.declassified, tainted)
+
+    def mark(self, place: Place, is_secret: bool, tainted: set[Place]) -> None:
+        (tainted.add if is_secret else tainted.discard)(place)
+
+    def leak(self, what: str, span: Span | None) -> None:
+        at = f"{span.file}:{span.line}" if span else "?"
+        raise SecretLeak(f"{self.function.symbol}: {what} at {at} depends on a secret after register allocation")

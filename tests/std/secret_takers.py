@@ -1,0 +1,145 @@
+"""Every function that takes a secret, found by looking at all of them; and arguments for each, from a secret and from what is public."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from dsl.lang import Array, Record, Secret, Struct, size_of
+from dsl.lang.representation import size_of_type
+from dsl.lang.types import ArrayType, QualifiedType, StructType
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDERS: Final = ("dsl/std", "boot", "vmm", "guests")
+BYTES: Final = 32  # of an array that says nothing else
+WORDS: Final = 4  # of one of words
+NUMBER: Final = 1  # a public word
+ROOM: Final = 1 << 14  # bytes of secrets that the arguments of one function take at most
+# What functions ask of their public arguments and of the lengths of arrays, by parameter, or by function and parameter.
+SHAPES: Final = {
+    "digits": 64, "base_digits": 64, "digest": 64, "code": 64, "signature": 64, "pseudorandom_key": 64, "block": 128,
+    "wide": 8, "limbs": 5, "descriptor": 68, "certificate": 700, "message": 200, "words": 4,
+    "write_device_certificate.out": 1024, "write_layer_certificate.out": 1024,
+    "write_endorsement.out": 1024, "hkdf_extract.secret_input": 64,
+    "multiply_words.product": 10, "multiply_words.left": 5, "multiply_words.right": 5,
+    "subtract_words.left": 5, "subtract_words.right": 5, "subtract_order_once.words": 5,
+    "compress.state": 8, "compress.words": 16, "load_words.words": 16, "load_words.block": 128, "next_sixteen_words.words": 16,
+    "sixteen_steps.words": 16, "sixteen_steps.constants": 16, "field_square_times.count": 3, "select_base.position": 0,
+    "sha512_update.data": 300, "hmac_update.data": 300, "sha512.data": 300, "field_set.number": 9, "mix.pool": 32, "gather.pool": 32,
+    "random_fill.out": 100, "row": 120,
+}  # fmt: skip
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """Every machine function that takes a secret, by its symbol."""
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            module = importlib.import_module(name)
+            for function in vars(module).values():
+                if hasattr(function, "__machine__") and function.__module__ == name and takes_secret(function):
+                    found[f"{name}.{function.__name__}"] = function
+    return found
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's parameters."""
+    hints = get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
+    return hints
+
+
+def takes_secret(function: Callable[..., Any]) -> bool:
+    """Whether a parameter is a secret or an array of secrets, or an aggregate of dsl/std that holds some."""
+    return any(is_secret(kind) for kind in parameters(function).values())
+
+
+def is_secret(kind: Any) -> bool:
+    """Whether a type brings a secret in."""
+    if get_origin(kind) is Secret:
+        return True
+    if get_origin(kind) is Array:
+        return is_secret(get_args(kind)[0])
+    is_aggregate = inspect.isclass(kind) and issubclass(kind, Struct | Record) and kind.__module__.startswith("dsl.std")
+    return is_aggregate and any(is_secret(field) for field in get_type_hints(kind, include_extras=True).values())
+
+
+class Arguments:
+    """The arguments of one function: what is secret from a stream, what is public the same each time.
+
+    components: the System V components; buffers: what lies where.
+    """
+
+    def __init__(self, function: Callable[..., Any], secret: bytes, place: int) -> None:
+        self.function = function
+        is_plain = len(set(secret)) == 1  # all zeros and all ones stay that
+        self.stream = secret[:1] * ROOM if is_plain else hashlib.shake_256(secret).digest(ROOM)
+        self.taken = 0
+        self.place = place
+        self.buffers: list[tuple[int, bytes]] = []
+        self.components: list[int] = []
+        for name, kind in parameters(function).items():
+            self.components += self.values(name, kind)
+
+    def values(self, name: str, kind: Any) -> list[int]:
+        """The components of one argument."""
+        if get_origin(kind) is Array:
+            return self.array(name, get_args(kind)[0])
+        if get_origin(kind) is Secret:
+            return [int.from_bytes(self.secret(get_args(kind)[0].width // 8), "little")]
+        if issubclass(kind, Record):
+            fields = get_type_hints(kind, include_extras=True).items()
+            return [value for field, inner in fields for value in self.values(field, inner)]
+        if issubclass(kind, Struct):
+            return [self.put(self.content(kind))]
+        return [self.shape(name, NUMBER)]
+
+    def shape(self, name: str, otherwise: int) -> int:
+        return SHAPES.get(f"{self.function.__name__}.{name}", SHAPES.get(name, otherwise))
+
+    def array(self, name: str, element: Any) -> list[int]:
+        """Address and length of an array."""
+        inner = get_args(element)[0] if get_args(element) else element
+        length = self.shape(name, BYTES if inner.width == 8 else WORDS)
+        size = length * inner.width // 8
+        content = (
+            self.secret(size) if get_origin(element) is Secret else bytes(range(1, 256))[:size].ljust(size, b"\x05")
+        )
+        return [self.put(content), length]
+
+    def content(self, kind: Any) -> bytes:
+        """A Struct's bytes: its secret fields from the stream, the others zero."""
+        return b"".join(
+            self.secret(1) if is_byte_secret else b"\0" for is_byte_secret in secret_bytes(StructType(kind, False))
+        )
+
+    def secret(self, size: int) -> bytes:
+        self.taken += size
+        assert self.taken <= len(self.stream)
+        return self.stream[self.taken - size : self.taken]
+
+    def put(self, content: bytes) -> int:
+        """The address where some bytes lie."""
+        self.buffers.append((self.place, content))
+        self.place += -(-(len(content) + 1) // 4096) * 4096
+        return self.buffers[-1][0]
+
+
+def secret_bytes(kind: Any) -> list[bool]:
+    """For each byte of a field's type: whether it is secret."""
+    match kind:
+        case QualifiedType(qualifier="secret", inner=inner):
+            return [True] * size_of_type(inner)
+        case ArrayType(element=element, length=length) if length is not None:
+            return secret_bytes(element) * length
+        case StructType(python=python):
+            found = [False] * size_of(python)
+            for field in python.__layout__.fields.values():
+                found[field.offset : field.offset + field.size] = secret_bytes(field.type)[: field.size]
+            return found
+    return [False] * size_of_type(kind)
