@@ -243,6 +243,7 @@ def add_verify(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     verify.add_argument(
         "--accept-unprovisioned", action="store_true", help="accept mode 0, an all-zero device secret (NOT AUTHENTIC)"
     )
+    verify.add_argument("--html", metavar="FILE", help="also write a page that draws the chain, or where it broke")
     verify.add_argument(
         "--certificates", metavar="FOLDER", help="also write the certificates as PEM files into this folder"
     )

@@ -180,7 +180,7 @@ def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Verify an evidence file."""
-    from pipeline import evidence, reference, report
+    from pipeline import evidence, page, reference, report
     from pipeline.provision import with_machine
     from pipeline.verify import Root, verify_evidence, verify_monitor
 
@@ -201,7 +201,11 @@ def verify(options: argparse.Namespace) -> int:
             verdict = verify_evidence(bundle, expected, nonce, options.box, options.accept_unprovisioned, root)
     except PipelineError as error:
         report_failure(options, error)
+        if options.html and not isinstance(error, UsageError):
+            Path(options.html).write_text(page.failure_page(error), encoding="utf-8")
         raise
+    if options.html:
+        Path(options.html).write_text(page.verdict_page(verdict), encoding="utf-8")
     if options.certificates:
         report.write_certificates(verdict, Path(options.certificates))
     print(report.verdict_json(verdict) if options.json else report.tree(verdict))

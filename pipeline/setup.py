@@ -44,6 +44,7 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "gdb": "/usr/bin/gdb",
         "cpio": "/usr/bin/cpio",
         "sbsigntool": "/usr/bin/sbverify",
+        "chromium": "/usr/bin/chromium",
     },
     "qemu": {
         "qemu-system-x86": "/usr/bin/qemu-system-x86_64",

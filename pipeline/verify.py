@@ -6,7 +6,8 @@ expected and what was found. Everything that the documents say of an item is che
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -26,11 +27,13 @@ from pipeline.verify_certificates import (
     require,
 )
 from pipeline.verify_release import verify_release_chain
-from pipeline.verify_tpm import TPM_ITEMS, TpmFacts, verify_tpm
+from pipeline.verify_tpm import TPM_ITEMS, TPM_LAYERS, TpmFacts, verify_tpm
 
 NONCE_SIZE = 32  # bytes
 REPORT_SIZE = 32  # bytes: zero-padded text
 SIGNATURE_SIZE = 64  # bytes
+LEAF_LAYER = "endorsed key"
+AS_BUILT = "the signed row, configuration and mode of this build"
 RUN_TIME = (Kind.DEVICE, Kind.MONITOR, Kind.BOX, Kind.ENDORSEMENT)
 
 
@@ -103,19 +106,17 @@ def verify_evidence(
 
     `allow_unprovisioned` accepts mode 0, the all-zero device secret that anyone can forge. `root`: see `root_of`.
     """
-    require("nonce", "size", NONCE_SIZE, len(nonce))
     wanted = reference.box(box)
-    expected = Expected(reference, root_of(reference, root))
-    items = sorted_items(evidence.parse(data), RUN_TIME)
-    machine = verify_machine(items, expected, wanted, allow_unprovisioned)
-    guest = verify_layer(items[Kind.BOX][0], machine.monitor, expected, wanted)
-    leaf = verify_endorsement(items[Kind.ENDORSEMENT][0], guest, nonce, items[Kind.WITNESS_DATA])
-    mode = chain.MODES[expected.mode]
-    nodes = [
-        *machine.nodes,
-        Node(f"box {wanted.name}", wanted.sha256, guest.public_key.hex(), mode, "monitor", 2),
-        Node("endorsed key", "", leaf.public_key.hex(), mode, f"box {wanted.name}", 3),
-    ]
+    with tracing() as nodes:
+        require("nonce", "size", NONCE_SIZE, len(nonce))
+        expected = Expected(reference, root_of(reference, root))
+        items = sorted_items(evidence.parse(data), RUN_TIME)
+        machine = verify_machine(items, expected, wanted, allow_unprovisioned, nodes)
+        guest = verify_layer(items[Kind.BOX][0], machine.monitor, expected, wanted)
+        mode, layer = chain.MODES[expected.mode], f"box {wanted.name}"
+        nodes.append(Node(layer, wanted.sha256, guest.public_key.hex(), mode, "monitor", 2, AS_BUILT))
+        leaf = verify_endorsement(items[Kind.ENDORSEMENT][0], guest, nonce, items[Kind.WITNESS_DATA])
+        nodes.append(Node(LEAF_LAYER, "", leaf.public_key.hex(), mode, layer, 3, "the nonce; the report's signature"))
     words = items[Kind.WITNESS_DATA][0][:REPORT_SIZE].rstrip(b"\0").decode("ascii", "backslashreplace")
     return verdict_of(expected, machine, nodes, items, wanted.name, nonce.hex(), words)
 
@@ -127,45 +128,56 @@ def verify_monitor(
 
     There is no nonce in it: with a TPM the quote's counters say which boot it was.
     """
-    expected = Expected(reference, root_of(reference, root))
-    items = sorted_items(evidence.parse(data), (Kind.DEVICE, Kind.MONITOR))
-    machine = verify_machine(items, expected, None, allow_unprovisioned)
-    return verdict_of(expected, machine, list(machine.nodes), items, "", "", "")
+    with tracing() as nodes:
+        expected = Expected(reference, root_of(reference, root))
+        items = sorted_items(evidence.parse(data), (Kind.DEVICE, Kind.MONITOR))
+        machine = verify_machine(items, expected, None, allow_unprovisioned, nodes)
+    return verdict_of(expected, machine, nodes, items, "", "", "")
+
+
+@contextmanager
+def tracing() -> Iterator[list[Node]]:
+    """A list for what is verified; a failure takes along what is in it by then."""
+    nodes: list[Node] = []
+    try:
+        yield nodes
+    except VerificationError as error:
+        error.nodes = tuple(nodes)
+        raise
 
 
 @dataclass(frozen=True)
 class Machine:
     """What was verified below the boxes."""
 
-    nodes: tuple[Node, ...]
     monitor: Certified
     tpm: TpmFacts | None
 
 
 def verify_machine(
-    items: dict[Kind, list[bytes]], expected: Expected, box: LayerReference | None, allow_unprovisioned: bool
+    items: dict[Kind, list[bytes]],
+    expected: Expected,
+    box: LayerReference | None,
+    allow_unprovisioned: bool,
+    nodes: list[Node],
 ) -> Machine:
     """Release chain, device, TPM and monitor."""
     reference = expected.reference
     if expected.mode == chain.MODE_NOT_CONFIGURED and not allow_unprovisioned:
         raise VerificationError("device", "mode", "a configured device secret", "mode 0, which anyone can forge")
-    releases = verify_release_chain(items[Kind.RELEASE], reference, box)
+    verify_release_chain(items[Kind.RELEASE], reference, box, nodes)
     device = check_certificate("device", items[Kind.DEVICE][0], None, KEY_CERT_SIGN, set())
+    key, mode = device.public_key.hex(), chain.MODES[expected.mode]
     if expected.root is Root.DEVELOPMENT:
-        require("device", "public key", reference.device_key.hex(), device.public_key.hex())
+        require("device", "public key", reference.device_key.hex(), key)
+        nodes.append(Node("device", "", key, mode, "itself", 0, "the key in the reference"))
+    else:
+        nodes.append(Node("device", "", key, mode, "itself", 0, "the owner's certificate, in the TPM's chain"))
     monitor = verify_layer(items[Kind.MONITOR][0], device, expected, reference.monitor)
-    facts = None
-    if expected.root is Root.TPM:
-        facts = verify_tpm(items, reference, device.public_key, monitor.public_key)
-    mode = chain.MODES[expected.mode]
-    signer = "itself" if facts is None else "the owner's provisioning CA"
-    nodes = [
-        *releases,
-        *(facts.nodes if facts else ()),
-        Node("device", "", device.public_key.hex(), mode, signer, 0),
-        Node("monitor", reference.monitor.sha256, monitor.public_key.hex(), mode, "device", 1),
-    ]
-    return Machine(tuple(nodes), monitor, facts)
+    nodes.append(Node("monitor", reference.monitor.sha256, monitor.public_key.hex(), mode, "device", 1, AS_BUILT))
+    if expected.root is Root.DEVELOPMENT:
+        return Machine(monitor, None)
+    return Machine(monitor, verify_tpm(items, reference, device.public_key, monitor.public_key, nodes))
 
 
 def verdict_of(
@@ -181,8 +193,11 @@ def verdict_of(
     certificates = {kind.name.lower(): items[kind][0] for kind in RUN_TIME if items[kind]}
     certificates |= {f"release-{index}": link for index, link in enumerate(items[Kind.RELEASE])}
     warnings = warnings_of(expected)
+    ordered = sorted(
+        nodes, key=lambda node: not node.layer.startswith("release:") and 1 + (node.layer not in TPM_LAYERS)
+    )
     return Verdict(
-        tuple(nodes), box, nonce, report, expected.mode, expected.posture, warnings, certificates, machine.tpm
+        tuple(ordered), box, nonce, report, expected.mode, expected.posture, warnings, certificates, machine.tpm
     )
 
 

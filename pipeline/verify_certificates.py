@@ -33,12 +33,13 @@ class VerificationError(PipelineError):
     def __init__(self, layer: str, name: str, expected: object, got: object) -> None:
         """Name the layer and its field, what was expected there and what was found."""
         self.layer, self.field, self.expected, self.got = layer, name, str(expected), str(got)
+        self.nodes: tuple[Node, ...] = ()  # what was verified before
         super().__init__(f"{layer}: {name}: expected {expected}, got {got}")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A line of the tree: a layer that was verified."""
+    """A line of the tree: a layer that was verified. `compared`: what it was held against."""
 
     layer: str
     sha256: str
@@ -46,6 +47,7 @@ class Node:
     mode: str
     signed_by: str
     depth: int
+    compared: str = "its issuer's signature"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,13 @@ from pipeline.verify_certificates import (
 )
 
 
-def verify_release_chain(links: list[bytes], reference: Reference, box: LayerReference | None) -> list[Node]:
-    """Root -> boot -> VMM -> box: each signed by the one before, each naming what was built. `box` None: it ends at the VMM."""
+def verify_release_chain(
+    links: list[bytes], reference: Reference, box: LayerReference | None, nodes: list[Node]
+) -> None:
+    """Root -> boot -> VMM -> box: each signed by the one before, each naming what was built. `box` None: it ends at the VMM.
+
+    Each link is added to `nodes` once it is verified.
+    """
     version = reference.security_version
     expected = [
         release.Release(release.ROOT_LAYER, b"", version),
@@ -28,7 +33,6 @@ def verify_release_chain(links: list[bytes], reference: Reference, box: LayerRef
     ]
     if box is not None:
         expected.append(release.Release(release.box_layer(box.name), bytes.fromhex(box.sha256), version))
-    nodes: list[Node] = []
     parent: x509.Certificate | None = None
     for depth, (data, wanted) in enumerate(zip(links, expected, strict=True)):
         layer = f"release: {wanted.layer}"
@@ -40,9 +44,9 @@ def verify_release_chain(links: list[bytes], reference: Reference, box: LayerRef
         check_release_certificate(layer, parsed, signer, wanted, 3 - depth)
         key = ed25519_key(layer, parsed).public_bytes_raw().hex()
         by = "itself" if parent is None else nodes[-1].layer
-        nodes.append(Node(layer, wanted.sha256.hex(), key, "release", by, depth))
+        compared = "the root's fingerprint in the reference" if parent is None else "the hash of what was built"
+        nodes.append(Node(layer, wanted.sha256.hex(), key, "release", by, depth, compared))
         parent = parsed
-    return nodes
 
 
 def check_release_certificate(

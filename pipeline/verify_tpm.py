@@ -34,6 +34,14 @@ EXTENSIONS: Final = {
     MACHINE_EXTENSION.dotted_string,
 }
 BOOT_PCR, HEADER_PCR, CODE_PCR = 4, 8, 9
+COMPARED: Final = {
+    BOOT_PCR: "the loader of this build",
+    HEADER_PCR: "header and descriptors of this build",
+    CODE_PCR: "monitor and boxes of this build",
+}
+CA_LAYER, DEVICE_LAYER, ATTESTATION_LAYER = "provisioning CA", "device certificate", "attestation key"
+QUOTE_LAYER, LOG_LAYER = "quote", "event log"
+TPM_LAYERS: Final = (CA_LAYER, DEVICE_LAYER, ATTESTATION_LAYER, QUOTE_LAYER, LOG_LAYER)
 Read = TypeVar("Read")
 
 
@@ -50,7 +58,6 @@ class Pcr:
 class TpmFacts:
     """What was verified. Counters are the TPM's: together they say which boot this was."""
 
-    nodes: tuple[Node, ...]
     pcrs: tuple[Pcr, ...]
     reset_count: int
     restart_count: int
@@ -59,32 +66,44 @@ class TpmFacts:
     endorsement: str  # how the endorsement key's certificate was checked
 
 
-def verify_tpm(items: dict[Kind, list[bytes]], reference: Reference, device_key: bytes, monitor_key: bytes) -> TpmFacts:
-    """The owner vouches for device key and attestation key; the quote binds both to this boot; the log says what ran in it."""
+def verify_tpm(
+    items: dict[Kind, list[bytes]], reference: Reference, device_key: bytes, monitor_key: bytes, nodes: list[Node]
+) -> TpmFacts:
+    """The owner vouches for device key and attestation key; the quote binds both to this boot; the log says what ran in it.
+
+    Each of them is added to `nodes` once it is verified.
+    """
     for kind in TPM_ITEMS:
         require("TPM", f"number of {kind.words}", 1, len(items[kind]))
+    authority, owner = reference.authority.hex(), "owner"
     machine = verify_device_certificate(items[Kind.DEVICE_CERTIFICATE][0], reference.authority, device_key)
+    nodes.append(Node(CA_LAYER, "", authority, owner, "the reference", 0, "the key in the reference"))
+    nodes.append(Node(DEVICE_LAYER, "", device_key.hex(), owner, CA_LAYER, 1, "the device key of the chain"))
     public = items[Kind.ATTESTATION_KEY][0]
-    key = structure("attestation key", tpm.parse_public, public)
-    require("attestation key", "name", machine.attestation_name.hex(), key.name.hex())
+    key = structure(ATTESTATION_LAYER, tpm.parse_public, public)
+    require(ATTESTATION_LAYER, "name", machine.attestation_name.hex(), key.name.hex())
     missing = tpm.AK_SET & ~key.attributes
-    require("attestation key", "attributes: missing of restricted, sign, fixed and made in the TPM", 0, missing)
-    require("attestation key", "attributes: decrypt", 0, key.attributes & tpm.DECRYPT)
+    require(ATTESTATION_LAYER, "attributes: missing of restricted, sign, fixed and made in the TPM", 0, missing)
+    require(ATTESTATION_LAYER, "attributes: decrypt", 0, key.attributes & tpm.DECRYPT)
+    name = key.name[2:].hex()
+    nodes.append(Node(ATTESTATION_LAYER, name, "", "TPM", DEVICE_LAYER, 2, "the Name in the device certificate"))
     quote = verify_quote(items, key, tpm.qualifying_data(device_key, monitor_key))
-    events = structure("event log", event_log.parse, items[Kind.EVENT_LOG][0])
-    values = structure("event log", event_log.replay, events)
-    require("quote", "PCR digest", tpm.pcr_digest(values, tpm.QUOTED_PCRS).hex(), quote.pcr_digest.hex())
-    boot = structure("event log", event_log.before_end, items[Kind.EVENT_LOG][0], events)
+    events = structure(LOG_LAYER, event_log.parse, items[Kind.EVENT_LOG][0])
+    values = structure(LOG_LAYER, event_log.replay, events)
+    require(QUOTE_LAYER, "PCR digest", tpm.pcr_digest(values, tpm.QUOTED_PCRS).hex(), quote.pcr_digest.hex())
+    digest = quote.pcr_digest.hex()
+    nodes.append(
+        Node(QUOTE_LAYER, digest, "", "TPM", ATTESTATION_LAYER, 3, "device and monitor key; the log, replayed")
+    )
+    boot = structure(LOG_LAYER, event_log.before_end, items[Kind.EVENT_LOG][0], events)
     check_ours(boot, reference)
     firmware = check_loader(boot, reference.boot)
-    compared = {BOOT_PCR: "the loader", HEADER_PCR: "header and descriptors", CODE_PCR: "monitor and boxes' bytes"}
-    pcrs = tuple(Pcr(index, values[index].hex(), compared.get(index, "")) for index in range(16))
-    nodes = (
-        Node("provisioning CA", "", reference.authority.hex(), "owner", "the reference", 0),
-        Node("attestation key", "", hashlib.sha256(public).hexdigest(), "TPM", "provisioning CA", 1),
-        Node("quote", quote.pcr_digest.hex(), "", "TPM", "attestation key", 2),
+    sealed = hashlib.sha256(items[Kind.EVENT_LOG][0]).hexdigest()
+    nodes.append(
+        Node(LOG_LAYER, sealed, "", "TPM", QUOTE_LAYER, 4, "every row of the signed header; the loader's hashes")
     )
-    return TpmFacts(nodes, pcrs, quote.reset_count, quote.restart_count, quote.clock, firmware, machine.endorsement)
+    pcrs = tuple(Pcr(index, values[index].hex(), COMPARED.get(index, "")) for index in range(16))
+    return TpmFacts(pcrs, quote.reset_count, quote.restart_count, quote.clock, firmware, machine.endorsement)
 
 
 def structure(layer: str, parse: Callable[..., Read], *values: object) -> Read:
@@ -105,7 +124,7 @@ class MachineCertificate:
 
 def verify_device_certificate(data: bytes, authority: bytes, device_key: bytes) -> MachineCertificate:
     """The provisioning CA's certificate for the device key."""
-    layer = "device certificate"
+    layer = DEVICE_LAYER
     parsed = parse_certificate(layer, data)
     signer = Ed25519PublicKey.from_public_bytes(authority)
     check_signature(layer, parsed, signer, "the provisioning CA")
@@ -129,11 +148,11 @@ def verify_device_certificate(data: bytes, authority: bytes, device_key: bytes) 
 def verify_quote(items: dict[Kind, list[bytes]], key: tpm.SigningKey, wanted: bytes) -> tpm.Quote:
     """The attestation key signed it, over PCR 0 to 15, for this chain."""
     attest, signature = items[Kind.QUOTE][0], items[Kind.QUOTE_SIGNATURE][0]
-    if not structure("quote", key.verify, signature, attest):
-        raise VerificationError("quote", "signature", "one by the attestation key", "one that does not verify")
-    quote = structure("quote", tpm.parse_quote, attest)
-    require("quote", "qualifying data: hash of device and monitor key", wanted.hex(), quote.extra_data.hex())
-    require("quote", "PCRs", f"{tpm.QUOTED_PCRS:#x}", f"{quote.pcr_mask:#x}")
+    if not structure(QUOTE_LAYER, key.verify, signature, attest):
+        raise VerificationError(QUOTE_LAYER, "signature", "one by the attestation key", "one that does not verify")
+    quote = structure(QUOTE_LAYER, tpm.parse_quote, attest)
+    require(QUOTE_LAYER, "qualifying data: hash of device and monitor key", wanted.hex(), quote.extra_data.hex())
+    require(QUOTE_LAYER, "PCRs", f"{tpm.QUOTED_PCRS:#x}", f"{quote.pcr_mask:#x}")
     return quote
 
 
@@ -145,10 +164,10 @@ def our_events(events: list[Event]) -> list[tuple[int, int, bytes]]:
         if event.pcr in (HEADER_PCR, CODE_PCR) or (tagged and tagged[0] >> 16 == event_log.TAG_HEADER >> 16):
             if tagged is None:
                 raise VerificationError(
-                    "event log", f"PCR {event.pcr}", "the loader's events alone", f"type {event.kind:#x}"
+                    LOG_LAYER, f"PCR {event.pcr}", "the loader's events alone", f"type {event.kind:#x}"
                 )
             digest = hashlib.sha256(event.data).hexdigest()
-            require("event log", f"digest of event {tagged[0]:#x}", digest, event.digests[event_log.SHA256].hex())
+            require(LOG_LAYER, f"digest of event {tagged[0]:#x}", digest, event.digests[event_log.SHA256].hex())
             found.append((event.pcr, *tagged))
     return found
 
@@ -162,10 +181,10 @@ def check_ours(events: list[Event], reference: Reference) -> None:
     found = our_events(events)
     for index, (pcr, tag, name, content) in enumerate(wanted):
         got = found[index] if index < len(found) else None
-        require("event log", f"{name}: PCR", pcr, got and got[0])
-        require("event log", f"{name}: tag", f"{tag:#x}", got and f"{got[1]:#x}")
-        require("event log", f"{name}: measured", content.hex(), got and got[2].hex())
-    require("event log", "number of the loader's events", len(wanted), len(found))
+        require(LOG_LAYER, f"{name}: PCR", pcr, got and got[0])
+        require(LOG_LAYER, f"{name}: tag", f"{tag:#x}", got and f"{got[1]:#x}")
+        require(LOG_LAYER, f"{name}: measured", content.hex(), got and got[2].hex())
+    require(LOG_LAYER, "number of the loader's events", len(wanted), len(found))
 
 
 def check_loader(events: list[Event], boot: BootReference) -> str:
@@ -174,8 +193,8 @@ def check_loader(events: list[Event], boot: BootReference) -> str:
     started = [event for event in measured if event.kind == event_log.EV_EFI_BOOT_SERVICES_APPLICATION]
     if started:
         digests = [event.digests[event_log.SHA256].hex() for event in started]
-        require("event log", "PCR 4: UEFI applications that were started", [boot.application], digests)
+        require(LOG_LAYER, "PCR 4: UEFI applications that were started", [boot.application], digests)
         return "uefi"
     stages = [event.digests[event_log.SHA256].hex() for event in measured if event.kind == event_log.EV_IPL]
-    require("event log", "PCR 4: boot sector, stage 2 and loader", list(boot.stages), stages)
+    require(LOG_LAYER, "PCR 4: boot sector, stage 2 and loader", list(boot.stages), stages)
     return "bios"
