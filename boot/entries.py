@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from boot.approvals import ApprovalTable
 from boot.handoff import Handoff
 from boot.header import SECRET_SIZE, Entry, EntryKind, ImageHeader
 from boot.image import check_prologue, is_intact
@@ -11,6 +12,7 @@ from boot.monitor_space import LARGE_PAGE_SIZE, MonitorPlace
 from boot.output import begin_line, put_line, put_piece, require, stop_here
 from boot.places import allocate
 from boot.refusal import Rule
+from boot.tpm import measure_entry
 from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     Array,
@@ -21,6 +23,7 @@ from dsl.lang import (
     erase,
     machine,
     size_of,
+    static,
     static_array,
     table,
     text,
@@ -41,6 +44,7 @@ KIND_NAMES: Final = table(
 )
 
 SECRET: Final = static_array(u8, SECRET_SIZE)  # the device secret, until it is erased
+APPROVALS: Final = static(ApprovalTable)
 DIGEST: Final = static_array(u8, 32)
 
 
@@ -120,15 +124,18 @@ def note_entry(handoff: Handoff, entry: Entry, place: HostVirtual) -> None:
 
 @machine
 def load_entries(handoff: Handoff, header: ImageHeader, staging: HostVirtual, monitor: MonitorPlace) -> None:
-    """Place all entries of a checked header. The development secret goes to SECRET, and is erased where it was read."""
+    """Place and measure all entries of a checked header. The development secret goes to SECRET, and is erased where it was read."""
     for row in upto(u64(header.entry_count)):
         entry = header.entries[row]
         if entry.kind == EntryKind.DEVELOPMENT_SECRET.value:
             copy_entry(address_of(SECRET), staging, entry, row)
             erase(staged_bytes(staging, entry))
+        elif entry.kind == EntryKind.APPROVALS.value:
+            copy_entry(address_of(APPROVALS), staging, entry, row)
         elif entry.kind == EntryKind.MONITOR.value:
             note_entry(handoff, entry, load_monitor(monitor, staging, entry, row))
         else:
             place = allocate(entry.size, u64(PAGE_SIZE), Rule.MEMORY_ENTRY, row)
             copy_entry(place, staging, entry, row)
             note_entry(handoff, entry, place)
+        measure_entry(handoff, entry)

@@ -6,6 +6,7 @@ too, because the loader builds it.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 from boot.header import EntryKind as EntryKind  # a loaded entry's kind is part of the handoff
@@ -13,15 +14,15 @@ from dsl.lang import Array, HostPhysical, Struct, array, u8, u32, u64
 from dsl.std.dice import Cdi
 
 HANDOFF_MAGIC: Final = int.from_bytes(b"TRNHANDO", "little")
-HANDOFF_VERSION: Final = 1
+HANDOFF_VERSION: Final = 2
 HANDOFF_SIZE: Final = 20480
 HANDOFF_RANGES: Final = 64
 HANDOFF_ENTRIES: Final = 120
 CERTIFICATE_CAPACITY: Final = 1024
 FREE_MEMORY: Final = 1  # MemoryRange.kind: RAM for boxes
-FLAG_DEBUG: Final = 1
-FLAG_DEVELOPMENT_SECRET: Final = 2
 TPM_OWNER_NONE: Final = 0
+TPM_OWNER_MONITOR: Final = 1
+TPM_STATE_SHIFT: Final = 8  # of a TpmState in the posture
 
 MONITOR_BASE: Final = 0xFFFFFFFF80000000  # where the monitor is linked and runs
 MONITOR_SPAN: Final = 0x40000000  # the one GiB of address space above MONITOR_BASE that the monitor may use
@@ -59,6 +60,28 @@ class Certificate(Struct, size=1028):
     content: Array[u8] = array(1024)
 
 
+class TpmState(Enum):
+    """What became of the TPM in this boot (docs/evidence.md, "Postures and modes")."""
+
+    ABSENT = u32(0)
+    READY = u32(1)
+    UNPROVISIONED = u32(2)
+    PCRS = u32(3)
+    LOCKED_OUT = u32(4)
+    BROKEN = u32(5)
+    WITHHELD = u32(6)
+    UNSUPPORTED = u32(7)
+
+
+class Quote(Struct, size=584):
+    """A TPM's quote: TPMS_ATTEST and TPMT_SIGNATURE. Sizes zero: none."""
+
+    attest_size: u32
+    signature_size: u32
+    attest: Array[u8] = array(256)
+    signature: Array[u8] = array(320)
+
+
 class Handoff(Struct, size=20480, align=4096):
     """Loader -> monitor. Reserved fields are zero."""
 
@@ -88,6 +111,10 @@ class Handoff(Struct, size=20480, align=4096):
     event_log: HostPhysical
     event_log_size: u64
     security_version: u64
-    flags: u64
+    posture: u64  # the monitor's, and with it every box's (dsl/std/dice.py)
     font: HostPhysical  # the loader's, for the framebuffer (dsl/std/framebuffer.py)
-    reserved_tail: Array[u8] = array(2256)
+    tpm_state: u32  # TpmState
+    tpm_interface: u32  # dsl/std/tpm.py; 0: none
+    tpm_registers: HostPhysical  # locality 0 of a FIFO, the control area of a CRB
+    quote: Quote
+    reserved_tail: Array[u8] = array(1656)

@@ -19,8 +19,11 @@ ENTRY_CAPACITY: Final = 120
 ENTRY_SIZE: Final = 64
 SIGNATURE_OFFSET: Final = 8128  # the signature covers the bytes before it
 FLAG_DEBUG: Final = 1
+FLAG_TPM_REQUIRED: Final = 2
+FLAGS: Final = FLAG_DEBUG | FLAG_TPM_REQUIRED
 DESCRIPTOR_SIZE: Final = 4096
 SECRET_SIZE: Final = 32
+APPROVALS_SIZE: Final = 4096
 
 
 class EntryKind(Enum):
@@ -31,6 +34,7 @@ class EntryKind(Enum):
     SEGMENT = u32(3)
     RELEASE_CHAIN = u32(4)
     DEVELOPMENT_SECRET = u32(5)
+    APPROVALS = u32(6)
 
 
 class Entry(Struct, size=64, align=8):
@@ -105,8 +109,8 @@ def check_fields(header: ImageHeader, staged: u64) -> Refusal:
         return Refusal(Rule.HEADER_SIZE, u64(0), u64(HEADER_SIZE), u64(header.header_size))
     if header.entry_count == 0 or header.entry_count > ENTRY_CAPACITY:
         return Refusal(Rule.HEADER_COUNT, u64(0), u64(ENTRY_CAPACITY), u64(header.entry_count))
-    if header.flags & ~u32(FLAG_DEBUG) != 0:
-        return Refusal(Rule.HEADER_FLAGS, u64(0), u64(FLAG_DEBUG), u64(header.flags))
+    if header.flags & ~u32(FLAGS) != 0:
+        return Refusal(Rule.HEADER_FLAGS, u64(0), u64(FLAGS), u64(header.flags))
     if header.image_size > staged:
         return Refusal(Rule.HEADER_IMAGE_SIZE, u64(0), staged, header.image_size)
     stray = first_nonzero(header.reserved)
@@ -124,8 +128,8 @@ def check_fields(header: ImageHeader, staged: u64) -> Refusal:
 @machine
 def check_entry(header: ImageHeader, entry: Entry, row: u64) -> Refusal:
     """Check what can be said of one entry alone."""
-    if entry.kind == 0 or entry.kind > EntryKind.DEVELOPMENT_SECRET.value:
-        return Refusal(Rule.ENTRY_KIND, row, u64(EntryKind.DEVELOPMENT_SECRET.value), u64(entry.kind))
+    if entry.kind == 0 or entry.kind > EntryKind.APPROVALS.value:
+        return Refusal(Rule.ENTRY_KIND, row, u64(EntryKind.APPROVALS.value), u64(entry.kind))
     if entry.offset & (PAGE_SIZE - 1) != 0:
         return Refusal(Rule.ENTRY_ALIGNMENT, row, u64(PAGE_SIZE), entry.offset)
     if entry.offset < HEADER_SIZE:
@@ -140,6 +144,8 @@ def check_entry(header: ImageHeader, entry: Entry, row: u64) -> Refusal:
         return Refusal(Rule.ENTRY_RESERVED, row, u64(0), entry.reserved)
     if entry.kind == EntryKind.DESCRIPTOR.value and entry.size != DESCRIPTOR_SIZE:
         return Refusal(Rule.DESCRIPTOR_SIZE, row, u64(DESCRIPTOR_SIZE), entry.size)
+    if entry.kind == EntryKind.APPROVALS.value and entry.size != APPROVALS_SIZE:
+        return Refusal(Rule.APPROVALS_SIZE, row, u64(APPROVALS_SIZE), entry.size)
     if entry.kind == EntryKind.DEVELOPMENT_SECRET.value:
         if entry.size != SECRET_SIZE:
             return Refusal(Rule.SECRET_SIZE, row, u64(SECRET_SIZE), entry.size)

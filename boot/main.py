@@ -14,7 +14,7 @@ from boot.device import derive_monitor
 from boot.entries import SECRET, load_entries
 from boot.exceptions import exceptions_start
 from boot.handoff import DIRECT_MAP, HANDOFF_MAGIC, HANDOFF_SIZE, HANDOFF_VERSION, MONITOR_BASE, Handoff
-from boot.header import EntryKind, ImageHeader, check_header
+from boot.header import ImageHeader, check_header
 from boot.image import check_signature
 from boot.leave import leave
 from boot.memory_map import map_top
@@ -23,7 +23,9 @@ from boot.output import FONT, FRAMEBUFFER, output_start, require, say
 from boot.parameters import FIRMWARE_BIOS, PARAMETERS_BASE, BootParameters, check_parameters
 from boot.places import FREE, allocate, find_memory, hand_over_memory
 from boot.quiet import park_processors, stop_bus_masters
-from boot.refusal import Refusal, Rule
+from boot.refusal import Rule
+from boot.secret import choose_secret
+from boot.tpm import begin_measuring, end_measuring, measure_header, quote_chain
 from dsl.hw.x86 import PAGE_SIZE
 from dsl.lang import (
     HostPhysical,
@@ -90,14 +92,17 @@ def main(parameters: BootParameters) -> None:
     HEADER.copy_from(ImageHeader.at(staging))
     require(check_signature(HEADER, HEADER_KEY))
     require(check_header(HEADER, parameters.staging_size))
-    require(check_device_secret(HEADER))
     find_memory(parameters)
 
     handoff = new_handoff(HEADER, parameters)
+    begin_measuring(handoff, parameters)
+    measure_header(handoff, HEADER)
     load_entries(handoff, HEADER, staging, MONITOR)
-    say(text("loader: DEVELOPMENT SECRET, mode debug: what follows proves the flow, not a machine"))
+    choose_secret(handoff, HEADER)
     derive_monitor(handoff, as_secret(SECRET), handoff.entries[0].row, u64(HEADER.entries[0].security_version))
     erase(SECRET)
+    end_measuring(handoff)
+    quote_chain(handoff)
     tables = build_tables(handoff)
     hand_over_memory(handoff)
 
@@ -117,14 +122,6 @@ def wipe_low_memory(parameters: BootParameters) -> None:
     erase(parameters)
     # Safe because nothing lies there any more.
     erase(array_at(u8, HostVirtual(BOUNCE_BASE), u64(BOUNCE_SIZE)))
-
-
-@machine
-def check_device_secret(header: ImageHeader) -> Refusal:
-    """Check that there is a device secret: without a TPM that is the image's development secret, the last kind of entry."""
-    if header.entries[u64(header.entry_count) - 1].kind == EntryKind.DEVELOPMENT_SECRET.value:
-        return Refusal(Rule.GOOD, u64(0), u64(0), u64(0))
-    return Refusal(Rule.SECRET_MISSING, u64(0), u64(1), u64(0))
 
 
 @machine

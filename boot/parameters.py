@@ -16,6 +16,11 @@ PARAMETERS_VERSION: Final = 1
 FIRMWARE_RANGES: Final = 120
 FIRMWARE_BIOS: Final = 0
 FIRMWARE_UEFI: Final = 1
+MEASUREMENTS: Final = (
+    0xE000  # on the BIOS path: answers of the TPM, one in MEASUREMENT_SIZE bytes; the body's is the last
+)
+MEASUREMENT_SIZE: Final = 256
+MEASUREMENT_ROWS: Final = 16
 RAM: Final = 1  # FirmwareRange.kind: usable memory; every other kind is not
 RANGE_VALID: Final = 1  # FirmwareRange.attributes bit 0; bit 1 set means non-volatile memory
 RANGE_ATTRIBUTES_RAM: Final = 3  # the bits that decide whether a range of kind RAM is ordinary memory
@@ -48,8 +53,10 @@ class BootParameters(Struct, size=3072):
     framebuffer_width: u32  # pixels
     framebuffer_height: u32
     framebuffer_pitch: u32  # bytes
-    reserved: u32
-    reserved_tail: Array[u8] = array(104)
+    measured: u32  # by a BIOS's TPM calls: low byte the pieces of stage 2, next byte 1 if the body was (MEASUREMENTS)
+    event_log: u64  # room for a log that begins with firmware's, from UEFI
+    event_log_size: u64  # bytes of firmware's
+    reserved_tail: Array[u8] = array(88)
 
 
 @machine

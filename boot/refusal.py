@@ -48,7 +48,7 @@ class Rule(Enum):
     SECRET_SIZE = u64(25)
     SECRET_NOT_DEBUG = u64(26)
     MONITOR_MISSING = u64(27)
-    SECRET_MISSING = u64(28)
+    TPM_REQUIRED = u64(28)
     MEMORY_MONITOR = u64(29)
     MEMORY_ENTRY = u64(30)
     MEMORY_HANDOFF = u64(31)
@@ -70,6 +70,8 @@ class Rule(Enum):
     UEFI_READ = u64(47)
     UEFI_LOADER = u64(48)
     UEFI_EXIT = u64(49)
+    APPROVALS_SIZE = u64(50)
+    TPM_FLOOR = u64(51)
 
 
 TEMPLATES: Final = {
@@ -101,7 +103,7 @@ TEMPLATES: Final = {
     Rule.SECRET_SIZE: "header: entry #: development secret size: expected @, found $",
     Rule.SECRET_NOT_DEBUG: "header: entry #: development secret: expected header flag @, found $",
     Rule.MONITOR_MISSING: "header: monitor: expected @ entry, found $",
-    Rule.SECRET_MISSING: "device secret: development secret: expected @ entry (there is no TPM support), found $",
+    Rule.TPM_REQUIRED: "device secret: the header wants a TPM's: expected TPM state @, found $",
     Rule.MEMORY_MONITOR: "memory: monitor: expected @ bytes of free RAM below 4 GiB, found at most $",
     Rule.MEMORY_ENTRY: "memory: entry #: expected @ bytes of free RAM below 4 GiB, found at most $",
     Rule.MEMORY_HANDOFF: "memory: handoff: expected @ bytes of free RAM below 4 GiB, found at most $",
@@ -123,6 +125,8 @@ TEMPLATES: Final = {
     Rule.UEFI_READ: "Terrane partition: expected @ bytes read, found UEFI status $",
     Rule.UEFI_LOADER: "memory: loader: expected @ bytes below 4 GiB, found UEFI status $",
     Rule.UEFI_EXIT: "loader: ExitBootServices: expected UEFI status @, found $",
+    Rule.APPROVALS_SIZE: "header: entry #: approval table size: expected @, found $",
+    Rule.TPM_FLOOR: "header: security version: expected at least @ (the TPM's floor), found $",
 }
 
 

@@ -1,8 +1,11 @@
 """The BIOS stages before long mode: listings for Keystone, the only code of Terrane that is not in the language.
 
-Stage 1 is the boot sector's code (440 bytes): it loads stage 2 and the loader body behind it to 0x8000. Stage 2 checks the processor,
-opens A20, asks for the memory map, reads the Terrane partition to 16 MiB and enters long mode. Both print refusals on the screen
-(INT 10h) and COM1, and stop. The memory map they share with the loader body is in docs/formats.md.
+Stage 1 is the boot sector's code (440 bytes): it loads stage 2 to 0x8000 and has the TPM measure it. Stage 2 checks the processor, loads
+the loader body and has it measured, opens A20, asks for the memory map, reads the Terrane partition to 16 MiB and enters long mode. Both
+print refusals on the screen (INT 10h) and COM1, and stop. The memory map they share with the loader body is in docs/formats.md.
+
+Measuring is the BIOS's pass-through of TPM commands (TCG PC Client BIOS 1.21, INT 1Ah AX=BB02h), into PCR 4. Where that fails, the machine
+has no TPM, or no policy over PCR 4 will be met: both go on without it. The TPM's answers are kept for the body, which logs them.
 """
 
 from __future__ import annotations
@@ -17,11 +20,18 @@ STAGE1_LIMIT: Final = 440
 STAGE1_BASE: Final = 0x7C00
 STAGE2_BASE: Final = 0x8000
 STAGE2_SIZE: Final = 32768
+STAGE2_LOADED: Final = 3072  # of it: what stage 1 loads, and has measured, zeros at its end included
 STACK_TOP: Final = 0x7000  # of the 16-bit code; page tables take its place before long mode
 BODY_BASE: Final = 0x10000
 BODY_LIMIT: Final = 0x80000  # the loader body with BSS and stack ends at or before this
 PARAMETERS_BASE: Final = 0x7000  # boot/parameters.py
 BOUNCE_BASE: Final = 0x80000
+MEASUREMENTS: Final = 0xE000  # boot/parameters.py
+MEASUREMENT_SIZE: Final = 256
+BODY_MEASUREMENT: Final = 0xEF00
+MEASURED_OFFSET: Final = 2964  # of `measured` in BootParameters
+TPM_INPUT: Final = 0xF000  # stage 2's commands, up to 0xFFFF
+PIECE_SIZE: Final = 1024  # of the body, in one command
 CHUNK_SECTORS: Final = 64  # 32 KiB: one bounce buffer, and never across a 64 KiB boundary
 STAGING_BASE: Final = 0x1000000
 STAGING_LIMIT: Final = 0xFEC00000  # staging lies below 4 GiB, and below the APICs
@@ -99,7 +109,7 @@ packet_count: .word 0
 packet_segment: .word {segment}
 packet_lba: .long {lba_low}
     .long {lba_high}
-packet_asked: .word 0
+packet_asked: .word {asked}
 drive: .byte 0
 """
 
@@ -126,48 +136,45 @@ set_up_uart:                        // COM1: 115200 8N1, FIFOs on, no interrupts
     out dx, al
     cmp si, uart_end
     jb set_up_uart
-    mov ah, 0x41                    // are the INT 13h extensions there?
-    mov bx, 0x55aa
-    mov dl, byte ptr [drive]
-    int 0x13
-    jc no_extensions
-    cmp bx, 0xaa55
-    jne no_extensions
-    shr cx, 1                       // bit 0: extended reads
-    jnc no_extensions
-read_chunk:
-    mov ax, word ptr [remaining]
-    test ax, ax
-    jz start_stage2
-    cmp ax, {chunk}
-    jbe chunk_known
-    mov ax, {chunk}
-chunk_known:
-    mov word ptr [packet_asked], ax
     call read
     mov si, read_text
     jc refuse
-    mov ax, word ptr [packet_asked]
-    mov si, packet
-    movzx eax, ax
-    sub word ptr [remaining], ax
-    add dword ptr [si + 8], eax     // its LBA
-    shl ax, 5                       // sectors to paragraphs
-    add word ptr [si + 6], ax       // its segment
-    jmp read_chunk
-no_extensions:
-    mov si, extensions_text
-    jmp refuse
-start_stage2:
+    mov si, {stage2}
+    mov bp, {measurements}
+measure:
+    mov di, piece                   // behind the command: over the partition table, and beyond
+    mov cx, 256
+    rep movsw
+    push si
+    mov di, command                 // es:di: the command; ds:si: place for its answer
+    mov si, bp
+    mov ax, 0xbb02
+    mov ebx, 0x41504354             // TCPA
+    xor ecx, ecx
+    xor edx, edx
+    int 0x1a
+    pop si
+    test eax, eax
+    jnz start_stage2
+    add bp, {measurement}
+    cmp si, {stage2_end}
+    jb measure
+start_stage2:                       // bp: behind the last answer
     mov dl, byte ptr [drive]
     .byte 0xea                      // ljmp 0:stage 2
     .word {stage2}
     .word 0
-remaining: .word {sectors}
 uart: .byte 0xfb, 0x80, 0xf8, 1, 0xf9, 0, 0xfb, 3, 0xfa, 7, 0xf9, 0, 0xfc, 3
 uart_end:
-extensions_text: .asciz "stage 1: disk: expected INT 13h extensions, found none"
-read_text: .asciz "stage 1: stage 2: expected it read, found a disk error"
+read_text: .asciz "stage 1: stage 2: expected it read by INT 13h extensions, found a disk error"
+"""
+
+# TPM2_PCR_Event (part 3, 22.3) of PCR 4, with an empty password, as INT 1Ah wants it; what it measures follows in memory.
+_STAGE1_COMMAND: Final = """
+command: .word 549, 0, {measurement}, 0
+    .byte 0x80, 2, 0, 0, 2, 0x1d, 0, 0, 1, 0x3c, 0, 0, 0, 4
+    .byte 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 2, 0
+piece:
 """
 
 _STAGE2_CHECKS: Final = """
@@ -184,6 +191,9 @@ entry:
     mov dword ptr [{parameters} + 12], eax
     mov dword ptr [{parameters} + 16], {staging}
     mov dword ptr [{parameters} + 24], {staging_size}
+    sub bp, {measurements}
+    shr bp, 8
+    mov word ptr [{parameters} + {measured}], bp
 
     pushfd                          // CPUID is there if EFLAGS.ID can be changed
     pop eax
@@ -345,6 +355,105 @@ digit_known:
 staging_good:
 """
 
+_STAGE2_BODY: Final = """
+read_body:                          // straight to its place, up to 64 sectors at a time
+    mov eax, dword ptr [body_left]
+    test eax, eax
+    jz body_read
+    cmp eax, {chunk}
+    jbe body_count
+    mov eax, {chunk}
+body_count:
+    mov word ptr [packet_asked], ax
+    sub dword ptr [body_left], eax
+    call read
+    mov si, body_read_text
+    jc refuse
+    movzx eax, word ptr [packet_asked]
+    add dword ptr [packet_lba], eax
+    adc dword ptr [packet_lba + 4], 0
+    shl ax, 5                       // sectors to paragraphs
+    add word ptr [packet_segment], ax
+    jmp read_body
+body_read:
+    mov word ptr [packet_segment], {bounce_segment}
+    mov dword ptr [packet_lba], {partition_low}
+    mov dword ptr [packet_lba + 4], {partition_high}
+
+    mov ax, {body_segment}          // is the loader body whole, and does it fit?
+    mov fs, ax
+    mov si, body_text
+    cmp dword ptr fs:[0], 0x464e5254 // TRNF, LAT1
+    jne refuse
+    cmp dword ptr fs:[4], 0x3154414c
+    jne refuse
+    cmp dword ptr fs:[20], {body_size}
+    jne refuse
+    cmp dword ptr fs:[24], {body_memory}
+    ja refuse
+
+    cmp word ptr [{parameters} + {measured}], 0
+    je body_measured
+    mov bx, {body_segment}          // a sequence of hashes in the TPM, of all banks (TPM 2.0 Library, part 3, 17)
+    mov si, sequence_start
+    mov cx, 22
+    call copy_command
+    call tpm
+    jnz body_measured
+    mov eax, dword ptr [{answer} + 14]
+    mov dword ptr [sequence_update + 18], eax
+    mov dword ptr [sequence_end + 22], eax
+next_piece:
+    mov si, sequence_update
+    mov cx, 37
+    call copy_command
+    push ds
+    mov ds, bx
+    xor si, si
+    mov cx, {piece_words}
+    rep movsw
+    pop ds
+    call tpm
+    jnz body_measured
+    add bx, {piece_paragraphs}
+    cmp bx, {body_end}
+    jb next_piece
+    mov si, sequence_end
+    mov cx, 50
+    call copy_command
+    call tpm
+    jnz body_measured
+    mov byte ptr [{parameters} + {measured} + 1], 1
+    jmp body_measured
+
+copy_command:                       // si, cx: the command, to es:di, which is left behind its end
+    mov di, {input}
+    rep movsb
+    ret
+tpm:                                // the command at input to the TPM; zero flag: it succeeded. bx is kept
+    push bx
+    mov di, {input}
+    mov si, {answer}
+    mov ax, 0xbb02
+    mov ebx, 0x41504354             // TCPA
+    xor ecx, ecx
+    xor edx, edx
+    int 0x1a
+    pop bx
+    or eax, dword ptr [{answer} + 10]       // the TPM's response code
+    ret
+sequence_start: .word 22, 0, {measurement}, 0
+    .byte 0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x86, 0, 0, 0, 0x10
+sequence_update: .word {update_size}, 0, {measurement}, 0
+    .byte 0x80, 2, 0, 0, 4, 29, 0, 0, 1, 0x5c, 0, 0, 0, 0
+    .byte 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 4, 0
+sequence_end: .word 50, 0, {measurement}, 0
+    .byte 0x80, 2, 0, 0, 0, 42, 0, 0, 1, 0x85, 0, 0, 0, 4, 0, 0, 0, 0
+    .byte 0, 0, 0, 18, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0
+body_left: .long {body_sectors}
+body_measured:
+"""
+
 _STAGE2_READ: Final = """
 read_chunk:
     mov eax, dword ptr [remaining]
@@ -386,18 +495,6 @@ protected_for_copy:
     sti
     jmp read_chunk
 partition_read:
-
-    mov ax, {body_segment}          // is the loader body whole, and does it fit?
-    mov fs, ax
-    mov si, body_text
-    cmp dword ptr fs:[0], 0x464e5254 // TRNF, LAT1
-    jne refuse
-    cmp dword ptr fs:[4], 0x3154414c
-    jne refuse
-    cmp dword ptr fs:[20], {body_size}
-    jne refuse
-    cmp dword ptr fs:[24], {body_memory}
-    ja refuse
 """
 
 _STAGE2_LONG_MODE: Final = """
@@ -487,32 +584,31 @@ no_map_text: .asciz "stage 2: memory map: expected INT 15h E820 ranges, found no
 capacity_text: .asciz "stage 2: memory map: expected at most {capacity_decimal} ranges, found more"
 staging_text: .asciz "stage 2: memory for the image at 0x01000000: expected usable bytes 0x"
 found_text: .asciz ", found 0x"
+body_read_text: .asciz "stage 2: loader body: expected it read, found a disk error"
 read_text: .asciz "stage 2: Terrane partition: expected it read, found a disk error"
 body_text: .asciz "stage 2: loader body: expected a whole flat program, found another"
 """
 
 
-def emit_stage1(stage2_lba: int, stage2_sectors: int) -> bytes:
-    """The boot sector's code: loads stage2_sectors (stage 2, then the loader body) from stage2_lba to 0x8000 and jumps there.
+def emit_stage1(stage2_lba: int) -> bytes:
+    """The boot sector's code: loads stage 2 from stage2_lba to 0x8000, has it measured, and jumps there.
 
-    Raises ValueError for a range that cannot be loaded there.
+    Raises ValueError for a place where it cannot lie.
     """
-    limit = (BODY_LIMIT - STAGE2_BASE) // SECTOR_SIZE
-    if not STAGE2_SIZE // SECTOR_SIZE < stage2_sectors <= limit:
-        raise ValueError(
-            f"stage 2 with body: expected more than 64 and at most {limit} sectors, found {stage2_sectors}"
-        )
-    _check_range("stage 2", stage2_lba, stage2_sectors)
+    sectors = STAGE2_LOADED // SECTOR_SIZE
+    _check_range("stage 2", stage2_lba, sectors)
     code = assemble(
-        _STAGE1 + _READ + _PRINT,
+        _STAGE1 + _READ + _PRINT + _STAGE1_COMMAND,
         STAGE1_BASE,
         {
             "stack": STACK_TOP,
-            "chunk": CHUNK_SECTORS,
             "attempts": READ_ATTEMPTS,
             "stage2": STAGE2_BASE,
+            "stage2_end": STAGE2_BASE + STAGE2_LOADED,
+            "measurements": MEASUREMENTS,
+            "measurement": MEASUREMENT_SIZE,
             "segment": STAGE2_BASE >> 4,
-            "sectors": stage2_sectors,
+            "asked": sectors,
             "lba_low": stage2_lba & 0xFFFFFFFF,
             "lba_high": stage2_lba >> 32,
         },
@@ -522,19 +618,31 @@ def emit_stage1(stage2_lba: int, stage2_sectors: int) -> bytes:
     return code
 
 
-def emit_stage2(partition_lba: int, partition_sectors: int, body_size: int) -> bytes:
-    """Stage 2: reads partition_sectors from partition_lba to 16 MiB, enters long mode and starts the body of body_size bytes.
+def emit_stage2(partition_lba: int, partition_sectors: int, body_lba: int, body_size: int) -> bytes:
+    """Stage 2: loads the body of body_size bytes from body_lba, has it measured, reads partition_sectors from partition_lba to 16 MiB,
+    enters long mode and starts the body.
 
-    Loaded at 0x8000, at most 32768 bytes (the pipeline pads it; the body follows). Raises ValueError for what cannot be loaded.
+    Loaded at 0x8000. Raises ValueError for what cannot be loaded.
     """
     staging_size = partition_sectors * SECTOR_SIZE
     if STAGING_BASE + staging_size > STAGING_LIMIT:
         raise ValueError(f"partition: expected at most {STAGING_LIMIT - STAGING_BASE} bytes, found {staging_size}")
-    if not 64 <= body_size <= BODY_LIMIT - BODY_BASE:
-        raise ValueError(f"loader body: expected 64 to {BODY_LIMIT - BODY_BASE} bytes, found {body_size}")
+    if not PIECE_SIZE <= body_size <= BODY_LIMIT - BODY_BASE or body_size % PIECE_SIZE:
+        raise ValueError(
+            f"loader body: expected {PIECE_SIZE} to {BODY_LIMIT - BODY_BASE} bytes, in {PIECE_SIZE}s, found {body_size}"
+        )
     _check_range("partition", partition_lba, partition_sectors)
+    _check_range("loader body", body_lba, body_size // SECTOR_SIZE)
     text = (
-        _STAGE2_CHECKS + _STAGE2_MEMORY + _STAGE2_READ + _STAGE2_LONG_MODE + _STAGE2_DATA + _features() + _READ + _PRINT
+        _STAGE2_CHECKS
+        + _STAGE2_BODY
+        + _STAGE2_MEMORY
+        + _STAGE2_READ
+        + _STAGE2_LONG_MODE
+        + _STAGE2_DATA
+        + _features()
+        + _READ
+        + _PRINT
     )
     code = assemble(
         text.replace("{capacity_decimal}", str(E820_CAPACITY)),
@@ -542,24 +650,38 @@ def emit_stage2(partition_lba: int, partition_sectors: int, body_size: int) -> b
         {
             "parameters": PARAMETERS_BASE,
             "parameters_words": (STAGE1_BASE - PARAMETERS_BASE) // 2,
+            "measured": MEASURED_OFFSET,
+            "measurements": MEASUREMENTS,
+            "measurement": MEASUREMENT_SIZE,
+            "answer": BODY_MEASUREMENT,
+            "input": TPM_INPUT,
+            "piece_words": PIECE_SIZE // 2,
+            "piece_paragraphs": PIECE_SIZE // 16,
+            "update_size": PIECE_SIZE + 37,
             "staging": STAGING_BASE,
             "staging_size": staging_size,
             "capacity": E820_CAPACITY,
             "chunk": CHUNK_SECTORS,
             "attempts": READ_ATTEMPTS,
             "bounce": BOUNCE_BASE,
-            "segment": BOUNCE_BASE >> 4,
+            "bounce_segment": BOUNCE_BASE >> 4,
+            "segment": BODY_BASE >> 4,
+            "asked": 0,
             "sectors": partition_sectors,
-            "lba_low": partition_lba & 0xFFFFFFFF,
-            "lba_high": partition_lba >> 32,
+            "lba_low": body_lba & 0xFFFFFFFF,
+            "lba_high": body_lba >> 32,
+            "partition_low": partition_lba & 0xFFFFFFFF,
+            "partition_high": partition_lba >> 32,
             "body": BODY_BASE,
             "body_segment": BODY_BASE >> 4,
+            "body_end": (BODY_BASE + body_size) >> 4,
+            "body_sectors": body_size // SECTOR_SIZE,
             "body_size": body_size,
             "body_memory": BODY_LIMIT - BODY_BASE,
         },
     )
-    if len(code) > STAGE2_SIZE:
-        raise ValueError(f"stage 2: expected at most {STAGE2_SIZE} bytes, found {len(code)}")
+    if len(code) > STAGE2_LOADED:
+        raise ValueError(f"stage 2: expected at most {STAGE2_LOADED} bytes, found {len(code)}")
     return code
 
 

@@ -36,6 +36,7 @@ from boot.parameters import (
 )
 from boot.refusal import Refusal, Rule
 from boot.uefi_disk import read_partition
+from boot.uefi_log import FINAL_EVENTS, copy_log, note_log
 from dsl.hw.uefi import (
     LINEAR_32_BIT,
     RAM_TYPES,
@@ -71,6 +72,7 @@ from dsl.lang import (
     upto,
 )
 from dsl.lang.intrinsics import cli, out8, read_cr4
+from dsl.std.event_log import LOG_CAPACITY
 
 TABLE_ENTRIES: Final = 512
 FOUR_GIGABYTES: Final = 4  # GiB that are always mapped
@@ -336,11 +338,13 @@ def prepare(image: u64, table: HostVirtual) -> None:
 
     size = image_end() - image_base()
     assert size <= LARGE_PAGE_SIZE, "the loader is larger than 2 MiB"
-    room = allocate_low(system, size + (LARGE_PAGE_SIZE + TABLES_SIZE), Rule.UEFI_LOADER)
+    room = allocate_low(system, size + (LARGE_PAGE_SIZE + TABLES_SIZE + LOG_CAPACITY), Rule.UEFI_LOADER)
     place = HostVirtual(room).align_up(LARGE_PAGE_SIZE)
     PARAMETERS.loader_base = place.as_u64()
-    PARAMETERS.loader_size = size + TABLES_SIZE
+    PARAMETERS.loader_size = size + (TABLES_SIZE + LOG_CAPACITY)
+    note_log(boot, find_table(system, FINAL_EVENTS))
     leave_firmware(boot, image)
+    copy_log(PARAMETERS, place + (size + TABLES_SIZE))
     move(build_identity(place + size), place, image_base(), size)
 
 

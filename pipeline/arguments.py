@@ -129,6 +129,17 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
         action="store_true",
         help="a firmware in which the keys of `keys --secure-boot` are enrolled (with --engine qemu --firmware uefi)",
     )
+    run.add_argument(
+        "--tpm",
+        nargs="?",
+        choices=("tis", "crb"),
+        const="tis",
+        default="",
+        help="a TPM 2.0 (swtpm, started and ended with the machine) behind this interface (with --engine qemu; default tis)",
+    )
+    run.add_argument(
+        "--tpm-state", metavar="FOLDER", help="the memory of that TPM, made there if need be (default out/tpm)"
+    )
     run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
     run.add_argument(
         "--expect", metavar="FILE", help="reference file for --image (default: FILE with the suffix .json)"

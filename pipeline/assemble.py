@@ -156,9 +156,10 @@ def loader_stages(loader: bytes, partition_size: int) -> tuple[bytes, bytes]:
     """Stage 1, and what the BIOS boot partition holds: stage 2, padded, then the loader body."""
     from boot import stages
 
-    stage2 = stages.emit_stage2(disk.TERRANE_FIRST, disk.sectors_of(partition_size), len(loader))
+    body_lba = disk.BIOS_BOOT_FIRST + disk.sectors_of(stages.STAGE2_SIZE)
+    stage2 = stages.emit_stage2(disk.TERRANE_FIRST, disk.sectors_of(partition_size), body_lba, len(loader))
     whole = stage2.ljust(stages.STAGE2_SIZE, b"\0") + loader
-    return stages.emit_stage1(disk.BIOS_BOOT_FIRST, disk.sectors_of(len(whole))), whole
+    return stages.emit_stage1(disk.BIOS_BOOT_FIRST), whole
 
 
 def pack_image(
@@ -180,7 +181,7 @@ def pack_image(
 
     def partition_for(loader_sha256: bytes) -> tuple[image.Partition, list[bytes]]:
         links = release.release_chain(all_keys, SECURITY_VERSION, loader_sha256, monitor_sha256, identities)
-        entries = image.collect_entries(monitor, descriptors, segments, links, all_keys.development_secret)
+        entries = image.collect_entries(monitor, descriptors, segments, links, all_keys.development_secret, approvals())
         return image.build_partition(entries, SECURITY_VERSION, DEBUG, all_keys), links
 
     # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
@@ -203,6 +204,15 @@ def pack_image(
     }
     sizes |= {f"box {box.name}": sum(len(segment.data) for segment in box.segments) for box in boxes}
     return Built(whole, values, programs, tuple(boxes), sizes)
+
+
+def approvals() -> bytes:
+    """The approval table that provisioning left in keys/, or one without rows. Raises PipelineError for one of another size."""
+    path = paths.KEYS / provision.APPROVALS
+    table = path.read_bytes() if path.exists() else image.NO_APPROVALS
+    if len(table) != len(image.NO_APPROVALS):
+        raise PipelineError(f"{path}: expected {len(image.NO_APPROVALS)} bytes, found {len(table)}")
+    return table
 
 
 def reference_values(
@@ -243,9 +253,9 @@ def reference_values(
 
 def boot_values(stage1: bytes, stage2: bytes, application: bytes, partition: image.Partition) -> dict[str, Any]:
     """What a boot of the image measures (docs/evidence.md), SHA-256."""
-    from boot.stages import STAGE2_SIZE
+    from boot.stages import STAGE2_LOADED, STAGE2_SIZE
 
-    blocks = [stage2[at : at + disk.SECTOR] for at in range(0, STAGE2_SIZE, disk.SECTOR)]
+    blocks = [stage2[at : at + disk.SECTOR] for at in range(0, STAGE2_LOADED, disk.SECTOR)]
     measured = [stage1.ljust(disk.BOOT_CODE_SIZE, b"\0"), *blocks, stage2[STAGE2_SIZE:]]
     code = {EntryKind.MONITOR, EntryKind.SEGMENT, EntryKind.RELEASE_CHAIN}
     return {

@@ -133,9 +133,9 @@ def run(options: argparse.Namespace) -> int:
     if options.engine == "qemu":
         refuse_what_qemu_lacks(options)
         qemu.check_installed(options.firmware)
-    elif options.firmware != qemu.BIOS or options.disk != "ahci" or options.secure_boot:
+    elif options.firmware != qemu.BIOS or options.disk != "ahci" or options.secure_boot or options.tpm:
         raise UsageError(
-            "--firmware uefi, --disk, --secure-boot: expected --engine qemu, found bochs, which has a BIOS and one disk"
+            "--firmware uefi, --disk, --secure-boot, --tpm: expected --engine qemu, found bochs, which has a BIOS and one disk"
         )
     else:
         bochs.check_installed()
@@ -152,7 +152,16 @@ def run(options: argparse.Namespace) -> int:
         else:
             write_image(options)
         if options.engine == "qemu":
-            emulated = qemu.QemuMachine(path, options.memory, options.firmware, options.disk, options.secure_boot)
+            state = Path(options.tpm_state) if options.tpm_state else paths.OUT / "tpm"
+            emulated = qemu.QemuMachine(
+                path,
+                options.memory,
+                options.firmware,
+                options.disk,
+                options.secure_boot,
+                tpm=options.tpm,
+                tpm_state=state,
+            )
             return run_qemu(emulated, options.timeout, options.json)
         machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
         session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)

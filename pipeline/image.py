@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boot import header as layout
+from boot.approvals import APPROVALS_MAGIC, ApprovalTable
 from dsl.hw import x86
 from pipeline import evidence, layouts
 from pipeline.disk import ImageError
@@ -14,6 +15,7 @@ from pipeline.keys import Keys
 
 ENTRIES_OFFSET = 64
 PAGE = x86.PAGE_SIZE
+NO_APPROVALS = layouts.pack(ApprovalTable, {"magic": APPROVALS_MAGIC})
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def collect_entries(
     segments: list[bytes],
     chain: list[bytes],
     secret: bytes | None,
+    approvals: bytes = NO_APPROVALS,
 ) -> list[Entry]:
     """All entries, in order of kind; equal segments once."""
     entries = [Entry(layout.EntryKind.MONITOR, monitor, "monitor")]
@@ -66,6 +69,7 @@ def collect_entries(
     entries.append(Entry(layout.EntryKind.RELEASE_CHAIN, bundle, "release chain"))
     if secret is not None:
         entries.append(Entry(layout.EntryKind.DEVELOPMENT_SECRET, secret, "development secret"))
+    entries.append(Entry(layout.EntryKind.APPROVALS, approvals, "approvals"))
     return entries
 
 

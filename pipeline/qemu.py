@@ -16,6 +16,7 @@ from types import TracebackType
 from pipeline import paths
 from pipeline.errors import PipelineError, UsageError
 from pipeline.secure_boot import enrolled_variables
+from pipeline.swtpm import Swtpm
 
 QEMU = "qemu-system-x86_64"
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -29,6 +30,7 @@ DISKS: dict[str, tuple[str, ...]] = {
     "nvme": ("-device", "nvme,serial=terrane,drive=disk,bootindex=1"),
     "virtio": ("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
 }
+TPMS = {"tis": "tpm-tis", "crb": "tpm-crb"}  # by interface: QEMU's device
 LOG_TAIL_LINES = 12
 
 
@@ -46,6 +48,8 @@ class QemuMachine:
     disk: str = "ahci"
     secure_boot: bool = False  # with the keys of this checkout enrolled; UEFI alone
     more: tuple[str, ...] = ()
+    tpm: str = ""  # a key of TPMS, or none
+    tpm_state: Path = paths.OUT / "tpm"  # the TPM's own memory; made there if need be
 
 
 def check_installed(firmware: str) -> None:
@@ -91,6 +95,9 @@ def arguments(machine: QemuMachine, folder: Path) -> list[str]:
     if machine.secure_boot:
         words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     words += ["-drive", f"if=none,id=disk,format=raw,snapshot=on,file={machine.image}"]
+    if machine.tpm:
+        words += ["-chardev", f"socket,id=tpm-line,path={Swtpm(machine.tpm_state).socket}"]
+        words += ["-tpmdev", "emulator,id=tpm,chardev=tpm-line", "-device", f"{TPMS[machine.tpm]},tpmdev=tpm"]
     return [*words, *DISKS[machine.disk], *machine.more]
 
 
@@ -106,6 +113,7 @@ class Qemu:
         self.sink = sink
         self.output = bytearray()
         self.process: subprocess.Popen[bytes] | None = None
+        self.tpm = Swtpm(machine.tpm_state) if machine.tpm else None
         paths.OUT.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="qemu-", dir=paths.OUT))
 
@@ -116,6 +124,8 @@ class Qemu:
             enrolled_variables(OVMF_VARIABLES, variables)
         elif self.machine.firmware == UEFI:
             shutil.copyfile(OVMF_VARIABLES, variables)
+        if self.tpm is not None:
+            self.tpm.__enter__()
         with (self.folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
                 arguments(self.machine, self.folder),
@@ -138,6 +148,8 @@ class Qemu:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
+        if self.tpm is not None:
+            self.tpm.__exit__(None, None, None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, seconds: float) -> bytes:

@@ -177,7 +177,12 @@ def receive_evidence(bochs: Bochs, terminal: Terminal, name: str, seconds: float
     bochs.wait_for(
         watch(terminal, lambda: EVIDENCE.search(terminal.transcript.said(name)) is not None, what), what, seconds
     )
-    found = EVIDENCE.search(terminal.transcript.said(name))
+    return checked_bundle(terminal.transcript.said(name))
+
+
+def checked_bundle(said: str) -> bytes:
+    """The bundle in what was said. Raises EvidenceError where its own checksum does not fit."""
+    found = EVIDENCE.search(said)
     assert found is not None
     bundle = bytes.fromhex(found[1].replace("\n", ""))
     digest = hashlib.sha256(bundle).hexdigest()

@@ -9,15 +9,28 @@ import json
 import re
 import time
 
+from pipeline import evidence, paths
+from pipeline.console import MONITOR
 from pipeline.disk import APPLICATION
 from pipeline.errors import OK
 from pipeline.progress import say
 from pipeline.qemu import Qemu, QemuMachine
-from pipeline.run import Refused, Terminal
+from pipeline.run import EVIDENCE, Refused, Terminal, checked_bundle
 
 FIRMWARE_REFUSED = re.compile(r"BdsDxe: failed to load Boot\w+ .*: (Access Denied|Security Violation)")
 WITHOUT_VTX = "refused: the processor has no VT-x"  # the monitor's own words (vmm/vmx/capability.py)
 REACHED = "the monitor runs; QEMU has no VT-x to give, so that no box was started, and nothing was verified"
+
+
+def keep_evidence(qemu: Qemu, terminal: Terminal, seconds: float) -> None:
+    """Wait for the bundle that the monitor prints, and write it to out/evidence.bin."""
+    said = terminal.transcript.said
+    qemu.wait_for(lambda: EVIDENCE.search(said(MONITOR)) is not None, "the monitor's evidence", seconds)
+    bundle = checked_bundle(said(MONITOR))
+    (paths.OUT / "evidence.bin").write_bytes(bundle)
+    items = {item.kind: len(item.data) for item in evidence.parse(bundle)}
+    words = ", ".join(f"{kind.name.lower()} {size}" for kind, size in items.items())
+    terminal.note(f"The monitor's evidence is in out/evidence.bin (bytes: {words})")
 
 
 def run_qemu(machine: QemuMachine, seconds: float, as_json: bool) -> int:
@@ -33,6 +46,8 @@ def run_qemu(machine: QemuMachine, seconds: float, as_json: bool) -> int:
 
         qemu.wait_for(lambda: ended() is not None, "the monitor's word about this processor", seconds)
         end = str(ended())
+        if machine.tpm and end.startswith(WITHOUT_VTX):
+            keep_evidence(qemu, terminal, seconds)
         terminal.note(f"{time.monotonic() - started:.1f} s after power-on")
         terminal.settle()
     if not end.startswith(WITHOUT_VTX):

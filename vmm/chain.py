@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from boot.handoff import FLAG_DEBUG, FLAG_DEVELOPMENT_SECRET, Handoff, LoadedEntry
 from boot.handoff import Certificate as HandoffCertificate
+from boot.handoff import Handoff, LoadedEntry
 from dsl.lang import Array, Struct, array, erase, frame_array, machine, static, u8, u32, u64
 from dsl.std.dice import (
-    POSTURE_DEBUG,
-    POSTURE_DEVELOPMENT_SECRET,
     Cdi,
     LayerInputs,
     derive_key_pair,
@@ -54,10 +52,7 @@ def take_over_identity(handoff: Handoff) -> None:
     erase(handoff.cdi)
     IDENTITY.signer_key.copy_from(handoff.signer_key)
     IDENTITY.mode = handoff.mode
-    if handoff.flags & FLAG_DEBUG != 0:
-        IDENTITY.posture |= POSTURE_DEBUG
-    if handoff.flags & FLAG_DEVELOPMENT_SECRET != 0:
-        IDENTITY.posture |= POSTURE_DEVELOPMENT_SECRET
+    IDENTITY.posture = handoff.posture
     copy_certificate(IDENTITY.device, handoff.device_certificate)
     copy_certificate(IDENTITY.monitor, handoff.monitor_certificate)
     derive_key_pair(IDENTITY.keys, IDENTITY.cdi.attest)

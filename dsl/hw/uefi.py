@@ -28,6 +28,9 @@ LOADED_IMAGE_PROTOCOL: Final = guid("5b1b31a1-9562-11d2-8e3f-00a0c969723b")
 DEVICE_PATH_PROTOCOL: Final = guid("09576e91-6d3f-11d2-8e39-00a0c969723b")
 BLOCK_IO_PROTOCOL: Final = guid("964e5b21-6459-11d2-8e39-00a0c969723b")
 GRAPHICS_OUTPUT_PROTOCOL: Final = guid("9042a9de-23dc-4a38-96fb-7aded080516a")
+TCG2_PROTOCOL: Final = guid("607f766c-7455-42be-930b-e4d76db2720f")  # TCG EFI Protocol Specification 1.00, 6
+FINAL_EVENTS_TABLE: Final = guid("1e2ed096-30e2-4254-bd89-863bbef82325")  # there, 7
+CRYPTO_AGILE: Final = 2  # EFI_TCG2_EVENT_LOG_FORMAT_TCG_2
 ACPI_2_TABLE: Final = guid("8868e871-e4f1-11d3-bc22-0080c73c8881")
 ACPI_1_TABLE: Final = guid("eb9d2d30-2d88-11d3-9a16-0090273fc14d")
 
@@ -96,6 +99,19 @@ class BlockMedia(Struct, size=32):
     present: u8 = at(5)
     block_size: u32 = at(12)
     last_block: u64 = at(24)
+
+
+class Tcg2(Struct, size=56):
+    """TCG2 protocol."""
+
+    get_event_log: u64 = at(8)
+
+
+class FinalEvents(Struct, size=16):
+    """What was logged since the first GetEventLog; the events follow."""
+
+    version: u64
+    count: u64
 
 
 class GraphicsOutput(Struct, size=32):

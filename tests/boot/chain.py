@@ -36,14 +36,17 @@ def expand(secret: bytes, salt: bytes, information: bytes) -> bytes:
     return HKDF(algorithm=SHA512(), length=32, salt=salt, info=information).derive(secret)
 
 
-def derive(secret: bytes, row: bytes, signer: bytes, *, security_version: int) -> Expected:
+def derive(
+    secret: bytes, row: bytes, signer: bytes, *, security_version: int, mode: int = 2, posture: int = 9
+) -> Expected:
+    """`posture`: by default debug and development secret."""
     descriptor = bytes.fromhex("a33a000111717820") + b"terrane monitor".ljust(32, b"\0")
     descriptor += bytes.fromhex("3a000111741b") + struct.pack(">Q", security_version)
-    descriptor += bytes.fromhex("3a0001193f1b") + struct.pack(">Q", 9)  # debug, development secret
-    code, authority, mode = sha512(row), sha512(signer), b"\2"
+    descriptor += bytes.fromhex("3a0001193f1b") + struct.pack(">Q", posture)
+    code, authority = sha512(row), sha512(signer)
     hidden = bytes(64)
-    attest = expand(secret, sha512(code + sha512(descriptor) + authority + mode + hidden), b"CDI_Attest")
-    seal = expand(secret, sha512(authority + mode + hidden), b"CDI_Seal")
+    attest = expand(secret, sha512(code + sha512(descriptor) + authority + bytes([mode]) + hidden), b"CDI_Attest")
+    seal = expand(secret, sha512(authority + bytes([mode]) + hidden), b"CDI_Seal")
     keys = [Ed25519PrivateKey.from_private_bytes(expand(value, KEY_SALT, b"Key Pair")) for value in (secret, attest)]
     return Expected(attest, seal, keys[0], keys[1], code)
 

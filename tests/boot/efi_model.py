@@ -20,6 +20,7 @@ HANDLES = TABLES + 0x4000
 LOADED_IMAGE = uuid.UUID("5b1b31a1-9562-11d2-8e3f-00a0c969723b").bytes_le
 DEVICE_PATH = uuid.UUID("09576e91-6d3f-11d2-8e39-00a0c969723b").bytes_le
 BLOCK_IO = uuid.UUID("964e5b21-6459-11d2-8e39-00a0c969723b").bytes_le
+TCG2 = uuid.UUID("607f766c-7455-42be-930b-e4d76db2720f").bytes_le
 GRAPHICS = uuid.UUID("9042a9de-23dc-4a38-96fb-7aded080516a").bytes_le
 ACPI_1 = uuid.UUID("eb9d2d30-2d88-11d3-9a16-0090273fc14d").bytes_le
 ACPI_2 = uuid.UUID("8868e871-e4f1-11d3-bc22-0080c73c8881").bytes_le
@@ -61,6 +62,7 @@ class Firmware:
     allocation_status: dict[int, int] = field(default_factory=dict)  # by number
     read_status: int = 0
     graphics: int = 0
+    tcg2: int = 0
     next_table: int = TABLES + 0x8000
     next_page: int = PAGES
 
@@ -136,9 +138,10 @@ class Firmware:
         return 0
 
     def locate_protocol(self, guid: int, registration: int, found: int, *_: int) -> int:
-        assert (self.machine.memory.read(guid, 16), registration) == (GRAPHICS, 0)
-        self.words(found, self.graphics)
-        return 0 if self.graphics else NOT_FOUND
+        interface = {GRAPHICS: self.graphics, TCG2: self.tcg2}[self.machine.memory.read(guid, 16)]
+        assert registration == 0
+        self.words(found, interface)
+        return 0 if interface else NOT_FOUND
 
     def locate_handle_buffer(self, kind: int, guid: int, key: int, count: int, buffer: int) -> int:
         assert (kind, key) == (2, 0)

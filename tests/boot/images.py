@@ -96,10 +96,10 @@ def program_disk(entry: Callable[[], None]) -> bytes:
 def disk_of(partition: bytes, *, partition_sectors: int | None = None, body: bytes | None = None) -> bytes:
     """A disk without partition tables: boot code, stage 2 with the loader body, the partition."""
     body = body or loader().image
-    sectors = -(-(STAGE2_SIZE + len(body)) // SECTOR_SIZE)
     disk = bytearray(PARTITION_LBA * SECTOR_SIZE)
-    stage1 = emit_stage1(STAGE2_LBA, sectors)
-    stage2 = emit_stage2(PARTITION_LBA, partition_sectors or len(partition) // SECTOR_SIZE, len(body))
+    body_lba = STAGE2_LBA + STAGE2_SIZE // SECTOR_SIZE
+    stage2 = emit_stage2(PARTITION_LBA, partition_sectors or len(partition) // SECTOR_SIZE, body_lba, len(body))
+    stage1 = emit_stage1(STAGE2_LBA)
     disk[: len(stage1)] = stage1
     disk[510:512] = b"\x55\xaa"
     place = STAGE2_LBA * SECTOR_SIZE

@@ -121,7 +121,7 @@ def monitor_main(place: HostVirtual) -> None:
         put(text("entry size"), entry.size)
         put_bytes(text("entry row"), entry.row)
     put(text("mode"), u64(handoff.mode))
-    put(text("flags"), handoff.flags)
+    put(text("posture"), handoff.posture)
     put(text("acpi"), handoff.acpi_root.as_u64())
     put(text("security version"), handoff.security_version)
     put_bytes(text("signer"), handoff.signer_key)

@@ -169,7 +169,7 @@ REFUSALS = {
     "a flipped memory size": (flipped(partition_of(PARTS), 8192 + 24 + 3), "monitor: entry 0, partition bytes 0x"),
     "a flipped segment byte": (flipped(partition_of(PARTS), 8192 + 0x3000), "segment: entry 1, partition bytes 0x"),
     "a flipped secret byte": (flipped(partition_of(PARTS), 8192 + 0x5000), "development secret: entry 2, partition"),
-    "no secret": (partition_of(PARTS[:2]), "device secret: development secret: expected 0x0000000000000001 entry"),
+    "a TPM wanted": (partition_of(PARTS, flags=3), "device secret: the header wants a TPM's: expected TPM state 0x"),
     "a cut image": (partition_of(PARTS)[:8192], "header: image size: expected at most 0x0000000000002000 bytes, found"),
     "no flat program": (partition_of([Part(MONITOR, zeroed(flat_program(magic=b"TRNFLAT2"))), *PARTS[1:]]), "monitor: magic: "),
     "another base": (partition_of([Part(MONITOR, zeroed(flat_program(base=0x10000))), *PARTS[1:]]), "monitor: base: "),
@@ -187,6 +187,20 @@ def test_what_is_not_as_signed_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
     assert f"terrane| refused: {expected}" in said
     assert "found" in said
     assert said.endswith("terrane| stopped\n")
+
+
+def test_without_any_secret_the_chain_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No TPM, no development secret: mode 0, the all-zero secret, and a line that says so."""
+    machine, said, left = run(monkeypatch, partition_of(PARTS[:2], flags=0))
+    assert left is not None, said
+    assert "terrane| loader: TPM: none\nterrane| loader: NO DEVICE SECRET" in said
+    assert "NOT AUTHENTIC" in said
+    with machine:
+        handoff = Handoff.at(HostVirtual(left[0] - DIRECT_MAP))
+        assert (int(handoff.mode), int(handoff.posture), int(handoff.tpm_state)) == (0, 0, 0)
+        row = machine.memory.read(0x1000000 + 64, 64)
+        expected = chain.derive(bytes(32), row, PUBLIC_KEY, security_version=4, mode=0, posture=0)
+        assert expected.cdi_attest + expected.cdi_seal in machine.memory.read(left[0] - DIRECT_MAP, HANDOFF_SIZE)
 
 
 def test_a_refused_hash_names_the_place_and_both_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

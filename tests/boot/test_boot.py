@@ -72,7 +72,7 @@ def test_the_monitor_finds_its_registers_cleared(good: Good) -> None:
 def test_the_handoff_says_where_everything_is(good: Good) -> None:
     parts = usual_parts()
     assert good.number("magic") == int.from_bytes(b"TRNHANDO", "little")
-    assert (good.number("version"), good.number("size")) == (1, HANDOFF_SIZE)
+    assert (good.number("version"), good.number("size")) == (2, HANDOFF_SIZE)
     assert good.numbers("entry kind") == [1, 2, 3, 4]
     for part, place, size in zip(parts, good.numbers("entry place"), good.numbers("entry size"), strict=False):
         assert size == len(part.content)
@@ -80,7 +80,7 @@ def test_the_handoff_says_where_everything_is(good: Good) -> None:
             assert good.physical(place, size) == part.content
     text_end = int.from_bytes(parts[0].content[12:16], "little")
     assert good.monitor[:text_end] == parts[0].content[:text_end]
-    assert (good.number("mode"), good.number("flags"), good.number("security version")) == (2, 3, 7)
+    assert (good.number("mode"), good.number("posture"), good.number("security version")) == (2, 9, 7)
     assert good.physical(good.number("acpi"), 8) == b"RSD PTR "
 
 
@@ -196,9 +196,12 @@ def test_a_cut_disk_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_stage_2_is_refused(tmp_path: Path) -> None:
-    disk = emit_stage1(1000000, 100).ljust(510, b"\0") + b"\x55\xaa"
+    disk = emit_stage1(1000000).ljust(510, b"\0") + b"\x55\xaa"
     said = lines_of(boot(tmp_path, disk))
-    assert said == ["terrane| refused: stage 1: stage 2: expected it read, found a disk error", "terrane| stopped"]
+    assert said == [
+        "terrane| refused: stage 1: stage 2: expected it read by INT 13h extensions, found a disk error",
+        "terrane| stopped",
+    ]
 
 
 def test_a_damaged_loader_body_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_what_the_body_is_given(efi: Firmware) -> None:
     assert int(PARAMETERS.staging_base) == efi.allocations[0]
     assert efi.machine.memory.read(efi.allocations[0], int(PARAMETERS.staging_size)) == TERRANE
     assert int(PARAMETERS.acpi_root.as_u64()) == 0xF2000
-    assert (int(PARAMETERS.loader_base), int(PARAMETERS.loader_size)) == (place, SIZE + 0x10000)
+    assert (int(PARAMETERS.loader_base), int(PARAMETERS.loader_size)) == (place, SIZE + 0x30000)
     screen = (PARAMETERS.framebuffer_width, PARAMETERS.framebuffer_height, PARAMETERS.framebuffer_pitch)
     assert (int(PARAMETERS.framebuffer.as_u64()), *map(int, screen)) == (FRAMEBUFFER, 64, 32, 288)
     count = int(PARAMETERS.range_count)
@@ -151,7 +151,7 @@ REFUSALS: list[tuple[Callable[[Firmware], None], str]] = [
     (load_from_nowhere, "loader: UEFI: expected to come from a partition of a disk, found another device path"),
     (take_partition_away, "Terrane partition: expected one on the loader's disk, found none among 0x0000000000000005 block devices"),
     (fill_memory(0), "memory: image as read: expected 0x0000000000105000 bytes below 4 GiB, found UEFI status 0x8000000000000009"),
-    (fill_memory(1), "memory: loader: expected 0x0000000000240000 bytes below 4 GiB, found UEFI status 0x8000000000000009"),
+    (fill_memory(1), "memory: loader: expected 0x0000000000260000 bytes below 4 GiB, found UEFI status 0x8000000000000009"),
     (break_disk, "Terrane partition: expected 0x0000000000105000 bytes read, found UEFI status 0x8000000000000007"),
 ]  # fmt: skip
 

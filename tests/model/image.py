@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from boot.handoff import FREE_MEMORY, HANDOFF_MAGIC, HANDOFF_SIZE, Handoff
+from boot.handoff import FREE_MEMORY, HANDOFF_MAGIC, HANDOFF_SIZE, HANDOFF_VERSION, Handoff
 from dsl.lang import offset_of
 from tests.boot.images import DESCRIPTOR, MONITOR, SEGMENT
 from tests.vmm.images import TestBox
@@ -24,7 +24,7 @@ STACK = 0x7008  # where RSP points when the monitor is entered
 PRESENT, WRITABLE, LARGE, NO_EXECUTE = 1, 2, 1 << 7, 1 << 63
 CDI = hashlib.sha512(b"the model's monitor").digest()
 SIGNER_KEY = hashlib.sha256(b"the model's signer").digest()
-FLAGS_DEVELOPMENT = 3
+POSTURE_DEVELOPMENT = 9
 
 
 def page_tables(image: bytes) -> bytes:
@@ -84,10 +84,10 @@ def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int
         return value.to_bytes(size, "little")
 
     values: list[tuple[str, Any, int]] = [
-        ("magic", HANDOFF_MAGIC, 8), ("version", 1, 4), ("size", HANDOFF_SIZE, 4), ("range_count", 1, 4),
+        ("magic", HANDOFF_MAGIC, 8), ("version", HANDOFF_VERSION, 4), ("size", HANDOFF_SIZE, 4), ("range_count", 1, 4),
         ("entry_count", len(contents), 4), ("monitor_physical", MONITOR_PHYSICAL, 8),
         ("monitor_memory", MONITOR_MEMORY, 8), ("page_tables", TABLES, 8), ("page_tables_size", len(tables), 8),
-        ("mode", 2, 4), ("flags", FLAGS_DEVELOPMENT, 8), ("security_version", 7, 8),
+        ("mode", 2, 4), ("posture", POSTURE_DEVELOPMENT, 8), ("security_version", 7, 8),
     ]  # fmt: skip
     for name, value, size in values:
         put(name, word(value, size))

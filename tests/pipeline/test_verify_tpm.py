@@ -54,7 +54,7 @@ def insert(index: int, added: LogEvent) -> Change:
     return lambda machine: machine.events.insert(index, added)
 
 
-HEADER = -8  # the loader's events: header, monitor, two descriptors, segment, release chain, development secret, end
+HEADER = -9  # the loader's events: header, monitor, two descriptors, segment, release chain, development secret, approvals, end
 CHANGES: list[tuple[str, Change, str]] = [
     (
         "another CA",
@@ -107,7 +107,7 @@ def test_a_key_that_could_sign_anything_is_refused(tmp_path: Path, mask: int) ->
 
 def test_a_different_stage_is_refused(tmp_path: Path) -> None:
     """On a BIOS: boot sector, a block of stage 2, the loader."""
-    for index in (8, 20, -9):
+    for index in (8, 11, 15):
         machine = TpmMachine("bios")
         machine.events[index].digest = bytes(32)
         with pytest.raises(VerificationError, match="PCR 4: boot sector, stage 2 and loader"):
