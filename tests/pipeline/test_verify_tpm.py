@@ -54,7 +54,9 @@ def insert(index: int, added: LogEvent) -> Change:
     return lambda machine: machine.events.insert(index, added)
 
 
-HEADER = -9  # the loader's events: header, monitor, two descriptors, segment, release chain, development secret, approvals, end
+HEADER = (
+    -9
+)  # the loader's events: header, monitor, two descriptors, segment, release chain, development secret, approvals, end
 CHANGES: list[tuple[str, Change, str]] = [
     (
         "another CA",
