@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -70,8 +71,10 @@ def require(layer: str, name: str, expected: object, got: object) -> None:
 def parse_certificate(layer: str, data: bytes) -> x509.Certificate:
     """Parse DER. Raises VerificationError where it is not a certificate."""
     try:
-        parsed = x509.load_der_x509_certificate(data)
-        _ = parsed.extensions, parsed.subject, parsed.issuer, parsed.version  # parsed lazily
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what the parser only frowns at is no certificate of ours
+            parsed = x509.load_der_x509_certificate(data)
+            _ = parsed.extensions, parsed.subject, parsed.issuer, parsed.version  # parsed lazily
     except Exception as error:  # the parser's errors have no common base
         raise VerificationError(layer, "certificate", "DER X.509", f"{len(data)} bytes: {error}") from None
     return parsed

@@ -120,7 +120,7 @@ class TpmMachine(Machine):
 
     def signature(self, attest: bytes) -> bytes:
         """A TPMT_SIGNATURE."""
-        r, s = decode_dss_signature(self.signer.sign(attest, ec.ECDSA(SHA256())))
+        r, s = decode_dss_signature(self.signer.sign(attest, ec.ECDSA(SHA256(), deterministic_signing=True)))
         head = struct.pack(">HH", tpm.ALG_ECDSA, tpm.ALG_SHA256)
         return head + tpm.sized(r.to_bytes(32, "big")) + tpm.sized(s.to_bytes(32, "big"))
 
