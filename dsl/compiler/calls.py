@@ -16,18 +16,15 @@ from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
 from dsl.compiler.methods import method
 from dsl.compiler.operands import Named, Operand, Typed
-from dsl.compiler.shapes import NONE, WORDS, describe, secret_parts, strip, widths
+from dsl.compiler.shapes import NONE, WORDS, describe, has_reference, secret_parts, widths
 from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
 from dsl.lang.types import (
-    ArrayType,
     BoolType,
     EnumType,
     FailureType,
     FallibleType,
-    RecordType,
     StaticType,
-    StructType,
     Type,
     WordType,
 )
@@ -168,17 +165,6 @@ def emit_call(
         builder.finish("stop", [], "a function that never returns did")
     refers = any(argument.in_frame for argument in passed) and has_reference(result)
     return Typed(result, extracted, in_frame=refers)
-
-
-def has_reference(kind: Type) -> bool:
-    """Whether a value of this type may hold a reference to memory."""
-    match strip(kind):
-        case StructType() | ArrayType():
-            return True
-        case RecordType(python=python):
-            return any(has_reference(field) for field in python.__record__.values())
-    inner = getattr(kind, "inner", None)
-    return isinstance(inner, Type) and has_reference(inner)
 
 
 def static_argument(lowering: Lowering, operand: Operand, kind: Type, node: ast.AST) -> object:

@@ -10,6 +10,7 @@ from dsl.compiler import ir
 from dsl.compiler.builder import clean
 from dsl.compiler.constants import Constants
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
+from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.lower import Lowering, assigned_names
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
@@ -31,6 +32,8 @@ def build_module(entry: Callable[..., Any]) -> ir.Module:
     symbol = unit.start(entry)
     unit.run()
     refuse_recursion(unit)
+    if not unit.diagnostics:
+        refuse_escapes(unit)
     if unit.diagnostics:
         raise CompileError(unit.diagnostics)
     unit.prune(symbol)
@@ -56,6 +59,8 @@ class Unit:
         self.pending: list[str] = []
         self.signatures: dict[Callable[..., Any], Signature] = {}
         self.options: dict[str, MachineOptions] = {}
+        self.carried: dict[str, dict[ir.Value, str]] = {}  # by function; see Lowering
+        self.stored: dict[str, list[tuple[ir.Value, ir.Span]]] = {}
         self.failure: Type = FAILURE
         self.failure_class = Failure
 
@@ -151,6 +156,7 @@ class Unit:
         options = python.__machine__  # type: ignore[attr-defined]
         self.options[symbol] = options
         lowering = Lowering(self, python, signature, function, request.chain)
+        self.carried[symbol], self.stored[symbol] = lowering.carried, lowering.stored
         lowering.bind_parameters(node, request.statics)
         if options.naked:
             function.assembly = read_assembly(lowering, node)

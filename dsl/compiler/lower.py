@@ -20,7 +20,7 @@ from dsl.compiler.fitting import coerce, taint_barrier
 from dsl.compiler.memory import load, store
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Place, Typed
 from dsl.compiler.operators import operate
-from dsl.compiler.shapes import NONE, U64, describe, general, secret_parts, taint_of, widths
+from dsl.compiler.shapes import NONE, U64, describe, general, has_reference, secret_parts, taint_of, widths
 from dsl.compiler.signatures import Signature
 from dsl.compiler.source import SourceFile
 from dsl.lang.types import FallibleType, NoneType_, StaticType, Type, WordType
@@ -52,6 +52,10 @@ class Lowering:
         self.statics: dict[str, object] = {}
         self.loops: list[Loop] = []
         self.loop_variables: set[str] = set()
+        self.carried: dict[
+            ir.Value, str
+        ] = {}  # at the head of a loop: locals that bring references from its earlier turns
+        self.stored: list[tuple[ir.Value, ir.Span]] = []  # references that were stored in memory, and where
         self.depth_counter = ""  # the symbol of a recursive function's count of activations
 
     # entry
@@ -314,11 +318,19 @@ class Lowering:
     def while_statement(self, node: ast.While) -> None:
         if node.orelse:
             raise self.error("unsupported", node.orelse[0], "a loop has no else here", "use a bool local")
-        loop = self.builder.open_loop(assigned_names([node]), self.declared)
+        loop = self.open_loop(assigned_names([node]))
         yes, no = condition(self, node.test)
         self.loop_body(loop, yes, node.body)
         self.builder.close_loop(loop)
         self.builder.position = self.builder.join([no, *loop.breaks], self.declared)
+
+    def open_loop(self, assigned: set[str]) -> Loop:
+        """Start a loop that assigns these locals; note which of them refer to memory."""
+        loop = self.builder.open_loop(assigned, self.declared)
+        for name, phis in loop.phis.items():
+            if has_reference(self.builder.environment[name].type):
+                self.carried |= dict.fromkeys(phis, name)
+        return loop
 
     def loop_body(self, loop: Loop, entry: Position, statements: list[ast.stmt]) -> None:
         """Lower a loop's body; leaves the builder where the body's end and its continues meet."""
@@ -346,7 +358,7 @@ class Lowering:
         hidden = f"{name} "  # the counter: a local that no program can name
         builder.environment[hidden] = Binding(low.values, kind)
         self.declared[hidden] = kind
-        loop = builder.open_loop(assigned_names(node.body) | {hidden}, self.declared)
+        loop = self.open_loop(assigned_names(node.body) | {hidden})
         counter = builder.environment[hidden].values[0]
         below = builder.emit("ult", 1, counter, high.value)
         yes, no = builder.branch(below)

@@ -220,6 +220,8 @@ def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, val
     if value.in_frame:
         text = f"a reference to this function's frame is stored in {place.what}"
         raise lowering.error("frame-escape", value_node, text, "the frame is gone when the function returns")
+    if isinstance(kind, StructType):
+        lowering.stored.append((value.value, lowering.source.span(value_node)))
     lowering.at(node)
     stored = builder.resize(value.value, 8) if isinstance(strip(kind), BoolType) else value.value
     builder.emit("store", 0, place.address, stored, data=how)

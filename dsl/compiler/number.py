@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dsl.compiler.aliases import Aliases
 from dsl.compiler.graph import Dominators, replace
 from dsl.compiler.ir import OPERATIONS, Access, Block, Function, Value
+from dsl.compiler.secrets import secret_values
 
 COMMUTATIVE = frozenset(("add", "mul", "umulh", "and", "or", "xor", "eq", "ne"))
 DIVISIONS = ("udiv", "urem", "sdiv", "srem")
@@ -25,13 +26,14 @@ def number(function: Function) -> None:
     table: dict[Key, Value] = {}
     added: list[list[Key]] = []
     aliases = Aliases(function)
+    secrets = secret_values(function)
     ends: dict[Block, dict[Key, Value]] = {}
     for block, entering in dominators.walk():
         if entering:
             added.append([])
             memory = dict(ends[block.predecessors[0]]) if len(block.predecessors) == 1 else {}
             ends[block] = memory
-            _number_block(block, table, added[-1], replaced, _Memory(memory, identity, aliases))
+            _number_block(block, table, added[-1], replaced, _Memory(memory, secrets, identity, aliases))
         else:
             for key in added.pop():
                 del table[key]
@@ -91,9 +93,10 @@ def _key(value: Value, arguments: list[Value], identity: dict[Value, int]) -> Ke
 
 @dataclass(slots=True)
 class _Memory:
-    """What is known about memory at one place: (base, offset, width) -> the value there."""
+    """What is known about memory at one place: (base, offset, width, whether it is seen as a secret) -> the value there."""
 
     known: dict[Key, Value]
+    secrets: set[Value]
     identity: dict[Value, int]
     aliases: Aliases
 
@@ -105,20 +108,25 @@ class _Memory:
             return
         stored = value.operation == "store"
         width = arguments[1].width if stored else value.width
-        key = (arguments[0], value.data.offset, width)
+        place = (arguments[0], value.data.offset, width)
         if stored:
-            self._forget(key)
-            self.known[key] = arguments[1]
-        elif key in self.known:
-            replaced[value] = self.known[key]
+            self._forget(place)
+            self.known[*place, arguments[1] in self.secrets] = arguments[1]
+            return
+        known = self.known.get((*place, value.secret))
+        if known is None and value.secret:  # what is zeroed is as good as secret
+            public = self.known.get((*place, False))
+            known = public if public is not None and public.operation == "const" else None
+        if known is not None:
+            replaced[value] = known
         else:
-            self.known[key] = value
+            self.known[*place, value.secret] = value
 
     def _forget(self, written: tuple[Value, int, int]) -> None:
         """Drop what a store may have changed: all but other places of the same base, and what cannot be there."""
         base, offset, width = written
         for key in list(self.known):
-            other_base, other, other_width = key
+            other_base, other, other_width, _ = key
             assert isinstance(other_base, Value)
             assert isinstance(other, int)
             assert isinstance(other_width, int)

@@ -186,6 +186,17 @@ def tainted(taint: str, kind: Type) -> Type:
     return QualifiedType(taint, kind) if taint and not isinstance(kind, NoneType_) else kind
 
 
+def has_reference(kind: Type) -> bool:
+    """Whether a value of this type may hold a reference to memory."""
+    match strip(kind):
+        case StructType() | ArrayType():
+            return True
+        case RecordType(python=python):
+            return any(has_reference(field) for field in python.__record__.values())
+    inner = getattr(kind, "inner", None)
+    return isinstance(inner, Type) and has_reference(inner)
+
+
 def literal_range(word: WordType) -> tuple[int, int]:
     """The least and the greatest integer that the word holds."""
     return (-(1 << word.width - 1), (1 << word.width - 1) - 1) if word.signed else (0, (1 << word.width) - 1)

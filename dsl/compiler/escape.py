@@ -1,0 +1,107 @@
+"""References to a function's frame that last longer than what they refer to: kept from an earlier turn of a loop, or stored by a callee.
+
+What a function itself stores or returns is refused where it stands; these two need all of a loop, and all functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsl.compiler import ir
+from dsl.compiler.diagnostics import Diagnostic
+from dsl.compiler.graph import Dominators
+
+if TYPE_CHECKING:
+    from dsl.compiler.frontend import Unit
+
+
+def refuse_escapes(unit: Unit) -> None:
+    """Report each object of a frame to which a reference outlives it."""
+    stored = stored_parameters(unit)
+    for symbol, function in unit.module.functions.items():
+        if any(value.operation == "frame" for value in function.values()):
+            report_kept(unit, function, unit.carried[symbol])
+            report_stored(unit, function, stored)
+
+
+def origins(value: ir.Value, seen: set[ir.Value] | None = None) -> set[ir.Value]:
+    """The frame slots and parameters that a reference may come from; a callee may give back whatever it got."""
+    seen = set() if seen is None else seen
+    if value in seen:
+        return set()
+    seen.add(value)
+    match value.operation:
+        case "frame" | "parameter":
+            return {value}
+        case "add":
+            parts = value.arguments[:1]
+        case "phi":
+            parts = value.arguments
+        case "select":
+            parts = value.arguments[1:]
+        case "extract":
+            parts = value.arguments[0].arguments
+        case _:
+            return set()
+    return {origin for part in parts for origin in origins(part, seen)}
+
+
+def report_kept(unit: Unit, function: ir.Function, carried: dict[ir.Value, str]) -> None:
+    """A local takes a reference into the next turn of a loop, to an object that this turn made: the next turn makes its own there."""
+    dominators = Dominators(function)
+    for phi in [value for value in function.values() if value in carried]:
+        turns = zip(phi.arguments, phi.block.predecessors, strict=True)
+        found = {
+            origin for value, source in turns if dominators.dominates(phi.block, source) for origin in origins(value)
+        }
+        for origin in function.values():
+            if origin in found and origin.operation == "frame" and dominators.dominates(phi.block, origin.block):
+                text = f"'{carried[phi]}' keeps a reference to this object, which each turn of the loop makes anew"
+                report(unit, origin.span, text, "make it before the loop, or copy what has to last")
+
+
+def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
+    """For each function the parameters that it, or what it calls, stores as references, and where."""
+    stored: dict[str, dict[int, ir.Span]] = {symbol: {} for symbol in unit.module.functions}
+    grown = True
+    while grown:
+        grown = False
+        for symbol, function in unit.module.functions.items():
+            for value, span in [*unit.stored[symbol], *passed_on(function, stored)]:
+                for origin in origins(value):
+                    if origin.operation == "parameter" and origin.data not in stored[symbol]:
+                        assert isinstance(origin.data, int)
+                        stored[symbol][origin.data] = span
+                        grown = True
+    return stored
+
+
+def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> list[tuple[ir.Value, ir.Span]]:
+    """The arguments of calls that the callee stores, and where it does."""
+    return [
+        (call.arguments[number], span)
+        for call in function.values()
+        if call.operation == "call" and isinstance(call.data, ir.Callee)
+        for number, span in stored.get(call.data.symbol, {}).items()
+    ]
+
+
+def report_stored(unit: Unit, function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> None:
+    for call in function.values():
+        if call.operation == "call" and isinstance(call.data, ir.Callee):
+            for number, span in stored.get(call.data.symbol, {}).items():
+                if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
+                    name = call.data.symbol.rpartition(".")[2]
+                    text = f"a reference to this function's frame goes to '{name}', which stores it"
+                    report(
+                        unit,
+                        call.span,
+                        text,
+                        f"the frame is gone when the function returns, see {span.file}:{span.line}",
+                    )
+
+
+def report(unit: Unit, span: ir.Span | None, text: str, help_: str) -> None:
+    assert span is not None
+    line = unit.sources.by_display(span.file).line(span.line)
+    unit.report(Diagnostic("frame-escape", text, span, line, help_))
