@@ -32,7 +32,7 @@ INPUTS: Final = 4  # calls of each program
 SAMPLE: Final = (
     4  # of so many modules one has its IR checked after every pass, not only after the last, and its constructs counted
 )
-CHUNK: Final = 100  # modules that one process takes, so that memory stays bounded
+CHUNK: Final = 400  # modules that one process takes, so that memory stays bounded
 SECONDS: Final = 120  # for one module: more is a program that never ends
 FAILURES: Final = 5  # that are made small and shown
 

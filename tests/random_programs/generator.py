@@ -91,7 +91,7 @@ class Generator(Expressions):
         result = self.random.choice(
             (*WORDS, "u64", "bool", "Mode", "Flags", "Leaf", "Pair", "Answer", "u64 | Failure", "u16 | Failure", "None")
         )
-        text = self.function(name, kinds, result, self.random.randint(1, 6))
+        text = self.function(name, kinds, result, self.random.randint(1, 4))
         self.helpers.append(Helper(name, tuple(kinds), result))
         return text
 
@@ -101,7 +101,7 @@ class Generator(Expressions):
         result = self.random.choice(
             (*WORDS, "u64", "u64", "bool", "Pair", "Answer", "Flags", "HostPhysical", "u64 | Failure")
         )
-        return self.function(name, kinds, result, self.random.randint(4, 18))
+        return self.function(name, kinds, result, self.random.randint(3, 12))
 
     def start(self, kinds: list[str], budget: int) -> None:
         """A new function's scope."""
@@ -210,7 +210,7 @@ class Generator(Expressions):
                 "Inner",
             )
         )
-        value = self.random.choice(self.references("Inner")) if kind == "Inner" else self.expression(kind, 4)
+        value = self.random.choice(self.references("Inner")) if kind == "Inner" else self.expression(kind, 3)
         name = self.new_name()
         self.locals[name] = kind
         if kind == "Inner":
@@ -238,7 +238,7 @@ class Generator(Expressions):
         same = [other for other in names if self.locals[other] == kind and other != name]
         if same and self.chance(0.3):
             return [f"{name}, {same[0]} = {same[0]}, {name}"]
-        return [f"{name} = {self.expression(kind, 4)}"]
+        return [f"{name} = {self.expression(kind, 3)}"]
 
     def change_element(self) -> list[str]:
         text, element, length = self.random.choice(
