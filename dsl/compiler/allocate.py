@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.compiler.coalesce import coalesce
 from dsl.compiler.liveness import Ranges, ranges
 from dsl.compiler.machine import (
     CALLEE_SAVED,
@@ -31,18 +30,14 @@ class AllocationError(Exception):
 
 def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Location]:
     """Decide where each virtual register lives, adding spill code to the function. pool: how many registers may be used."""
-    registers = frozenset(POOL if pool is None else POOL[:pool])
-    allowed = tuple(register for register in PREFERENCE if register in registers)
+    allowed = tuple(register for register in PREFERENCE if register in POOL[:pool])
     spiller = Spiller(function)
     for _ in range(ROUNDS):
         found = ranges(function)
         colours, failed = _colour(function, found, allowed, spiller.places, spiller.temporary)
         if not failed:
             drop_unread_stores(function)
-            return {
-                **colours,
-                **_share_spills(found, [number for number in spiller.places if number not in spiller.origins]),
-            }
+            return colours | _share_spills(found, sorted(spiller.places.keys() - spiller.origins.keys()))
         spiller.spill(failed)
     raise AllocationError(f"{function.symbol}: registers were still missing after {ROUNDS} rounds of spilling")
 
@@ -73,7 +68,7 @@ def _colour(
         return bool(free)
 
     wanted = [number for number in found.masks if number not in spilled]
-    for members in sorted(coalesce(wanted, found, occupied, temporary), key=priority):
+    for members in sorted(_coalesce(wanted, found, occupied, temporary), key=priority):
         if place(members):
             continue
         if members[0] in temporary:
@@ -106,7 +101,7 @@ def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:
     """Give each spilled register a place in the frame; those that never live together may share one."""
     places: list[tuple[Spill, int]] = []
     result: dict[int, Location] = {}
-    for number in sorted(spilled):
+    for number in spilled:
         mask = found.masks.get(number, 0)
         for index, (place, occupied) in enumerate(places):
             if not occupied & mask:
@@ -118,3 +113,38 @@ def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:
             places.append((place, mask))
             result[number] = place
     return result
+
+
+# coalescing: registers that a copy joins and that never live at once are given one processor register together
+
+
+def _coalesce(numbers: list[int], found: Ranges, occupied: dict[int, int], temporary: set[int]) -> list[list[int]]:
+    """Partition the registers, most frequent copies first. A class must leave a register free; temporaries stay alone."""
+    classes = {number: [number] for number in numbers}
+    masks = {number: found.masks[number] for number in numbers}
+    leader = {number: number for number in numbers}
+    for first, second in _copies(found, leader, temporary):
+        left, right = leader[first], leader[second]
+        if left == right or masks[left] & masks[right]:
+            continue
+        together = masks[left] | masks[right]
+        if all(mask & together for mask in occupied.values()):
+            continue
+        masks[left] = together
+        for number in classes[right]:
+            leader[number] = left
+        classes[left] += classes.pop(right)
+    return list(classes.values())
+
+
+def _copies(found: Ranges, known: dict[int, int], temporary: set[int]) -> list[tuple[int, int]]:
+    """Pairs of virtual registers that a copy joins, the most frequent first."""
+    weights: dict[tuple[int, int], float] = {}
+    for number, hints in found.hints.items():
+        if number not in known or number in temporary:
+            continue
+        for often, other in hints:
+            if other >= FIRST_VIRTUAL and other in known and other not in temporary:
+                pair = (min(number, other), max(number, other))
+                weights[pair] = weights.get(pair, 0.0) + often
+    return sorted(weights, key=lambda pair: (-weights[pair], pair))

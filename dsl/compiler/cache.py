@@ -151,7 +151,6 @@ def save(code: Code, spans: dict[ir.Span, int]) -> dict[str, Any]:
         "relocations": [[row.offset, row.target.symbol, row.target.addend, row.end] for row in code.relocations],
         "checks": [[offset, starts[trap.file, trap.line]] for offset, trap in code.checks],
         "lines": [[row.offset, row.text, -1 if row.span is None else spans[row.span]] for row in code.lines],
-        "labels": list(code.labels.items()),
         "loops": code.loops,
     }
 
@@ -165,6 +164,5 @@ def load(values: Any, rows: list[Row]) -> Code:
         [Relocation(at, ir.Address(*target), end) for at, *target, end in values["relocations"]],
         [(offset, Trap(rows[number][0], rows[number][1])) for offset, number in values["checks"]],
         [Line(offset, text, spans[number]) for offset, text, number in values["lines"]],
-        dict(values["labels"]),
         [(start, end) for start, end in values["loops"]],
     )

@@ -32,7 +32,6 @@ class Code:
     relocations: list[Relocation] = field(default_factory=list)
     checks: list[tuple[int, Trap]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
-    labels: dict[int, str] = field(default_factory=dict)
     loops: list[tuple[int, int]] = field(default_factory=list)  # start and end of the innermost ones
 
     def add(self, part: Assembled, span: Span | None) -> None:
@@ -51,8 +50,8 @@ def assemble_items(symbol: str, items: list[Item]) -> Code:
     targets = {item: offset for item, offset in zip(items, offsets, strict=True) if isinstance(item, Label)}
     for item, offset, size in zip(items, offsets, sizes, strict=True):
         if isinstance(item, Label):
-            code.labels[offset] = item.name
-        elif isinstance(item, Jump):
+            continue
+        if isinstance(item, Jump):
             displacement = targets[item.target] - (offset + size)
             if displacement < 0:
                 _note_loop(code.loops, targets[item.target], offset + size)

@@ -18,6 +18,7 @@ from dsl.compiler.machine import (
     Register,
     Source,
     Spill,
+    change_registers,
 )
 from dsl.compiler.moves import Place, Value, parallel
 from dsl.compiler.peephole import tidy
@@ -25,106 +26,76 @@ from dsl.compiler.peephole import tidy
 
 def finish(function: MachineFunction, locations: dict[int, Location]) -> None:
     """Replace virtual registers, lay out the frame, expand moves, add prologue and epilogues; then tidy each block."""
-    function.saved = _saved(function, locations)
-    frame = _Frame(function, locations)
+    frame = Frame(function, locations)
     for block in function.blocks:
-        made: list[Instruction] = []
-        for instruction in block.instructions:
-            for expanded in frame.expand(instruction):
-                expanded.span = expanded.span or instruction.span
-                made.append(expanded)
-        block.instructions = made
+        block.instructions = [made for instruction in block.instructions for made in frame.expand(instruction)]
     function.blocks[0].instructions[:0] = frame.prologue()
     for block in function.blocks:
         tidy(block)
 
 
-def _saved(function: MachineFunction, locations: dict[int, Location]) -> list[int]:
-    """The callee-saved registers that the function writes."""
-    written = {place for place in locations.values() if isinstance(place, int)}
-    for block in function.blocks:
-        for instruction in block.instructions:
-            if instruction.mnemonic != "MOVES":
-                written.update(target for target, _ in instruction.inputs)
-            written.update(place for _, place in instruction.outputs)
-            written.update(instruction.clobbers)
-    return [register for register in CALLEE_SAVED if register in written]
-
-
-def _has_tail_calls(function: MachineFunction) -> bool:
-    return any(instruction.mnemonic == "tail" for block in function.blocks for instruction in block.instructions)
-
-
-class _Frame:
+class Frame:
     """Where everything in the frame is, from rsp up: outgoing arguments, spills, slots, saved registers, return address, incoming."""
 
     def __init__(self, function: MachineFunction, locations: dict[int, Location]) -> None:
         self.function = function
         self.locations = locations
-        self.offsets: dict[object, int] = {}
+        instructions = [instruction for block in function.blocks for instruction in block.instructions]
+        written = {place for place in locations.values() if isinstance(place, int)}
+        for instruction in instructions:
+            written.update(target for target, _ in instruction.inputs if target < FIRST_VIRTUAL)
+            written.update(place for _, place in instruction.outputs)
+            written.update(instruction.clobbers)
+        self.saved = [register for register in CALLEE_SAVED if register in written]
+        self.offsets: dict[Location | Slot, int] = {}
         offset = function.outgoing
-        for location in locations.values():
-            if isinstance(location, Spill) and location not in self.offsets:
-                self.offsets[location] = offset
+        for place in locations.values():
+            if isinstance(place, Spill) and place not in self.offsets:
+                self.offsets[place] = offset
                 offset += 8
         for slot in function.slots:
             align = min(max(slot.align, 1), 16)
-            offset = -(-offset // align) * align
-            self.offsets[slot] = offset
-            offset += slot.size + (slot.align - 16 if slot.align > 16 else 0)
+            offset = self.offsets[slot] = -(-offset // align) * align
+            offset += slot.size + max(slot.align - 16, 0)
         # A jump to another function leaves no frame behind: with slots, which the callee may have an address of, it stays a call.
         self.jumps = not function.slots
-        called = function.calls or (not self.jumps and _has_tail_calls(function))
+        called = function.calls or (not self.jumps and any(item.mnemonic == "tail" for item in instructions))
         aligned = called or any(slot.align >= 16 for slot in function.slots)
-        pushed = 8 + 8 * len(function.saved)
-        size = -(-offset // 8) * 8
-        if aligned and (size + pushed) % 16:
-            size += 8
-        function.frame_size = size
+        self.size = -(-offset // 8) * 8
+        if aligned and (self.size + 8 + 8 * len(self.saved)) % 16:
+            self.size += 8
 
     def prologue(self) -> list[Instruction]:
-        made = [Instruction("push", (Register(register, 64),)) for register in self.function.saved]
-        if self.function.frame_size:
-            made.append(Instruction("sub", (Register(RSP, 64), self.function.frame_size)))
-        for instruction in made:
-            instruction.span = self.function.span
-        return made
+        made = [Instruction("push", (Register(register, 64),), self.function.span) for register in self.saved]
+        return made + self.move_stack("sub")
 
     def epilogue(self) -> list[Instruction]:
-        made = []
-        if self.function.frame_size:
-            made.append(Instruction("add", (Register(RSP, 64), self.function.frame_size)))
-        return made + [Instruction("pop", (Register(register, 64),)) for register in reversed(self.function.saved)]
+        return self.move_stack("add") + [
+            Instruction("pop", (Register(register, 64),)) for register in reversed(self.saved)
+        ]
 
-    def number(self, register: int) -> int:
-        if register < FIRST_VIRTUAL:
-            return register
-        location = self.locations[register]
+    def move_stack(self, mnemonic: str) -> list[Instruction]:
+        return [Instruction(mnemonic, (Register(RSP, 64), self.size), self.function.span)] if self.size else []
+
+    def number(self, register: int, role: str) -> int:
+        location = register if register < FIRST_VIRTUAL else self.locations[register]
         assert isinstance(location, int), (
             f"{self.function.symbol}: v{register} is spilled but an operand needs a register"
         )
         return location
 
     def operand(self, operand: Operand) -> Operand:
-        if isinstance(operand, Register):
-            return Register(self.number(operand.number), operand.width)
-        if isinstance(operand, Memory):
-            return self.memory(operand)
-        return operand
-
-    def memory(self, operand: Memory) -> Memory:
-        base = None if operand.base is None else self.number(operand.base)
-        index = None if operand.index is None else self.number(operand.index)
-        displacement = operand.displacement
+        """An operand in the frame as an address."""
+        if not isinstance(operand, Memory) or operand.place is None:
+            return operand
         match operand.place:
             case Spill(number):
-                base, displacement = RSP, displacement + self.offsets[self.locations[number]]
+                offset = self.offsets[self.locations[number]]
             case Slot():
-                base, displacement = RSP, displacement + self.offsets[operand.place]
+                offset = self.offsets[operand.place]
             case Incoming(position):
-                entry = self.function.frame_size + 8 * len(self.function.saved) + 8
-                base, displacement = RSP, displacement + entry + 8 * position
-        return replace(operand, base=base, index=index, displacement=displacement, place=None)
+                offset = self.size + 8 * len(self.saved) + 8 + 8 * position
+        return replace(operand, base=RSP, displacement=operand.displacement + offset, place=None)
 
     def place(self, register: int) -> Place:
         """A register as a place that a parallel move reads or writes."""
@@ -139,19 +110,20 @@ class _Frame:
     def expand(self, instruction: Instruction) -> list[Instruction]:
         """One instruction with its moves before and after."""
         made = parallel([(self.place(to), self.source(source)) for to, source in instruction.inputs])
-        if instruction.mnemonic != "MOVES":
-            if instruction.mnemonic == "idiv":
-                divisor = instruction.operands[0]
-                assert isinstance(divisor, Register)
-                made.append(Instruction("cqo" if divisor.width == 64 else "cdq"))
-            if instruction.mnemonic == "tail" and not self.jumps:
-                return [*made, Instruction("call", instruction.operands), *self.epilogue(), Instruction("ret")]
-            if instruction.mnemonic in ("ret", "tail"):
+        match instruction.mnemonic, instruction.operands:
+            case "idiv", (Register(_, width),):
+                made.append(Instruction("cqo" if width == 64 else "cdq"))
+            case "tail", target if not self.jumps:
+                made += [Instruction("call", target), *self.epilogue(), Instruction("ret")]
+            case "ret" | "tail", _:
                 made += self.epilogue()
+        if instruction.mnemonic != "MOVES" and (self.jumps or instruction.mnemonic != "tail"):
+            change_registers(instruction, self.number)
             operands = tuple(self.operand(operand) for operand in instruction.operands)
-            made.append(Instruction(instruction.mnemonic, operands, instruction.span, template=instruction.template))
-        outputs: list[tuple[Place, Value]] = []
-        for target, place in instruction.outputs:
-            if target in self.locations:
-                outputs.append((self.place(target), place))
-        return made + parallel(outputs)
+            made.append(Instruction(instruction.mnemonic, operands, template=instruction.template))
+        made += parallel(
+            [(self.place(target), place) for target, place in instruction.outputs if target in self.locations]
+        )
+        for part in made:
+            part.span = instruction.span
+        return made

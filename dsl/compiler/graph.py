@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from dsl.compiler.ir import Block, Function, Value
 
@@ -197,22 +197,3 @@ def relabel(function: Function) -> None:
     """Name the blocks b0, b1, ... in order."""
     for number, block in enumerate(function.blocks):
         block.label = f"b{number}"
-
-
-def rewrite(function: Function, simplify: Callable[[Value], Value | None]) -> None:
-    """Replace each value by what simplify gives for it (None: keep), in reverse postorder, arguments first."""
-    replaced: dict[Value, Value] = {}
-
-    def final(value: Value) -> Value:
-        while value in replaced:
-            value = replaced[value]
-        return value
-
-    for block in reverse_postorder(function.blocks[0]):
-        for value in list(block.values):
-            if value.arguments:
-                value.arguments = [final(argument) for argument in value.arguments]
-            new = simplify(value)
-            if new is not None and new is not value:
-                replaced[value] = new
-    replace(function, replaced)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dsl.compiler.ir import Address, Span
+from dsl.compiler.ir import Span
 from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Trap, inverse
 
 
@@ -153,9 +153,3 @@ def _follower(block: MachineBlock, placed: dict[MachineBlock, None]) -> MachineB
 def _returns(block: MachineBlock, header: MachineBlock) -> bool:
     """Whether the header is entered again from deeper blocks, which can then fall into it."""
     return any(predecessor.depth >= header.depth and predecessor is not header for predecessor in header.predecessors)
-
-
-def symbol_of(instruction: Instruction) -> Address | None:
-    """The function that a call names."""
-    target = instruction.operands[0] if instruction.operands else None
-    return target if isinstance(target, Address) else None

@@ -7,6 +7,7 @@ masks have a bit in common. Each block ends with an instruction number of its ow
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from dsl.compiler.machine import FIRST_VIRTUAL, Instruction, MachineFunction, Memory, Register, Spill, roles
@@ -14,12 +15,15 @@ from dsl.compiler.machine import FIRST_VIRTUAL, Instruction, MachineFunction, Me
 
 @dataclass(slots=True)
 class Ranges:
-    """masks: virtual register -> positions; fixed: processor register -> positions; weights: uses and definitions by frequency."""
+    """masks: virtual register -> positions; fixed: processor register -> positions; weights: uses and definitions by frequency.
+
+    hints: for a register, those that would save a move, with how often.
+    """
 
     masks: dict[int, int] = field(default_factory=dict)
-    fixed: dict[int, int] = field(default_factory=dict)
-    weights: dict[int, float] = field(default_factory=dict)
-    hints: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+    fixed: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    weights: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    hints: defaultdict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(slots=True)
@@ -35,28 +39,23 @@ class Mentions:
 def mentions(instruction: Instruction) -> Mentions:
     """Which virtual registers an instruction mentions; a Spill in memory counts as the register that it holds."""
     found = Mentions()
-    written = (
-        found.early
-        if instruction.early or (instruction.mnemonic not in ("MOVES", "call") and instruction.outputs)
-        else found.late
-    )
+    fixes = instruction.outputs and instruction.mnemonic not in ("MOVES", "call")
     for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+        writes = found.early if instruction.early or fixes else found.late
         if isinstance(operand, Register):
-            if operand.number >= FIRST_VIRTUAL:
-                if role != "w":
-                    found.middle.append(operand.number)
-                if role != "r":
-                    written.append(operand.number)
+            number = operand.number
         elif isinstance(operand, Memory):
-            if operand.base is not None and operand.base >= FIRST_VIRTUAL:
-                found.middle.append(operand.base)
-            if operand.index is not None:
-                found.middle.append(operand.index)
-            if isinstance(operand.place, Spill):
-                if role != "w":
-                    found.middle.append(operand.place.number)
-                if role != "r":
-                    found.late.append(operand.place.number)
+            found.middle += [
+                part for part in (operand.base, operand.index) if part is not None and part >= FIRST_VIRTUAL
+            ]
+            number, writes = operand.place.number if isinstance(operand.place, Spill) else 0, found.late
+        else:
+            continue
+        if number >= FIRST_VIRTUAL:
+            if role != "w":
+                found.middle.append(number)
+            if role != "r":
+                writes.append(number)
     for target, source in instruction.inputs:
         if isinstance(source, Register):
             found.first.append(source.number)
@@ -66,23 +65,19 @@ def mentions(instruction: Instruction) -> Mentions:
     return found
 
 
-def frequency(depth: int, cold: bool) -> float:
-    """How often a block is guessed to run."""
-    return 0.01 if cold else float(10 ** min(depth, 5))
-
-
 def ranges(function: MachineFunction) -> Ranges:
     """Compute masks, fixed occupations, weights and hints of a whole function."""
     found = Ranges()
     all_mentions = [[mentions(instruction) for instruction in block.instructions] for block in function.blocks]
-    live_out = _live_out(function, all_mentions)
     position = 0
-    for block, mentioned, live in zip(function.blocks, all_mentions, live_out, strict=True):
+    for block, mentioned, live in zip(function.blocks, all_mentions, _live_out(function, all_mentions), strict=True):
+        often = 0.01 if block.cold else float(10 ** min(block.depth, 5))  # how often a block is guessed to run
         end = position + 3 * (len(block.instructions) + 1)
-        ends = dict.fromkeys(_bits(live), end)
-        _scan_block(found, mentioned, ends, position)
-        _scan_fixed(found, block.instructions, position, frequency(block.depth, block.cold))
-        _weigh(found, mentioned, frequency(block.depth, block.cold))
+        _scan_block(found, mentioned, dict.fromkeys(_bits(live), end), position)
+        _scan_fixed(found, block.instructions, position, often)
+        for mention in mentioned:
+            for number in (*mention.first, *mention.middle, *mention.early, *mention.late):
+                found.weights[number] += often
         position = end
     return found
 
@@ -98,47 +93,35 @@ def _scan_block(found: Ranges, mentioned: list[Mentions], ends: dict[int, int], 
                 begin = position + offset
                 end = ends.pop(number, position + 3)
                 masks[number] = masks.get(number, 0) | ((1 << (end - begin)) - 1) << begin
-        for number in mention.middle:
-            if ends.get(number, 0) < position + 2:
-                ends[number] = position + 2
-        for number in mention.first:
-            if ends.get(number, 0) < position + 1:
-                ends[number] = position + 1
+        for reads, offset in ((mention.middle, 2), (mention.first, 1)):
+            for number in reads:
+                ends[number] = max(ends.get(number, 0), position + offset)
     for number, end in ends.items():
         masks[number] = masks.get(number, 0) | ((1 << (end - start)) - 1) << start
 
 
 def _scan_fixed(found: Ranges, instructions: list[Instruction], start: int, often: float) -> None:
     """Occupy fixed registers and collect hints: which register would save a move."""
-    hints, fixed = found.hints, found.fixed
+    hints = found.hints
     for number, instruction in enumerate(instructions):
         bit = 1 << start + 3 * number + 1
         virtual = instruction.mnemonic == "MOVES"
         for target, source in instruction.inputs:
             if not virtual:
-                fixed[target] = fixed.get(target, 0) | bit
+                found.fixed[target] |= bit
             if isinstance(source, Register):
-                hints.setdefault(source.number, []).append((often, target))
+                hints[source.number].append((often, target))
                 if virtual:
-                    hints.setdefault(target, []).append((often, source.number))
+                    hints[target].append((often, source.number))
         for target, place in instruction.outputs:
-            fixed[place] = fixed.get(place, 0) | bit
-            hints.setdefault(target, []).append((often, place))
+            found.fixed[place] |= bit
+            hints[target].append((often, place))
         for place in instruction.clobbers:
-            fixed[place] = fixed.get(place, 0) | bit
-        if instruction.mnemonic == "mov":
-            left, right = instruction.operands
-            if isinstance(left, Register) and isinstance(right, Register):
-                hints.setdefault(left.number, []).append((often, right.number))
-                hints.setdefault(right.number, []).append((often, left.number))
-
-
-def _weigh(found: Ranges, mentioned: list[Mentions], often: float) -> None:
-    weights = found.weights
-    for mention in mentioned:
-        for numbers in (mention.first, mention.middle, mention.early, mention.late):
-            for number in numbers:
-                weights[number] = weights.get(number, 0.0) + often
+            found.fixed[place] |= bit
+        match instruction.mnemonic, instruction.operands:
+            case "mov", (Register(left, _), Register(right, _)):
+                hints[left].append((often, right))
+                hints[right].append((often, left))
 
 
 def _live_out(function: MachineFunction, all_mentions: list[list[Mentions]]) -> list[int]:
@@ -147,29 +130,21 @@ def _live_out(function: MachineFunction, all_mentions: list[list[Mentions]]) -> 
     for mentioned in all_mentions:
         use = defined = 0
         for mention in mentioned:
-            for number in mention.first:
-                if not defined >> number & 1:
-                    use |= 1 << number
-            for number in mention.middle:
-                if not defined >> number & 1:
-                    use |= 1 << number
-            for number in mention.early:
-                defined |= 1 << number
-            for number in mention.late:
+            for number in (*mention.first, *mention.middle):
+                use |= 1 << number & ~defined
+            for number in (*mention.early, *mention.late):
                 defined |= 1 << number
         uses.append(use)
         definitions.append(defined)
     index = {block: number for number, block in enumerate(function.blocks)}
-    successors = [[index[successor] for successor in block.successors] for block in function.blocks]
-    live_in = list(uses)
-    live_out = [0] * len(uses)
+    live_in, live_out = list(uses), [0] * len(uses)
     changed = True
     while changed:
         changed = False
         for number in range(len(uses) - 1, -1, -1):
             out = 0
-            for successor in successors[number]:
-                out |= live_in[successor]
+            for successor in function.blocks[number].successors:
+                out |= live_in[index[successor]]
             if out != live_out[number]:
                 live_out[number] = out
                 live_in[number] = uses[number] | out & ~definitions[number]

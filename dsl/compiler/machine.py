@@ -7,7 +7,8 @@ are taken from processor registers by one just after it, and `clobbers` are regi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dsl.compiler.ir import Address, Slot, Span
@@ -113,7 +114,7 @@ class MachineBlock:
 
 @dataclass(eq=False, slots=True)
 class MachineFunction:
-    """A function as machine code: virtual until allocation, then with its frame and saved registers."""
+    """A function as machine code, on virtual registers until allocation."""
 
     symbol: str
     span: Span
@@ -122,8 +123,6 @@ class MachineFunction:
     slots: list[Slot] = field(default_factory=list)
     outgoing: int = 0  # bytes of stack arguments of calls
     calls: bool = False
-    saved: list[int] = field(default_factory=list)
-    frame_size: int = 0
     secrets: set[int] = field(default_factory=set)  # virtual registers that bring secrets in
     declassified: set[int] = field(default_factory=set)  # virtual registers that hold no secret, whatever they come of
 
@@ -183,9 +182,14 @@ def roles(instruction: Instruction) -> str:
     return mnemonic.partition(":")[2] if mnemonic.startswith("TEMPLATE") else ROLES[mnemonic]
 
 
-def is_copy(instruction: Instruction) -> bool:
-    """A whole-register move between registers."""
-    if instruction.mnemonic != "mov":
-        return False
-    target, source = instruction.operands
-    return isinstance(target, Register) and isinstance(source, Register) and target.width == 64
+def change_registers(instruction: Instruction, change: Callable[[int, str], int]) -> None:
+    """Give each register among the operands its new number; `change` gets the old one and its role. Fixed inputs and outputs stay."""
+    changed: list[Operand] = []
+    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+        if isinstance(operand, Register):
+            operand = Register(change(operand.number, role), operand.width)
+        elif isinstance(operand, Memory):
+            base, index = (None if part is None else change(part, "r") for part in (operand.base, operand.index))
+            operand = replace(operand, base=base, index=index)
+        changed.append(operand)
+    instruction.operands = (*changed, *instruction.operands[len(changed) :])

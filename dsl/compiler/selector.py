@@ -87,7 +87,6 @@ class Selector:
             self._block(block, blocks[block])
         for block, made in blocks.items():
             made.successors = [blocks[successor] for successor in block.successors]
-            made.predecessors = [blocks[predecessor] for predecessor in block.predecessors]
             made.cold = block.cold or block.terminator.operation == "stop"
             made.span = block.terminator.span
         self.machine.blocks = list(blocks.values())

@@ -9,7 +9,7 @@ phis use the frame in place.
 from __future__ import annotations
 
 from bisect import bisect, bisect_left
-from dataclasses import replace
+from collections import defaultdict
 from typing import Final
 
 from dsl.compiler.liveness import mentions
@@ -18,11 +18,10 @@ from dsl.compiler.machine import (
     MachineBlock,
     MachineFunction,
     Memory,
-    Operand,
     Register,
     Source,
     Spill,
-    roles,
+    change_registers,
 )
 
 MEMORY_SOURCE: Final = frozenset(
@@ -64,41 +63,34 @@ class Spiller:
                 calls.append(index)
             for number, written_in_place in _mentions(instruction, whole).items():
                 events.setdefault(number, []).append((index, written_in_place))
-        stores: dict[int, list[Instruction]] = {}
-        loads: dict[int, list[Instruction]] = {}
+        before: defaultdict[int, list[Instruction]] = defaultdict(list)
+        after: defaultdict[int, list[Instruction]] = defaultdict(list)
         for number, mentioned in events.items():
             for stretch in _stretches(mentioned, calls):
-                self._make_piece(block, number, stretch, loads, stores)
-        if loads or stores:
-            rebuilt: list[Instruction] = []
-            for index, instruction in enumerate(block.instructions):
-                rebuilt += [*loads.get(index, ()), instruction, *stores.get(index, ())]
-            block.instructions = rebuilt
+                self._make_piece([(index, block.instructions[index]) for index in stretch], number, before, after)
+        if before or after:
+            parts = [[*before[index], item, *after[index]] for index, item in enumerate(block.instructions)]
+            block.instructions = [item for part in parts for item in part]
 
     def _make_piece(
         self,
-        block: MachineBlock,
+        stretch: list[tuple[int, Instruction]],
         number: int,
-        stretch: list[int],
-        loads: dict[int, list[Instruction]],
-        stores: dict[int, list[Instruction]],
+        before: defaultdict[int, list[Instruction]],
+        after: defaultdict[int, list[Instruction]],
     ) -> None:
         """Rename a register in a stretch; note the load before its first read and the store after its last write."""
-        place = self.places[number]
         piece = self.function.new_register(number)
-        self.origins[piece] = place
-        register, memory = Register(piece, 64), Memory(64, place=place)
-        last_write = -1
-        for index in stretch:
-            instruction = block.instructions[index]
-            reads, writes = _rename(instruction, number, piece)
-            if index == stretch[0] and reads:
-                loads.setdefault(index, []).append(Instruction("mov", (register, memory), instruction.span))
-            if writes:
-                last_write = index
-        if last_write >= 0:
-            store = Instruction("mov", (memory, register), block.instructions[last_write].span)
-            stores.setdefault(last_write, []).append(store)
+        self.origins[piece] = self.places[number]
+        register, memory = Register(piece, 64), Memory(64, place=self.places[number])
+        roles = [(index, instruction, _rename(instruction, number, piece)) for index, instruction in stretch]
+        first, opening, role = roles[0]
+        if "r" in role:
+            before[first].append(Instruction("mov", (register, memory), opening.span))
+        written = [(index, instruction) for index, instruction, role in roles if "w" in role]
+        if written:
+            last, closing = written[-1]
+            after[last].append(Instruction("mov", (memory, register), closing.span))
 
     # dissolving
 
@@ -108,9 +100,6 @@ class Spiller:
             if self._is_dissolved_copy(instruction):
                 continue
             instruction.inputs = tuple((target, self._origin(source)) for target, source in instruction.inputs)
-            if not self._mentions_spilled(instruction):
-                rewritten.append(instruction)
-                continue
             self._fold(instruction)
             before, after = self._through_temporaries(instruction)
             rewritten += [*before, instruction, *after]
@@ -118,14 +107,13 @@ class Spiller:
 
     def _is_dissolved_copy(self, instruction: Instruction) -> bool:
         """Whether an instruction only moves a dissolved piece from or to its own place."""
-        if instruction.mnemonic != "mov":
-            return False
-        left, right = instruction.operands
-        if isinstance(left, Memory):
-            left, right = right, left
-        if not isinstance(left, Register) or not isinstance(right, Memory) or right.place is None:
-            return False
-        return left.number in self.origins and self.places.get(left.number) is right.place
+        match instruction.mnemonic, instruction.operands:
+            case "mov", (Register(number, _), Memory(place=Spill() as place)) | (
+                Memory(place=Spill() as place),
+                Register(number, _),
+            ):
+                return number in self.origins and self.places.get(number) is place
+        return False
 
     def _origin(self, source: Source) -> Source:
         """What a fixed input reads: for a dissolved piece, the register that it stood for."""
@@ -133,37 +121,25 @@ class Spiller:
             return Register(self.origins[source.number].number, source.width)
         return source
 
-    def _mentions_spilled(self, instruction: Instruction) -> bool:
-        for operand in instruction.operands:
-            if isinstance(operand, Register):
-                if operand.number in self.places:
-                    return True
-            elif isinstance(operand, Memory) and (operand.base in self.places or operand.index in self.places):
-                return True
-        return False
-
     def _fold(self, instruction: Instruction) -> None:
         """Make one spilled operand a memory operand, if the instruction has none yet and its form exists.
 
         A write must be of 64 bits: the upper half of a narrower one would keep old bits.
         """
-        operands = instruction.operands
-        if len(operands) != 2 or any(isinstance(operand, Memory) for operand in operands):
-            return
-        left, right = operands
-        mnemonic, places = instruction.mnemonic, self.places
-        if isinstance(left, Register) and isinstance(right, Register) and left.number == right.number:
-            return
-        if (
-            isinstance(right, Register)
-            and right.number in places
-            and (mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov"))
-        ):
-            instruction.operands = (left, Memory(right.width, place=places[right.number]))
-        elif isinstance(left, Register) and left.number in places and mnemonic in MEMORY_TARGET:
-            small = not isinstance(right, int) or -(1 << 31) <= right < 1 << 31
-            if small and (left.width == 64 or mnemonic == "cmp"):
-                instruction.operands = (Memory(left.width, place=places[left.number]), right)
+        places = self.places
+        match instruction.mnemonic, instruction.operands:
+            case _, (Register(left, _), Register(right, _)) if left == right:
+                return
+            case mnemonic, (Register() as target, Register(number, width)) if number in places and (
+                mnemonic in MEMORY_SOURCE or mnemonic.startswith("cmov")
+            ):
+                instruction.operands = (target, Memory(width, place=places[number]))
+            case mnemonic, (Register(number, width), (Register() | int()) as source) if (
+                number in places and mnemonic in MEMORY_TARGET
+            ):
+                small = not isinstance(source, int) or -(1 << 31) <= source < 1 << 31
+                if small and (width == 64 or mnemonic == "cmp"):
+                    instruction.operands = (Memory(width, place=places[number]), source)
 
     def _through_temporaries(self, instruction: Instruction) -> tuple[list[Instruction], list[Instruction]]:
         """Replace the remaining spilled registers of an instruction by short-lived ones; the loads before and stores after."""
@@ -174,10 +150,10 @@ class Spiller:
         def rename(number: int, role: str) -> int:
             if number not in self.places:
                 return number
-            fresh = renamed.get(number)
-            if fresh is None:
-                fresh = renamed[number] = self.function.new_register(number)
-                self.temporary.add(fresh)
+            if number not in renamed:
+                renamed[number] = self.function.new_register(number)
+                self.temporary.add(renamed[number])
+            fresh = renamed[number]
             target, place = Register(fresh, 64), Memory(64, place=self.places[number])
             if role != "w":
                 before.setdefault(fresh, Instruction("mov", (target, place), instruction.span))
@@ -185,17 +161,7 @@ class Spiller:
                 after.setdefault(fresh, Instruction("mov", (place, target), instruction.span))
             return fresh
 
-        operands: list[Operand] = []
-        for operand, role in zip(instruction.operands, roles(instruction), strict=False):
-            if isinstance(operand, Register):
-                operands.append(Register(rename(operand.number, role), operand.width))
-            elif isinstance(operand, Memory):
-                base = None if operand.base is None else rename(operand.base, "r")
-                index = None if operand.index is None else rename(operand.index, "r")
-                operands.append(replace(operand, base=base, index=index))
-            else:
-                operands.append(operand)
-        instruction.operands = tuple(operands)
+        change_registers(instruction, rename)
         return list(before.values()), list(after.values())
 
 
@@ -227,41 +193,34 @@ def _stretches(mentioned: list[tuple[int, bool]], calls: list[int]) -> list[list
     return [stretch for stretch in stretches if len(stretch) > 1]
 
 
-def _rename(instruction: Instruction, number: int, piece: int) -> tuple[bool, bool]:
-    """Put a piece in place of a register; whether it is read, and whether it is written."""
-    reads = writes = False
-    operands: list[Operand] = []
-    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
-        if isinstance(operand, Register) and operand.number == number:
-            operand = Register(piece, operand.width)
-            reads, writes = reads or role != "w", writes or role != "r"
-        elif isinstance(operand, Memory) and number in (operand.base, operand.index):
-            base, index = (piece if part == number else part for part in (operand.base, operand.index))
-            operand = replace(operand, base=base, index=index)
-            reads = True
-        operands.append(operand)
-    instruction.operands = tuple(operands) + instruction.operands[len(operands) :]
-    inputs: list[tuple[int, Source]] = []
-    for target, source in instruction.inputs:
-        if isinstance(source, Register) and source.number == number:
-            source, reads = Register(piece, source.width), True
-        inputs.append((target, source))
-    instruction.inputs = tuple(inputs)
-    return reads, writes
+def _rename(instruction: Instruction, number: int, piece: int) -> set[str]:
+    """Put a piece in place of a register; the roles that it has (b: read and written)."""
+    found: set[str] = set()
+
+    def change(register: int, role: str) -> int:
+        if register != number:
+            return register
+        found.update("rw" if role == "b" else role)
+        return piece
+
+    change_registers(instruction, change)
+    instruction.inputs = tuple(
+        (target, Register(change(source.number, "r"), source.width) if isinstance(source, Register) else source)
+        for target, source in instruction.inputs
+    )
+    return found
 
 
 def drop_unread_stores(function: MachineFunction) -> None:
     """Remove the stores of pieces to places that nothing reads: all mentions were served by pieces."""
-    read: set[int] = set()
-    for block in function.blocks:
-        for instruction in block.instructions:
-            found = mentions(instruction)
-            read.update(found.first)
-            read.update(found.middle)
+    found = [mentions(instruction) for block in function.blocks for instruction in block.instructions]
+    read = {number for mention in found for number in (*mention.first, *mention.middle)}
     for block in function.blocks:
         block.instructions = [item for item in block.instructions if not _is_store_to_unread(item, read)]
 
 
 def _is_store_to_unread(instruction: Instruction, read: set[int]) -> bool:
-    target = instruction.operands[0] if instruction.mnemonic == "mov" else None
-    return isinstance(target, Memory) and isinstance(target.place, Spill) and target.place.number not in read
+    match instruction.mnemonic, instruction.operands:
+        case "mov", (Memory(place=Spill(number)), _):
+            return number not in read
+    return False
