@@ -6,10 +6,14 @@ blocks and the ud2 of failed checks stand after everything else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from dsl.compiler.ir import Span
 from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Trap, inverse
+
+COPIED: Final = 3  # instructions of a block that stands at each place that would jump to it
 
 
 @dataclass(eq=False, slots=True)
@@ -49,32 +53,56 @@ def lay_out(function: MachineFunction) -> list[Item]:
     labels = {block: Label(block.label) for block in order}
     traps = Traps()
     items: list[Item] = []
-    for block, following in zip(order, [*order[1:], None], strict=True):
-        items.append(labels[block])
-        for instruction in block.instructions:
-            target = instruction.operands[0] if instruction.operands else None
-            if isinstance(target, Trap) and instruction.mnemonic != "ud2":
-                items.append(Jump(instruction.mnemonic[1:], traps.label(target), instruction.span))
-            else:
-                items.append(instruction)
-        items += _jumps(block, following, labels)
+    followers = dict(zip(order, [*order[1:], None], strict=True))
+    for block in order:
+        items += [labels[block], *_body(block, traps), *_jumps(block, followers[block], labels, traps, followers)]
     for trap, label in traps.labels.items():
         items += [label, Instruction("ud2", (trap,))]
     return items
 
 
-def _jumps(block: MachineBlock, following: MachineBlock | None, labels: dict[MachineBlock, Label]) -> list[Item]:
+def _body(block: MachineBlock, traps: Traps) -> Iterator[Item]:
+    for instruction in block.instructions:
+        target = instruction.operands[0] if instruction.operands else None
+        if isinstance(target, Trap) and instruction.mnemonic != "ud2":
+            yield Jump(instruction.mnemonic[1:], traps.label(target), instruction.span)
+        else:
+            yield instruction
+
+
+def _jumps(
+    block: MachineBlock,
+    following: MachineBlock | None,
+    labels: dict[MachineBlock, Label],
+    traps: Traps,
+    followers: dict[MachineBlock, MachineBlock | None],
+    room: int = COPIED,
+) -> list[Item]:
+    """What takes control from a block to where it goes on. A short block of a loop is copied instead of jumped to: one jump a turn less."""
     if not block.successors:
         return []
     if not block.condition or block.successors[0] is block.successors[-1]:
         target = block.successors[0]
-        return [] if target is following else [Jump("", labels[target], block.span)]
+        if target is following:
+            return []
+        room -= len(target.instructions)
+        if room >= 0 and not block.cold and _may_be_copied(target, followers):
+            return [*_body(target, traps), *_jumps(target, following, labels, traps, followers, room)]
+        return [Jump("", labels[target], block.span)]
     taken, other = block.successors
     if other is following:
         return [Jump(block.condition, labels[taken], block.span)]
     if taken is following:
         return [Jump(inverse(block.condition), labels[other], block.span)]
     return [Jump(block.condition, labels[taken], block.span), Jump("", labels[other], block.span)]
+
+
+def _may_be_copied(block: MachineBlock, followers: dict[MachineBlock, MachineBlock | None]) -> bool:
+    """Whether jumps to a block of a loop may become copies; for one that it is entered by, all that enter must copy: one head stays."""
+    if not block.depth or block.cold or not block.successors:
+        return False
+    outside = [source for source in block.predecessors if source.depth < block.depth]
+    return not any(source.condition or source.cold or followers[source] is block for source in outside)
 
 
 def _spread_cold(function: MachineFunction) -> None:
