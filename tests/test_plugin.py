@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dsl.lang import Array, machine, u8, u64, upto
+from dsl.hw.vmx import EXIT_REASON, GUEST_RIP, VM_INSTRUCTION_ERROR
+from dsl.lang import Array, asm, machine, u8, u32, u64, upto
+from dsl.lang.intrinsics import rdmsr, vmread, vmwrite
+from tests.model.machine import ModelFailure
+from tests.model.world import Vmx
 from tests.worlds import FailedCheck, Native, Unicorn
 
 pytestmark = pytest.mark.t1
 ROOT = Path(__file__).resolve().parents[1]
 FAILING = '''
-from dsl.lang import machine, u64
+from dsl.hw.vmx import GUEST_RIP
+from dsl.lang import machine, u32, u64
+from dsl.lang.intrinsics import rdmsr, vmread, vmwrite
 
 
 @machine
@@ -31,6 +38,23 @@ def test_twice(emu):
 
 def test_native_alone(native):
     assert native(twice, 4) == 8
+
+
+@machine
+def skip(length: u64) -> u64:
+    """Moves a guest on, too far."""
+    vmwrite(GUEST_RIP, u64(vmread(GUEST_RIP)) + length + 1)
+    return u64(rdmsr(u32(0x3A)))
+
+
+def test_skip(vmx):
+    vmx.vmcs[GUEST_RIP] = 0x1000
+    assert vmx(skip, 2) == 0
+    assert vmx.vmcs[GUEST_RIP] == 0x1002
+
+
+def test_nothing_was_called(emu, native, vmx):
+    assert False
 '''
 
 
@@ -82,11 +106,72 @@ def test_a_failing_test_shows_the_last_instructions(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    emulated, _, plain = done.stdout.partition("test_native_alone")
-    shown = emulated.partition("last instructions in the emulated machine")[2]
-    assert "test_failing.py:8\n" in shown, done.stdout  # the comparison
-    assert "test_failing.py:10\n" in shown  # the line that ran
-    assert "test_failing.py:9\n" not in shown  # the line that did not
-    assert "add" in shown or "lea" in shown
-    assert shown.index(":8\n") < shown.index(":10\n")
-    assert "last instructions" not in plain
+    reports = re.split(r"^_+ (test_\w+) _+$", done.stdout, flags=re.MULTILINE)
+    shown = {
+        name: text.partition("last instructions")[2] for name, text in zip(reports[1::2], reports[2::2], strict=True)
+    }
+    lines = FAILING.splitlines()
+    place = {text: f"test_failing.py:{lines.index(f'    {text}') + 1}\n" for text in ("if a > 100:", "return a + 3")}
+    for name, heading in (("test_twice", "in the emulated machine"), ("test_native_alone", "once more in Unicorn")):
+        assert heading in shown[name], done.stdout
+        assert shown[name].index(place["if a > 100:"]) < shown[name].index(place["return a + 3"])
+        assert (
+            f"test_failing.py:{lines.index('        return a + 7') + 1}\n" not in shown[name]
+        )  # the line that did not run
+        assert "add" in shown[name] or "lea" in shown[name]
+    assert "on the VMX model" in shown["test_skip"]
+    order = [shown["test_skip"].index(text) for text in ("vmread", "vmwrite", "rdmsr", "ret")]
+    assert order == sorted(order)
+    assert shown["test_nothing_was_called"] == ""
+
+
+@machine
+def answer_exit(length: u64) -> u64:
+    """As an exit handler does: the reason, and the guest moved past its instruction."""
+    vmwrite(GUEST_RIP, u64(vmread(GUEST_RIP)) + length)
+    return u64(vmread(EXIT_REASON))
+
+
+@machine
+def read_msr(number: u32) -> u64:
+    """RDMSR."""
+    return rdmsr(number)
+
+
+@machine(naked=True)
+def launch() -> None:
+    """VMLAUNCH, and on where it fails."""
+    asm("vmlaunch\n ret")
+
+
+@machine
+def enter() -> u64:
+    """The instruction error of an entry that fails."""
+    launch()
+    return u64(vmread(VM_INSTRUCTION_ERROR))
+
+
+def test_the_model_has_a_current_vmcs_that_stays(vmx: Vmx) -> None:
+    """What a test puts there is read, what the function writes is seen, and the next call finds it."""
+    vmx.vmcs[EXIT_REASON], vmx.vmcs[GUEST_RIP] = 10, 0x1000
+    assert vmx(answer_exit, 2) == vmx(answer_exit, 3) == 10
+    assert vmx.vmcs[GUEST_RIP] == 0x1005
+    data = bytearray(b"abc")
+    assert vmx(total, data, 3) == 3 * sum(b"abc")
+    assert data == bytes(3)
+
+
+def test_the_model_has_the_msrs_of_its_processor(vmx: Vmx) -> None:
+    """One that does not exist is #GP, without an IDT the end; a failed check is told apart."""
+    vmx.processor = vmx.processor.with_msrs({0x3A: 5, 0x1234: None})
+    assert vmx(read_msr, 0x3A) == 5
+    with pytest.raises(ModelFailure, match=r"vector 13, without an IDT\n(?s:.*)rdmsr"):
+        vmx(read_msr, 0x1234)
+    with pytest.raises(FailedCheck, match=r"a check failed at tests/test_plugin\.py:\d+\n(?s:.*)ud2"):
+        vmx(element, b"abc", 3)
+
+
+def test_the_model_makes_the_manual_s_checks(vmx: Vmx) -> None:
+    """An entry with an empty VMCS breaks rules, which are named."""
+    with pytest.raises(ModelFailure, match="VM entry: "):
+        vmx(enter)

@@ -117,11 +117,15 @@ def native_of(function: Callable[..., Any]) -> native.Native:
 
 
 class Native(World):
-    """The emitted bytes on this processor."""
+    """The emitted bytes on this processor. last: what was called last, with the arguments as they were."""
+
+    def __init__(self) -> None:
+        self.last: tuple[Callable[..., Any], tuple[Argument, ...]] | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
         """Run it over copies of the arguments. Raises FailedCheck."""
         loaded = native_of(function)
+        self.last = function, tuple(bytes(value) if isinstance(value, bytearray) else value for value in arguments)
         buffers: list[Any] = []
 
         def place(content: bytes) -> int:

@@ -98,13 +98,7 @@ class Emulated:
         last_start, last_size = self.blocks[-1] if self.blocks else (0, 0)
         if last_start <= rip < last_start + last_size:  # stopped inside its last block
             addresses = [address for address in addresses if not rip < address < last_start + last_size]
-        lines, before = [], ""
-        for address in addresses[-SHOWN:]:
-            place = "{}:{}".format(*self._places[address]) if address in self._places else ""
-            lines += [place] if place and place != before else []
-            lines.append(f"    {address:x}  {self._texts.get(address, '(outside the program)')}")
-            before = place or before
-        return "\n".join(lines)
+        return show_instructions(self.program, addresses[-SHOWN:])
 
     def _enter_block(self, _engine: object, address: int, size: int, _data: object) -> None:
         self.blocks.append((address, size))
@@ -124,11 +118,19 @@ class Emulated:
 
     @cached_property
     def _texts(self) -> dict[int, str]:
-        return {address: line.text for address, line in sorted(self.program.linked.lines, key=lambda row: row[0])}
+        return dict(sorted(_texts(self.program)))
 
-    @cached_property
-    def _places(self) -> dict[int, tuple[str, int]]:
-        return dict(self.program.linked.places())
+
+def show_instructions(program: Program, addresses: list[int]) -> str:
+    """Instructions as text, each with its source line where that changes."""
+    texts, places = dict(_texts(program)), dict(program.linked.places())
+    lines, before = [], ""
+    for address in addresses:
+        place = "{}:{}".format(*places[address]) if address in places else ""
+        lines += [place] if place and place != before else []
+        lines.append(f"    {address:x}  {texts.get(address, '(outside the program)')}")
+        before = place or before
+    return "\n".join(lines)
 
 
 def _texts(program: Program) -> list[tuple[int, str]]:

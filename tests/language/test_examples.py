@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from dsl.compiler.pipeline import compile_function
 from dsl.lang import intrinsics
 from dsl.lang.failure import CheckFailed, Stopped
 from tests.language.examples import FOLDER, SAID, Example, examples, load
+from tests.model.world import Vmx
 from tests.worlds import CPython, FailedCheck, Native, Unicorn, World
 
 EXAMPLES = examples()
@@ -41,9 +43,14 @@ def outcome(world: World, example: Example, function: object, arguments: str) ->
 
 @pytest.mark.t1
 @pytest.mark.parametrize("example", GOOD, ids=lambda example: example.name)
-def test_example_keeps_its_promises(example: Example, tmp_path: Path, emu: Unicorn, native: Native) -> None:
+def test_example_keeps_its_promises(example: Example, tmp_path: Path, emu: Unicorn, native: Native, vmx: Vmx) -> None:
+    """What its comments say in every world; and its own tests pass, with the fixtures that they take."""
     module = load(example, tmp_path)
     promises = example.promises()
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    fixtures = {"emu": emu, "native": native, "vmx": vmx}
+    for test in tests:
+        test(**{name: fixtures[name] for name in inspect.signature(test).parameters})
     for promise in promises:
         function = getattr(module, promise.function)
         expected = "stops" if promise.result is None else eval(promise.result)
@@ -51,7 +58,7 @@ def test_example_keeps_its_promises(example: Example, tmp_path: Path, emu: Unico
         for world in (native, emu) if hardware else (CPython(), native, emu):
             found = outcome(world, example, function, promise.arguments)
             assert found == expected, f"{promise} in {type(world).__name__}"
-    if not promises:
+    if not promises and not tests:
         compiled = machine_functions(module)
         assert compiled, "an example promises something, or has a machine function that compiles"
         for function in compiled:

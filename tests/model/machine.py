@@ -34,6 +34,7 @@ VECTOR_INVALID_OPCODE, VECTOR_GENERAL_PROTECTION = 6, 13
 ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 INTERRUPTS_OFF = "halted with interrupts off"
 TIME_OVER = "time is over"
+REACHED = "reached"
 ENABLED = 1 << 11
 MSR_MIRRORS = {
     manual.IA32_FS_BASE: x86.UC_X86_REG_FS_BASE,
@@ -146,13 +147,15 @@ class Machine:
 
     # Running
 
-    def run(self) -> str:
-        """Run until an end, and return it. A broken rule is raised."""
+    def run(self, until: int = 0) -> str:
+        """Run until an end, and return it; or, as REACHED, to an instruction. A broken rule is raised."""
         while self.ending is None:
-            self.engine.emu_start(self.rip, 0)
+            self.engine.emu_start(self.rip, until)
             if self.failure is not None:
                 raise self.failure
             self.rip = self["rip"]
+            if self.rip == until:
+                return REACHED
         return self.ending
 
     def stop(self, ending: str) -> None:

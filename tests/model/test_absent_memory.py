@@ -10,12 +10,17 @@ import pytest
 import unicorn as uc
 from unicorn import x86_const as x86
 
+from boot.handoff import MONITOR_BASE
+from dsl.compiler.pipeline import compile_program
 from dsl.hw import vmx
-from tests.model.machine import REGISTERS
-from tests.model.start import play
+from dsl.lang import Array, machine, u8, u64
+from tests.model.machine import REGISTERS, ModelFailure
+from tests.model.start import machine_for, play
 from tests.model.vmx_operation import GENERAL, Exit, Guest, Script
 from tests.vmm.images import CODE, TestBox, assemble
 from vmm.descriptor import StartMode
+from vmm.guest_memory import GuestMemory, Paging, fetch_code
+from vmm.main import start as monitor_start
 
 pytestmark = pytest.mark.t1
 ABSENT = 0x40_0000  # beyond the box's 2 MiB
@@ -175,3 +180,23 @@ def test_an_instruction_at_the_end_of_memory() -> None:
             assert guest.event & 0xFF == (GENERAL_PROTECTION if missing else 0)
 
     play(script, TestBox("a", b"\xf4", StartMode.LONG))
+
+
+@machine
+def fetch_code_twice(memory: GuestMemory, paging: Paging, linear: u64, destination: Array[u8]) -> u64:
+    """A planted fault: the instruction is fetched a second time."""
+    _ = fetch_code(memory, paging, linear, destination)
+    return fetch_code(memory, paging, linear, destination)
+
+
+def test_a_planted_double_fetch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instruction that is looked at twice breaks the model's rule."""
+    monkeypatch.setattr("vmm.exits.absent_memory.fetch_code", fetch_code_twice)
+    program = compile_program(monitor_start, base=MONITOR_BASE)
+
+    def script(guest: Guest) -> Script:
+        yield violation(guest, assemble("mov eax, [rsi]", 64), 64, PLAIN | READ)
+
+    played = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script], program=program)
+    with pytest.raises(ModelFailure, match="a guest byte was read twice"):
+        played.run()

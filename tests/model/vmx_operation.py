@@ -17,6 +17,7 @@ from dsl.hw import vmx
 from dsl.hw import x86 as manual
 from tests.model.entry_checks import check_controls, check_host, is_physical
 from tests.model.guest_checks import check_guest
+from tests.model.guest_reads import FRAME, GuestReads
 from tests.model.machine import ADDRESS_BITS, REGISTERS, RFLAGS_ARITHMETIC, TIME_OVER, Machine, ModelFailure
 from tests.model.processor import IA32_FEATURE_CONTROL, TIMER_SHIFT, TSC_HZ
 from tests.model.sites import Memory, Site
@@ -28,6 +29,7 @@ GENERAL = [name for name in REGISTERS if name[0] == "r" and name not in ("rip", 
 UNSET_ENTRIES_MOST = 63  # in a row, with the preemption timer as the last exit saved it
 LONGEST_SLICE = 5_000_000 * (TSC_HZ // 1_000_000_000)  # TSC ticks: 5 ms
 CR4_VMXE = 1 << 13
+EFER_LMA = 1 << 10
 SCRIPT_ENDED = vmx.ExitReason.TRIPLE_FAULT
 
 
@@ -106,6 +108,7 @@ class VmxMachine(Machine):
         self.invalidations: list[tuple[str, int]] = []
         self.refused_accesses: list[tuple[str, int]] = []
         self.fresh_deadline = 0
+        self.guest_reads = GuestReads(self.engine)
 
     def on_vmx(self, site: Site) -> None:
         """Carry a VMX instruction out; RIP moves unless it entered a guest or faulted."""
@@ -309,6 +312,14 @@ class VmxMachine(Machine):
                 f"the preemption timer is set to {vmcs[vmx.PREEMPTION_TIMER_VALUE]:#x}: longer than a slice"
             )
 
+    def check_reads(self, vmcs: Vmcs) -> None:
+        """Our own rule: see guest_reads."""
+        twice = self.guest_reads.twice
+        if twice and not twice <= shared_entries(self, vmcs):
+            raise ModelFailure(f"a guest byte was read twice in one exit: physical {min(twice):#x}")
+        self.guest_reads.clear()
+        self.guest_reads.watch(mapped_frames(self, vmcs[vmx.EPT_POINTER]))
+
     def run_guest(self, vmcs: Vmcs) -> None:
         """Let the script of this guest run to its next exit."""
         if vmcs.address not in self.guests:
@@ -317,6 +328,7 @@ class VmxMachine(Machine):
                 raise ModelFailure("a guest is entered that has no script")
             self.guests[vmcs.address] = guest, self.scripts.pop(0)(guest)
         guest, script = self.guests[vmcs.address]
+        self.check_reads(vmcs)
         guest.registers = {name: self[name] for name in GENERAL}
         guest.entries += 1
         information = vmcs[vmx.ENTRY_INTERRUPTION_INFORMATION]
@@ -384,6 +396,29 @@ def mapped_address(machine: Machine, pointer: int, guest_physical: int) -> int |
             return int(entry & ADDRESS_BITS & ~offset | guest_physical & offset)
         table = entry & ADDRESS_BITS
     raise AssertionError
+
+
+def shared_entries(machine: Machine, vmcs: Vmcs) -> set[int]:
+    """The bytes of the page table entries on the way both to the current instruction's page and to the next page: physical addresses."""
+    found: list[set[int]] = []
+    for linear in (vmcs[vmx.GUEST_RIP], vmcs[vmx.GUEST_RIP] + 4096):
+        table, entries = vmcs[vmx.GUEST_CR3] & ADDRESS_BITS, set[int]()
+        for shift in (39, 30, 21, 12):
+            place = mapped_address(machine, vmcs[vmx.EPT_POINTER], table + (linear >> shift & 511) * 8)
+            if place is None:
+                break
+            entries |= set(range(place, place + 8))
+            table = int.from_bytes(machine.read_physical(place, 8), "little") & ADDRESS_BITS
+        found.append(entries)
+    return found[0] & found[1] if vmcs.bit(vmx.GUEST_EFER, EFER_LMA) else set()
+
+
+def mapped_frames(machine: Machine, pointer: int) -> set[int]:
+    """The frames of RAM that an EPT maps from guest-physical 0 on, without a gap."""
+    found: set[int] = set()
+    while (place := mapped_address(machine, pointer, len(found) * FRAME)) is not None and place not in found:
+        found.add(place)
+    return found
 
 
 INSTRUCTIONS: dict[str, Callable[[VmxMachine, Site], bool]] = {
