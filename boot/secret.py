@@ -86,7 +86,7 @@ def authorize(version: u64) -> u32 | Failure:
             return session
         code = tried.code
         _ = flush(session)
-        if code < RESPONSE:
+        if code < NO_ROW:
             return tried
     return Failure(code)
 

@@ -375,8 +375,9 @@ def keep(machine: Provisioned, name: str, folder: Path = paths.KEYS) -> Path:
 
 def with_machine(bundle: bytes, place: Path) -> bytes:
     """A bundle with the owner's two items about a machine, which the machine does not have itself. Raises UsageError, EvidenceError."""
-    items = evidence.parse(bundle)
-    for kind, name in ((Kind.DEVICE_CERTIFICATE, "device.der"), (Kind.ATTESTATION_KEY, "attestation-key.tpmt")):
+    kinds = (Kind.DEVICE_CERTIFICATE, Kind.ATTESTATION_KEY)
+    items = [item for item in evidence.parse(bundle) if item.kind not in kinds]
+    for kind, name in zip(kinds, ("device.der", "attestation-key.tpmt"), strict=True):
         try:
             items.append(evidence.Item(kind, (place / name).read_bytes()))
         except OSError as error:
