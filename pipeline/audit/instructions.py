@@ -17,7 +17,8 @@ NEVER: Final = {  # mnemonic: why no program has it
     "bzhi": "Unicorn, which tests this code, executes it wrongly",
     "bextr": "Unicorn, which tests this code, executes it wrongly",
     "int3": "a breakpoint",
-    "syscall": "no ring 3", "sysretq": "no ring 3", "sysexit": "no ring 3", "swapgs": "GS is the monitor's own, always",
+    "syscall": "no ring 3", "sysret": "no ring 3", "sysretq": "no ring 3", "sysexit": "no ring 3", "sysexitq": "no ring 3",
+     "swapgs": "GS is the monitor's own, always",
 }  # fmt: skip
 PRIVILEGED: Final = frozenset(
     (

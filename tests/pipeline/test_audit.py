@@ -11,11 +11,13 @@ from typing import Any, Final
 
 import pytest
 
-from dsl.compiler.frames import frames
+from dsl.compiler.capstone import decode
+from dsl.compiler.frames import Step, frames
+from dsl.compiler.keystone import assemble
 from dsl.compiler.pipeline import Program, compile_function
 from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
-from pipeline.audit.code import Finding, code_of
-from pipeline.audit.instructions import Allowed, check_instructions
+from pipeline.audit.code import Code, Finding, code_of
+from pipeline.audit.instructions import NEVER, PRIVILEGED, Allowed, check_instructions
 from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import Stack, check_stacks, find_recursion
 
@@ -162,6 +164,58 @@ def stops_interrupts() -> None:
 def pages_off() -> None:
     """CR0."""
     asm("mov cr0, rax\n ret")
+
+
+SAMPLES: Final[dict[str, str | bytes]] = {  # as Capstone names it: text for Keystone, if it is not that alone; bytes where it knows none
+    "invd": "", "bzhi": "bzhi rax, rbx, rcx", "bextr": "bextr rax, rbx, rcx", "int3": "", "syscall": "", "sysret": b"\x0f\x07",
+    "sysretq": b"\x48\x0f\x07", "sysexit": b"\x0f\x35", "sysexitq": b"\x48\x0f\x35",
+    "swapgs": "", "cli": "", "sti": "", "hlt": "", "lgdt": "lgdt [rdi]", "lidt": "lidt [rdi]", "lldt": "lldt ax", "ltr": "ltr ax",
+    "lmsw": "lmsw ax", "clts": "", "invlpg": "invlpg [rdi]", "invpcid": "invpcid rax, [rdi]", "wbinvd": "", "wrmsr": "", "xsetbv": "",
+    "iretq": "", "retfq": "", "vmxon": "vmxon [rdi]", "vmxoff": "", "vmlaunch": "", "vmresume": "", "vmclear": "vmclear [rdi]",
+    "vmptrld": "vmptrld [rdi]", "vmptrst": "vmptrst [rdi]", "invept": "invept rax, [rdi]", "invvpid": "invvpid rax, [rdi]",
+    "vmrun": b"\x0f\x01\xd8", "vmload": b"\x0f\x01\xda", "vmsave": b"\x0f\x01\xdb", "clgi": "", "stgi": "", "skinit": b"\x0f\x01\xde",
+}  # fmt: skip
+
+
+def planted_code(sample: str | bytes) -> Code:
+    """A program of one function with one instruction: its bytes from Keystone, its text from Capstone, as in a linked program."""
+    data = sample if isinstance(sample, bytes) else assemble(sample, 0x1000)
+    steps = [Step(0x1000 + at, 0x1000 + at + size, decoded) for at, size, decoded in decode(data, 0x1000)]
+    assert len(steps) == 1, sample
+    return Code(
+        "planted", None, {"planted.function": steps}, {}, {"planted.function": ()}, {0x1000: "planted.function"}
+    )
+
+
+def test_every_mnemonic_of_the_rules_is_planted() -> None:
+    """The samples are the table's, no more and no less."""
+    assert set(SAMPLES) == set(NEVER) | PRIVILEGED
+
+
+@pytest.mark.parametrize("mnemonic", SAMPLES)
+def test_an_instruction_away_from_home_is_found(mnemonic: str) -> None:
+    """Encoded by the assembler and named by the decoder, so that a misspelt rule shows."""
+    rules = {finding.rule for finding in check_instructions(planted_code(SAMPLES[mnemonic] or mnemonic), STRICT)}
+    assert rules == ({"never"} if mnemonic in NEVER else {"home", "wrmsr"} if mnemonic == "wrmsr" else {"home"})
+
+
+@pytest.mark.parametrize(
+    "text", ["mov cr0, rax", "mov cr3, rax", "mov cr4, rax", "mov cr8, rax", "mov dr7, rax", "mov dr6, rax"]
+)
+def test_a_control_register_written_away_from_home_is_found(text: str) -> None:
+    assert [finding.rule for finding in check_instructions(planted_code(text), STRICT)] == ["home"]
+
+
+@pytest.mark.parametrize(
+    "text", ["movaps xmm15, xmm1", "vpxor ymm0, ymm1, ymm2", "vmovdqu64 zmm3, [rdi]", "fld st(1)", "aesenc xmm1, [rdi]"]
+)
+def test_a_vector_register_is_found(text: str) -> None:
+    assert [finding.rule for finding in check_instructions(planted_code(text), STRICT)] == ["vector"]
+
+
+@pytest.mark.parametrize("text", ["jmp rax", "jmp [rdi]", "call rcx", "call [rip + 8]", "jmp [rax*8 + 0x1000]"])
+def test_an_indirect_branch_is_found(text: str) -> None:
+    assert [finding.rule for finding in check_instructions(planted_code(text), STRICT)] == ["indirect"]
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Program:
