@@ -7,7 +7,6 @@ without a stack. Nothing is signed and nothing is measured: this is for learning
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,9 @@ EMPTY_PARTITION = bytes(disk.SECTOR)
 
 
 def load_module(name: str) -> ModuleType:
-    """The module of a file or of a dotted name. Raises UsageError where there is none."""
+    """The module of a file or of a dotted name. Raises UsageError where there is none, CompileError for its mistakes."""
+    from dsl.compiler.loading import diagnosed, load_file
+
     path = Path(name)
     if path.suffix != ".py":
         try:
@@ -34,15 +35,10 @@ def load_module(name: str) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"{name}: expected a Python file, found none")
     if path.resolve().is_relative_to(paths.ROOT):  # its place in the tree is then the name that a debugger knows it by
-        inside = path.resolve().relative_to(paths.ROOT).with_suffix("")
-        return importlib.import_module(".".join(inside.parts))
-    specification = importlib.util.spec_from_file_location(path.stem, path.resolve())
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
-    return module
+        dotted = ".".join(path.resolve().relative_to(paths.ROOT).with_suffix("").parts)
+        with diagnosed(path.resolve(), dotted):
+            return importlib.import_module(dotted)
+    return load_file(path.resolve(), path.stem)
 
 
 def compile_entry(asked: str) -> Any:
@@ -52,10 +48,10 @@ def compile_entry(asked: str) -> Any:
     from dsl.compiler.pipeline import compile_program
 
     file, _, name = asked.partition(":")
-    function = getattr(load_module(file), name or ENTRY, None)
-    if function is None:
-        raise UsageError(f"{file}: expected a machine function {name or ENTRY!r}, found none")
     try:
+        function = getattr(load_module(file), name or ENTRY, None)
+        if getattr(function, "__machine__", None) is None:
+            raise UsageError(f"{file}: expected a machine function {name or ENTRY!r}, found none")
         return compile_program(function, base=BODY_BASE)
     except CompileError as error:
         raise PipelineError(f"compiling {asked}:\n{error}") from None

@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
                 tpm=options.tpm,
                 tpm_state=state,
             )
-            return run_qemu(emulated, options.timeout, options.json)
+            return run_qemu(emulated, reference.load(expect), options.timeout, options.json)
         machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
         session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
         return runner.run(session, options.json)
@@ -179,8 +179,8 @@ def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
     from pipeline.bochs import Machine
     from pipeline.qemu import UEFI
 
-    if options.attach is not None or options.expect is not None:
-        raise UsageError("--attach, --expect: expected --engine bochs, found qemu, where no box runs: it has no VT-x")
+    if options.attach is not None:
+        raise UsageError("--attach: expected --engine bochs, found qemu, where no box runs: it has no VT-x")
     if options.secure_boot and options.firmware != UEFI:
         raise UsageError("--secure-boot: expected --firmware uefi, found bios, which has none")
     if options.cpu != Machine.cpu:

@@ -30,8 +30,14 @@ def tree(verdict: Verdict) -> str:
     """The whole chain, the closing word included."""
     lines = [tree_line(node) for node in verdict.nodes]
     lines.append("")
-    lines.append(f"nonce    {verdict.nonce}")
-    lines.append(f"report   {verdict.report!r}, signed by the endorsed key")
+    if verdict.tpm is not None:
+        found = verdict.tpm
+        lines.append(
+            f"boot     from {found.firmware.upper()}, reset {found.reset_count}, restart {found.restart_count} of this TPM"
+        )
+    if verdict.box:
+        lines.append(f"nonce    {verdict.nonce}")
+        lines.append(f"report   {verdict.report!r}, signed by the endorsed key")
     lines.append(f"posture  {chain.posture_text(verdict.posture)}")
     lines.append(closing_line(verdict))
     return "\n".join(lines)

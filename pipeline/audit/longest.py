@@ -94,7 +94,9 @@ class Longest:
 
     def rounds(self, function: str, component: set[int], nested: set[int]) -> int:
         """The bound of a loop; 0, and a note, where there is none."""
-        inner = {self.loop_at(address) for address in nested}  # a copy of its test may stand in front of it, in this loop
+        inner = {
+            self.loop_at(address) for address in nested
+        }  # a copy of its test may stand in front of it, in this loop
         loops = {loop for address in component - nested if (loop := self.loop_at(address)) and loop not in inner}
         if not loops and function in self.listings:
             return self.listings[function]

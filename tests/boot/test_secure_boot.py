@@ -62,7 +62,7 @@ def end_of(folder: Path, application: bytes, secure: bool = True) -> str:
     path = folder / "image.img"
     disk.write_sparse(path, disk.build_disk(b"\xfa", bytes(512), PARTITION, {disk.APPLICATION: application}))
     with pytest.raises(Refused) as refused:
-        run_qemu(QemuMachine(path, firmware=UEFI, secure_boot=secure), SECONDS, as_json=True)
+        run_qemu(QemuMachine(path, firmware=UEFI, secure_boot=secure), None, SECONDS, as_json=True)
     return str(refused.value)
 
 

@@ -195,7 +195,7 @@ def test_the_tree_s_own_monitor_is_reached(tmp_path: Path, firmware: str, capsys
     parts = [Part(MONITOR, monitor()), Part(DEVELOPMENT_SECRET, SECRET)]
     path = tmp_path / "image.img"
     disk.write_sparse(path, image_of(partition_of(parts)))
-    assert run_qemu(QemuMachine(path, firmware=firmware), SECONDS, as_json=True) == OK
+    assert run_qemu(QemuMachine(path, firmware=firmware), None, SECONDS, as_json=True) == OK
     assert json.loads(capsys.readouterr().out)["firmware"] == firmware
 
 
