@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dsl.compiler.encode import encode
-from dsl.compiler.ir import Function, Span
+from dsl.compiler.ir import Assembly, Function, Span
 from dsl.compiler.layout import Item, Jump, Label
 from dsl.compiler.listing import Assembled, Relocation, assemble_naked
 from dsl.compiler.machine import CONDITIONS, Trap
@@ -66,7 +66,7 @@ def assemble_items(symbol: str, items: list[Item]) -> Code:
 
 def assemble_function(function: Function) -> Code:
     """The code of a function that is written in assembly."""
-    assert function.assembly is not None
+    assert isinstance(function.assembly, Assembly)
     code = Code(function.symbol)
     code.add(assemble_naked(function.assembly.text, dict(function.assembly.names)), function.span)
     code.lines = [Line(line.offset, "", line.span) for line in code.lines]

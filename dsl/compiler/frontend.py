@@ -11,6 +11,7 @@ from dsl.compiler.builder import clean
 from dsl.compiler.constants import Constants
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
 from dsl.compiler.escape import refuse_escapes
+from dsl.compiler.kernels import read_kernel
 from dsl.compiler.lower import Lowering, assigned_names
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
@@ -160,6 +161,10 @@ class Unit:
         lowering.bind_parameters(node, request.statics)
         if options.naked:
             function.assembly = read_assembly(lowering, node)
+            function.blocks.clear()
+            return function
+        if options.kernel is not None:
+            function.assembly = read_kernel(lowering, node, options.kernel)
             function.blocks.clear()
             return function
         lowering.locals |= assigned_names(node.body)

@@ -210,7 +210,7 @@ class Function:
     results: tuple[int, ...]  # widths
     span: Span
     blocks: list[Block] = field(default_factory=list)
-    assembly: Assembly | None = None  # a naked function: its Assembly, and no blocks
+    assembly: Assembly | Kernel | None = None  # of a naked function or a kernel, which has no blocks
 
     def values(self) -> Iterator[Value]:
         for block in self.blocks:
@@ -227,6 +227,14 @@ class Assembly:
 
     text: str
     names: tuple[tuple[str, int | Address], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel's builder, as a dotted name, and a digest of the sources that it comes from."""
+
+    builder: str
+    sources: str
 
 
 @dataclass(frozen=True, slots=True)

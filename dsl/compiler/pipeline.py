@@ -25,6 +25,7 @@ from dsl.compiler.finish import finish
 from dsl.compiler.fold import fold
 from dsl.compiler.hoist import hoist
 from dsl.compiler.inline import inline
+from dsl.compiler.kernels import build_kernel
 from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import POOL
@@ -154,6 +155,8 @@ def compile_module(
     expand = inline if "inline" not in left_out else keep
 
     def make(function: ir.Function) -> Code:
+        if isinstance(function.assembly, ir.Kernel):
+            return build_kernel(function)
         if function.assembly is not None:
             return assemble_function(function)
         optimise(function, left_out, dump, verify)

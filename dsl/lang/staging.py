@@ -250,12 +250,15 @@ def dispatch(functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[
 
 @dataclass(frozen=True, slots=True)
 class MachineOptions:
-    """What @machine was told. depth: how many activations may be live at once; model: what runs under CPython in its place."""
+    """What @machine was told. depth: how many activations may be live at once; model: what runs under CPython in its place;
+    kernel: `module.path.function` that builds the machine code.
+    """
 
     naked: bool = False
     hardware_only: bool = False
     depth: int | None = None
     model: Callable[..., Any] | None = None
+    kernel: str | None = None
     code: Any = field(default=None, compare=False)  # the code object as written, where another one runs under CPython
 
 
@@ -268,6 +271,7 @@ def machine(
     hardware_only: bool = False,
     depth: int | None = None,
     model: Callable[..., Any] | None = None,
+    kernel: str | None = None,
 ) -> Callable[[F], F]: ...
 def machine(
     function: Any = None,
@@ -277,11 +281,13 @@ def machine(
     hardware_only: bool = False,
     depth: int | None = None,
     model: Callable[..., Any] | None = None,
+    kernel: str | None = None,
 ) -> Any:
     """Mark a function for compilation and return it, the same object.
 
     naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this
-    many activations at once. model: the Python function that runs under CPython instead.
+    many activations at once. model: the Python function that runs under CPython instead. kernel: its machine code is a PeachPy function,
+    made by the Python function of this dotted name; the body is what it does under CPython, ordinary Python, and is not compiled.
     """
 
     def mark(function: Any) -> Any:
@@ -291,7 +297,7 @@ def machine(
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
         code = function.__code__
         marked: Any = function
-        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, code)
+        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, kernel, code)
         if model is not None:
             _run_instead(function, model)
         elif depth is not None:

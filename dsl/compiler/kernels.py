@@ -1,0 +1,68 @@
+"""Kernels: functions whose machine code a PeachPy function gives, in place of a body.
+
+`@machine(kernel="package.module.function")` names the Python function that builds it. It is called when code is made, and not where the
+code is in the cache: the key holds a digest of the sources beside it. Capstone must decode what PeachPy was asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsl.compiler import ir
+from dsl.compiler.capstone import EncodingError, decode, same
+from dsl.compiler.code import Code, Line
+
+if TYPE_CHECKING:
+    from dsl.compiler.lower import Lowering
+
+
+def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.Kernel:
+    """What a kernel is made by; an error where there is no such module."""
+    module, _, _ = builder.rpartition(".")
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or found.origin is None:
+        text = f"expected the dotted name of a function in a Python module, found {builder!r}"
+        raise lowering.error("kernel", node, text)
+    state = hashlib.sha256()
+    for path in sorted(Path(found.origin).parent.glob("*.py")):
+        state.update(path.read_bytes())
+    return ir.Kernel(builder, state.hexdigest())
+
+
+def build_kernel(function: ir.Function) -> Code:
+    """The code of a kernel: its builder's, compared instruction by instruction. Raises EncodingError."""
+    assert isinstance(function.assembly, ir.Kernel)
+    module, _, name = function.assembly.builder.rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in PeachPy's own source
+        built: Any = getattr(importlib.import_module(module), name)()
+        from peachpy.x86_64.abi import system_v_x86_64_abi
+
+        encoded = built.finalize(system_v_x86_64_abi).encode()
+    if encoded.code_section.relocations or len(encoded.const_section.content):
+        raise EncodingError(f"{function.symbol}: a kernel has no constants of its own; it takes tables as arguments")
+    data = bytes(encoded.code_section.content)
+    decoded = decode(data)
+    asked = [spell(instruction) for instruction in encoded._instructions if instruction.name != "LABEL"]
+    if len(asked) != len(decoded):
+        raise EncodingError(f"{function.symbol}: {len(asked)} instructions became {len(decoded)}")
+    for statement, (at, _, text) in zip(asked, decoded, strict=True):
+        if not same(statement, text):
+            raise EncodingError(f"{function.symbol}+{at:#x}: asked for {statement!r}, decodes to {text!r}")
+    return Code(function.symbol, bytearray(data), lines=[Line(at, "", function.span) for at, _, _ in decoded])
+
+
+def spell(instruction: Any) -> str:
+    """PeachPy's instruction in Intel's syntax; a jump without its target."""
+    name = str(instruction.name).lower()
+    operands = "" if name.startswith("j") else ", ".join(str(operand).lower() for operand in instruction.operands)
+    return f"{name} {operands}".rstrip()
