@@ -48,6 +48,7 @@ from dsl.lang import (
     u64,
 )
 from dsl.std.flat import FlatPrologue
+from dsl.std.sha256 import use_sha_extensions
 
 BOUNCE_BASE: Final = 0x80000  # where stage 2 lets the disk write to (boot/stages.py)
 BOUNCE_SIZE: Final = 0x8000
@@ -82,6 +83,7 @@ def main(parameters: BootParameters) -> None:
     """The whole of it."""
     output_start(parameters)
     exceptions_start()
+    use_sha_extensions()
     say(text("loader: checking the image"))
     park_processors()
     _ = stop_bus_masters()
