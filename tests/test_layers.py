@@ -15,7 +15,11 @@ ASSEMBLERS: Final = {"peachpy", "keystone", "capstone"}
 ENCODERS: Final = {
     "dsl.compiler.capstone",
     "dsl.compiler.encode",
+    "dsl.compiler.kernels",
     "dsl.compiler.keystone",
+    "dsl.std.kernels.field25519",
+    "dsl.std.kernels.sha256",
+    "dsl.std.kernels.target",
 }
 
 # What the modules of a layer may import of this tree, besides their own layer; first match decides.

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from dsl.compiler.pipeline import Program, compile_function
-from dsl.lang import Array, Failure, HostVirtual, Machine, Struct, array_at, size_of
+from dsl.lang import Array, Failure, HostVirtual, Machine, Secret, Struct, array_at, secret, size_of
 from tests.execution import emulated, native
 
 Argument = int | bool | bytes | bytearray
@@ -44,6 +44,13 @@ def parameter_types(function: Callable[..., Any]) -> list[Any]:
     hints = get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     return list(hints.values())
+
+
+def word_of(kind: Any, value: int) -> Any:
+    """A number as the word, or the secret word, that an annotation asks for."""
+    if get_origin(kind) is Secret:
+        return secret(get_args(kind)[0](value))
+    return value if kind is bool else kind(value)
 
 
 def is_array(kind: Any) -> bool:
@@ -83,7 +90,7 @@ class CPython(World):
             address = ARENA
             for kind, value in zip(parameter_types(function), arguments, strict=True):
                 if isinstance(value, int):
-                    values.append(value if kind is bool else kind(value))
+                    values.append(word_of(kind, value))
                     continue
                 machine.memory.map(address, max(len(value), 1), bytes(value))
                 here = HostVirtual(address)

@@ -1,6 +1,6 @@
 """Ed25519 (RFC 8032, 5.1): keys from seeds, deterministic signatures, strict verification.
 
-All of it is constant-time, verification too, but for its early refusals, which depend on public data alone.
+All of it is constant-time but verification, which sees public data alone.
 Verification is strict and without cofactor: S below L, A canonical and of prime order (a key with a part of small order would take
 signatures that nobody made, or take them by one verifier's formula only), R = S B - k A byte for byte.
 """
@@ -16,6 +16,7 @@ from dsl.lang import (
     array,
     as_secret,
     declassify,
+    declassify_array,
     erase,
     frame_array,
     machine,
@@ -23,17 +24,21 @@ from dsl.lang import (
     u64,
 )
 from dsl.std.edwards25519 import (
+    Addend,
     Point,
     multiply_base,
-    multiply_two,
+    multiply_two_public,
+    point_add,
     point_decode,
     point_encode,
-    point_has_prime_order,
+    point_is_identity,
     point_negate,
+    point_prepare,
 )
 from dsl.std.field25519 import encodings_equal
 from dsl.std.scalar25519 import (
     DIGIT_COUNT,
+    ORDER_WORDS,
     scalar_digits,
     scalar_is_reduced,
     scalar_load,
@@ -71,12 +76,9 @@ def expand_seed(out: ExpandedSeed, seed: Array[Secret[u8]]) -> None:
 @machine
 def encode_base_multiple(encoded: Array[Secret[u8]], scalar: Array[Secret[u64]]) -> None:
     """Set encoded to the scalar, below 2**255, times the base point."""
-    digits = frame_array(Secret[u64], DIGIT_COUNT)
-    scalar_digits(digits, scalar)
     point = Point()
-    multiply_base(point, digits)
+    multiply_base(point, scalar)
     point_encode(encoded, point)
-    erase(digits)
     erase(point)
 
 
@@ -153,17 +155,25 @@ def ed25519_verify(public_key: Array[u8], message: Array[u8], signature: Array[u
     if declassify(scalar_is_reduced(proof), "half of a public signature") == 0:
         return False
     key = Point()
-    if not point_decode(key, public_key) or not point_has_prime_order(key):
+    if not point_decode(key, public_key) or point_is_identity(key):
         return False
     point_negate(key)
     challenge = frame_array(Secret[u64], 4)
     hash_challenge(challenge, signature.slice(0, 32), public_key, message)
-    proof_digits = frame_array(Secret[u64], DIGIT_COUNT)
-    scalar_digits(proof_digits, proof)
-    challenge_digits = frame_array(Secret[u64], DIGIT_COUNT)
-    scalar_digits(challenge_digits, challenge)
+    challenge_digits = frame_array(u8, DIGIT_COUNT)
+    scalar_digits(challenge_digits, declassify_array(challenge, "hash of a public message"))
+    order_digits = frame_array(u8, DIGIT_COUNT)
+    scalar_digits(order_digits, ORDER_WORDS)
+    challenged = Point()
+    neutral = Point()
+    multiply_two_public(challenged, neutral, key, challenge_digits, order_digits)
+    if not point_is_identity(neutral):
+        return False
     expected = Point()
-    multiply_two(expected, proof_digits, key, challenge_digits)
+    multiply_base(expected, proof)
+    addend = Addend()
+    point_prepare(addend, challenged)
+    point_add(expected, expected, addend)
     encoded = frame_array(Secret[u8], 32)
     point_encode(encoded, expected)
     equal = encodings_equal(encoded, as_secret(signature.slice(0, 32)))

@@ -1,6 +1,7 @@
-"""Points of edwards25519 (RFC 8032, 5.1) in constant time: complete formulas of Hisil, Wong, Carter and Dawson (2008) for a = -1.
+"""Points of edwards25519 (RFC 8032, 5.1): complete formulas of Hisil, Wong, Carter and Dawson (2008) for a = -1.
 
-They hold for every pair of points, so there are no special cases. In formulas, E, F, G, H are what the standard papers call so.
+They hold for every pair of points, so there are no special cases. In formulas, E, F, G, H are what the standard papers call so. All is
+constant-time but multiply_two_public.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from dsl.lang import (
     Array,
     Secret,
     Struct,
+    address_of,
     array,
+    array_at,
     as_secret,
     between,
-    constant_time_equal,
     declassify,
     erase,
     frame_array,
@@ -24,8 +26,18 @@ from dsl.lang import (
     u8,
     u64,
     upto,
+    widen_secret,
 )
-from dsl.std.edwards25519_tables import DOUBLED_D, ROOT_OF_MINUS_ONE, D, base_point_limbs
+from dsl.std.edwards25519_tables import (
+    COMBS,
+    DOUBLED_D,
+    ENTRIES,
+    ROOT_OF_MINUS_ONE,
+    SPACING,
+    TEETH,
+    D,
+    base_point_limbs,
+)
 from dsl.std.field25519 import (
     FieldElement,
     encodings_equal,
@@ -42,18 +54,17 @@ from dsl.std.field25519 import (
     field_take_if,
     limbs_of,
 )
-from dsl.std.scalar25519 import DIGIT_COUNT, ORDER_WORDS, scalar_digits
+from dsl.std.scalar25519 import DIGIT_COUNT, DIGIT_SIGN, scalar_signed_bits
 
-POSITIONS: Final = 8  # of the base point's table: multiples of 16**(8 i)
-MULTIPLES: Final = 8  # 1 to 8 times
-AFFINE_LIMBS: Final = 15
-BASE_TABLE: Final = table(u64, base_point_limbs(POSITIONS, MULTIPLES))
+ENTRY_LIMBS: Final = 12
+BASE_TABLE: Final = table(u64, base_point_limbs())
 D_LIMBS: Final = table(u64, limbs_of(D))
 DOUBLED_D_LIMBS: Final = table(u64, limbs_of(DOUBLED_D))
 ROOT_LIMBS: Final = table(u64, limbs_of(ROOT_OF_MINUS_ONE))
+BUCKETS: Final = 4  # digits are odd and below 8
 
 
-class Point(Struct, size=160):
+class Point(Struct, size=128):
     """Extended coordinates: x = X/Z, y = Y/Z, x y = T/Z."""
 
     x: FieldElement
@@ -62,19 +73,19 @@ class Point(Struct, size=160):
     t: FieldElement
 
 
-class Addend(Struct, size=160):
-    """A point prepared to be added: Y + X, Y - X, Z, 2 d T."""
+class Addend(Struct, size=128):
+    """A point prepared to be added: Y + X, Y - X, 2 d T, and Z, which the base point's table does not hold: there it is 1."""
 
     y_plus_x: FieldElement
     y_minus_x: FieldElement
-    z: FieldElement
     doubled_dt: FieldElement
+    z: FieldElement
 
 
-class AddendTable(Struct, size=1280):
-    """1 to 8 times a point."""
+class Buckets(Struct, size=512):
+    """Sums of points, one for each odd digit 1, 3, 5, 7."""
 
-    multiples: Array[Addend] = array(MULTIPLES)
+    sums: Array[Point] = array(BUCKETS)
 
 
 @machine
@@ -196,115 +207,103 @@ def addend_negate_if(addend: Addend, mask: Secret[u64]) -> None:
     erase(saved)
 
 
-@machine
-def addend_set_identity(out: Addend) -> None:
-    """Set out to the neutral point."""
-    field_set(out.y_plus_x, u64(1))
-    field_set(out.y_minus_x, u64(1))
-    field_set(out.z, u64(1))
-    field_set(out.doubled_dt, u64(0))
+@machine(kernel="dsl.std.kernels.field25519.select_entry")
+def select_entry(out: Addend, entries: Array[u64], index: Secret[u64]) -> None:
+    """Set out, but for Z, to an entry of a table. Every entry is read, whatever the index."""
+    start = int(declassify(index, "what a kernel does, on Python's integers")) * ENTRY_LIMBS
+    limbs = array_at(u64, address_of(out), ENTRY_LIMBS)
+    limbs.copy_from(entries.slice(start, ENTRY_LIMBS))
 
 
 @machine
-def take_limbs_if(out: FieldElement, limbs: Array[u64], mask: Secret[u64]) -> None:
-    """Set out to five limbs of a table where mask is all ones; unchanged where it is zero."""
-    out.limb0 ^= (out.limb0 ^ limbs[0]) & mask
-    out.limb1 ^= (out.limb1 ^ limbs[1]) & mask
-    out.limb2 ^= (out.limb2 ^ limbs[2]) & mask
-    out.limb3 ^= (out.limb3 ^ limbs[3]) & mask
-    out.limb4 ^= (out.limb4 ^ limbs[4]) & mask
+def select_comb(out: Addend, comb: u64, bits: Array[Secret[u8]]) -> None:
+    """Set out to the multiple of the base point that a comb's teeth stand for: bits that are SPACING apart, 1 for plus and 0 for minus.
 
-
-@machine
-def select_base(out: Addend, position: u64, digit: Secret[u64]) -> None:
-    """Set out to digit (-8 to 8) times 16**(8 position) times the base point. Every entry of the position is read, whatever the digit."""
-    negative = secret(u64(0)) - (digit >> 63)
-    magnitude = (digit ^ negative) - negative
-    addend_set_identity(out)
-    for index in upto(MULTIPLES):
-        mask = secret(u64(0)) - constant_time_equal(magnitude, secret(index + 1))
-        entry = BASE_TABLE.slice((position * MULTIPLES + index) * AFFINE_LIMBS, AFFINE_LIMBS)
-        take_limbs_if(out.y_plus_x, entry.slice(0, 5), mask)
-        take_limbs_if(out.y_minus_x, entry.slice(5, 5), mask)
-        take_limbs_if(out.doubled_dt, entry.slice(10, 5), mask)
+    The table has those whose highest bit is 1; the others are their negatives.
+    """
+    index = secret(u64(0))
+    for tooth in upto(TEETH):
+        index |= widen_secret(u64, bits[tooth * SPACING]) << tooth
+    negative = (index >> (TEETH - 1)) - 1
+    select_entry(
+        out, BASE_TABLE.slice(comb * ENTRIES * ENTRY_LIMBS, ENTRIES * ENTRY_LIMBS), (index ^ negative) & (ENTRIES - 1)
+    )
     addend_negate_if(out, negative)
 
 
 @machine
-def select_multiple(out: Addend, multiples: AddendTable, digit: Secret[u64]) -> None:
-    """Set out to digit (-8 to 8) times the table's point. Every entry is read, whatever the digit."""
-    negative = secret(u64(0)) - (digit >> 63)
-    magnitude = (digit ^ negative) - negative
-    addend_set_identity(out)
-    for index in upto(MULTIPLES):
-        mask = secret(u64(0)) - constant_time_equal(magnitude, secret(index + 1))
-        entry = multiples.multiples[index]
-        field_take_if(out.y_plus_x, entry.y_plus_x, mask)
-        field_take_if(out.y_minus_x, entry.y_minus_x, mask)
-        field_take_if(out.z, entry.z, mask)
-        field_take_if(out.doubled_dt, entry.doubled_dt, mask)
-    addend_negate_if(out, negative)
-
-
-@machine
-def multiply_by_sixteen(point: Point) -> None:
-    """Set point to 16 point."""
-    point_double(point, point)
-    point_double(point, point)
-    point_double(point, point)
-    point_double(point, point)
-
-
-@machine
-def multiply_base(out: Point, digits: Array[Secret[u64]]) -> None:
-    """Set out to the scalar of 64 signed digits times the base point."""
+def multiply_base(out: Point, scalar: Array[Secret[u64]]) -> None:
+    """Set out to the scalar, four words below 2**255, times the base point."""
+    bits = frame_array(Secret[u8], COMBS * TEETH * SPACING)
+    scalar_signed_bits(bits, scalar)
     addend = Addend()
     point_set_identity(out)
-    for step in upto(POSITIONS):
-        multiply_by_sixteen(out)
-        for position in upto(POSITIONS):
-            select_base(addend, position, digits[position * POSITIONS + (POSITIONS - 1 - step)])
+    for step in upto(SPACING):
+        point_double(out, out)
+        for comb in upto(COMBS):
+            first = comb * (TEETH * SPACING) + (SPACING - 1 - step)
+            select_comb(addend, comb, bits.slice(first, (TEETH - 1) * SPACING + 1))
             point_add_affine(out, out, addend)
     erase(addend)
+    erase(bits)
 
 
 @machine
-def prepare_multiples(out: AddendTable, point: Point) -> None:
-    """Set out to 1 to 8 times point."""
-    multiple = Point()
-    multiple.copy_from(point)
-    point_prepare(out.multiples[0], point)
-    for index in between(1, MULTIPLES):
-        point_add(multiple, multiple, out.multiples[0])
-        point_prepare(out.multiples[index], multiple)
+def buckets_clear(buckets: Buckets) -> None:
+    """Set every sum to the neutral point."""
+    for index in upto(BUCKETS):
+        point_set_identity(buckets.sums[index])
 
 
 @machine
-def multiply_two(out: Point, base_digits: Array[Secret[u64]], point: Point, digits: Array[Secret[u64]]) -> None:
-    """Set out to base_digits times the base point + digits times point."""
-    multiples = AddendTable()
-    prepare_multiples(multiples, point)
+def buckets_add(buckets: Buckets, digit: u8, point: Point) -> None:
+    """Add a point to the sum of a digit that is not zero, or take it away where the digit is negative."""
     addend = Addend()
-    point_set_identity(out)
-    for step in upto(64):
-        multiply_by_sixteen(out)
-        select_multiple(addend, multiples, digits[63 - step])
-        point_add(out, out, addend)
-        select_base(addend, u64(0), base_digits[63 - step])
-        point_add_affine(out, out, addend)
+    point_prepare(addend, point)
+    if digit & DIGIT_SIGN != 0:
+        addend_negate_if(addend, ~secret(u64(0)))
+    sum_ = buckets.sums[(digit & (DIGIT_SIGN - 1)) >> 1]
+    point_add(sum_, sum_, addend)
 
 
 @machine
-def multiply_point(out: Point, point: Point, digits: Array[Secret[u64]]) -> None:
-    """Set out to the scalar of 64 signed digits times point."""
-    multiples = AddendTable()
-    prepare_multiples(multiples, point)
+def buckets_total(out: Point, buckets: Buckets) -> None:
+    """Set out to the sums, each times its digit, added up: twice (S7 + (S7 + S5) + (S7 + S5 + S3)) and all four once."""
     addend = Addend()
-    point_set_identity(out)
-    for step in upto(64):
-        multiply_by_sixteen(out)
-        select_multiple(addend, multiples, digits[63 - step])
+    running = Point()
+    running.copy_from(buckets.sums[BUCKETS - 1])
+    out.copy_from(running)
+    for place in between(2, BUCKETS):
+        point_prepare(addend, buckets.sums[BUCKETS - place])
+        point_add(running, running, addend)
+        point_prepare(addend, running)
         point_add(out, out, addend)
+    point_double(out, out)
+    point_prepare(addend, buckets.sums[0])
+    point_add(running, running, addend)
+    point_prepare(addend, running)
+    point_add(out, out, addend)
+
+
+@machine
+def multiply_two_public(
+    first: Point, second: Point, point: Point, first_digits: Array[u8], second_digits: Array[u8]
+) -> None:
+    """Set first and second to two public scalars times one public point: its doubles serve both. In time that depends on the scalars."""
+    first_buckets = Buckets()
+    second_buckets = Buckets()
+    buckets_clear(first_buckets)
+    buckets_clear(second_buckets)
+    double = Point()
+    double.copy_from(point)
+    for index in upto(DIGIT_COUNT):
+        if first_digits[index] != 0:
+            buckets_add(first_buckets, first_digits[index], double)
+        if second_digits[index] != 0:
+            buckets_add(second_buckets, second_digits[index], double)
+        point_double(double, double)
+    buckets_total(first, first_buckets)
+    buckets_total(second, second_buckets)
 
 
 @machine
@@ -312,18 +311,6 @@ def point_is_identity(point: Point) -> bool:
     """Whether a public point is the neutral one."""
     zero = FieldElement()
     return elements_equal(point.x, zero) and elements_equal(point.y, point.z)
-
-
-@machine
-def point_has_prime_order(point: Point) -> bool:
-    """Whether a public point has order L: it is not the neutral one, and has no part of order 2, 4 or 8."""
-    if point_is_identity(point):
-        return False
-    digits = frame_array(Secret[u64], DIGIT_COUNT)
-    scalar_digits(digits, as_secret(ORDER_WORDS))
-    multiple = Point()
-    multiply_point(multiple, point, digits)
-    return point_is_identity(multiple)
 
 
 @machine

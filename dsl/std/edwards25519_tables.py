@@ -10,6 +10,11 @@ D: Final = -121665 * pow(121666, -1, PRIME) % PRIME
 DOUBLED_D: Final = 2 * D % PRIME
 ROOT_OF_MINUS_ONE: Final = pow(2, (PRIME - 1) // 4, PRIME)
 
+COMBS: Final = 3  # 3 * 5 * 17 bits are 255; a table of 4.5 KiB, 51 additions and 16 doublings
+TEETH: Final = 5
+SPACING: Final = 17
+ENTRIES: Final = 1 << (TEETH - 1)
+
 Affine = tuple[int, int]
 
 
@@ -32,17 +37,35 @@ def add(left: Affine, right: Affine) -> Affine:
     return x, y
 
 
-def base_point_limbs(positions: int, multiples: int) -> list[int]:
-    """Limbs of y + x, y - x, 2 d x y for 1 to `multiples` times 16**(64 / positions * i) times the base point, i below `positions`."""
+def negated(point: Affine) -> Affine:
+    """The point whose sum with this one is neutral."""
+    return PRIME - point[0], point[1]
+
+
+def multiplied_by_power(point: Affine, power: int) -> Affine:
+    """2**power times a point."""
+    for _ in range(power):
+        point = add(point, point)
+    return point
+
+
+def base_point_limbs() -> list[int]:
+    """Limbs of y + x, y - x, 2 d x y of each comb's entries.
+
+    Tooth t of comb c stands for 2**((c * TEETH + t) * SPACING) times the base point. Entry i is the highest tooth, plus each other tooth t
+    where bit t of i is one, and minus it where that is zero.
+    """
     limbs: list[int] = []
-    unit = base_point()
-    for _ in range(positions):
-        point = unit
-        for _ in range(multiples):
-            x, y = point
-            for coordinate in (y + x, y - x, DOUBLED_D * x * y):
-                limbs += limbs_of(coordinate % PRIME)
-            point = add(point, unit)
-        for _ in range(4 * 64 // positions):
-            unit = add(unit, unit)
+    tooth = base_point()
+    for _ in range(COMBS):
+        teeth = []
+        for _ in range(TEETH):
+            teeth.append(tooth)
+            tooth = multiplied_by_power(tooth, SPACING)
+        for index in range(ENTRIES):
+            x, y = teeth[-1]
+            for place, other in enumerate(teeth[:-1]):
+                x, y = add((x, y), other if index >> place & 1 else negated(other))
+            for number in (y + x, y - x, DOUBLED_D * x * y):
+                limbs += limbs_of(number % PRIME)
     return limbs

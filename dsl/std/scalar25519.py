@@ -26,7 +26,9 @@ from dsl.lang import (
 )
 
 ORDER: Final = (1 << 252) + 27742317777372353535851937790883648493
-DIGIT_COUNT: Final = 64  # signed digits of four bits
+DIGIT_COUNT: Final = 254
+DIGIT_SIGN: Final = 0x80
+SIGN_COUNT: Final = 255
 
 
 def words_of(number: int, count: int) -> list[int]:
@@ -37,6 +39,7 @@ def words_of(number: int, count: int) -> list[int]:
 FACTOR_WORDS: Final = 5  # the longest that is multiplied or subtracted
 WIDE_WORDS: Final = 8  # a digest; a product before it is reduced has up to 10
 ORDER_WORDS: Final = table(u64, words_of(ORDER, 5))
+ALL_SIGNS: Final = table(u64, words_of(((1 << 255) - 1) % ORDER, 4))
 BARRETT_FACTOR: Final = table(u64, words_of((1 << 512) // ORDER, 5))
 
 
@@ -69,6 +72,16 @@ def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right:
             product[i + j] = with_carry.value
             carry = wide.high + with_old.carry + with_carry.carry
         product[i + right.length] = carry
+
+
+@machine
+def add_words(left: Array[Secret[u64]], right: Array[Secret[u64]], mask: Secret[u64]) -> None:
+    """Add right & mask, over left.length words; the sum fits."""
+    carry = secret(u64(0))
+    for index in upto(left.length, at_most=FACTOR_WORDS):
+        total = add_with_carry(left[index], right[index] & mask, carry)
+        left[index] = total.value
+        carry = total.carry
 
 
 @machine
@@ -150,14 +163,48 @@ def scalar_is_reduced(words: Array[Secret[u64]]) -> Secret[u64]:
 
 
 @machine
-def scalar_digits(digits: Array[Secret[u64]], words: Array[Secret[u64]]) -> None:
-    """Write a scalar below 2**255 as 64 digits from -8 to 8 (two's complement), lowest first: the sum of digits[i] * 16**i."""
-    carry = secret(u64(0))
+def scalar_signed_bits(bits: Array[Secret[u8]], words: Array[Secret[u64]]) -> None:
+    """Write a scalar below 2**255 modulo L as 255 signs, lowest first: the sum of 2**i where bits[i] is 1, of -2**i where it is 0.
+
+    That sum is 2 n - (2**255 - 1) where the bits are those of n, so n is half of (the scalar + 2**255 - 1), or of that + L, modulo L.
+    """
+    number = frame_array(Secret[u64], 4)
+    number.copy_from(words)
+    add_words(number, as_secret(ALL_SIGNS), ~secret(u64(0)))
+    add_words(number, as_secret(ORDER_WORDS), secret(u64(0)) - (number[0] & 1))
+    for index in upto(SIGN_COUNT):
+        place = index + 1
+        bits[index] = ((number[place >> 6] >> (place & 63)) & 1).truncate(u8)
+    erase(number)
+
+
+@machine
+def scalar_digits(digits: Array[u8], words: Array[u64]) -> None:
+    """Write a public scalar below 2**253 as digits, lowest first, of which at most every fourth is not zero.
+
+    A digit is 0, 1, 3, 5 or 7, with DIGIT_SIGN where it is negative. The scalar is the sum of digits[i] * 2**i.
+    """
+    rest = frame_array(u64, 4)
+    rest.copy_from(words.slice(0, 4))
+    for index in upto(DIGIT_COUNT):
+        low = rest[0] & 15
+        digits[index] = u8(0)
+        if low & 1 == 1:
+            digits[index] = low.truncate(u8)
+            rest[0] -= low
+            if low > 8:
+                digits[index] = (16 - low).truncate(u8) | DIGIT_SIGN
+                add_sixteen(rest)
+        for word in upto(3):
+            rest[word] = (rest[word] >> 1) | (rest[word + 1] << 63)
+        rest[3] >>= 1
+
+
+@machine
+def add_sixteen(words: Array[u64]) -> None:
+    """Add 16 to four words."""
+    carry = u64(16)
     for index in upto(4):
-        word = words[index]
-        for nibble in upto(16):
-            digit = (word & 15) + carry
-            carry = (digit + 8) >> 4
-            digits[index * 16 + nibble] = digit - (carry << 4)
-            word >>= 4
-    digits[DIGIT_COUNT - 1] += carry << 4
+        total = add_with_carry(words[index], carry, u64(0))
+        words[index] = total.value
+        carry = total.carry

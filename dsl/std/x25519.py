@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Secret, erase, frame_array, machine, secret, table, u8, u64, upto
+from dsl.lang import Array, Secret, Struct, declassify, erase, frame_array, machine, secret, table, u8, u64, upto
 from dsl.std.field25519 import (
     FieldElement,
     field_add,
@@ -15,6 +15,9 @@ from dsl.std.field25519 import (
     field_square,
     field_store,
     field_subtract,
+    number_of,
+    set_number,
+    settled,
 )
 from dsl.std.wipe import wipe_frames_below
 
@@ -22,54 +25,52 @@ BASE_POINT: Final = table(u8, bytes([9]) + bytes(31))
 CURVE_CONSTANT: Final = 121665  # (A - 2) / 4
 
 
-@machine
-def swap_if(left: FieldElement, right: FieldElement, mask: Secret[u64]) -> None:
-    """Exchange two elements where mask is all ones; leave them where it is zero."""
-    change0 = (left.limb0 ^ right.limb0) & mask
-    change1 = (left.limb1 ^ right.limb1) & mask
-    change2 = (left.limb2 ^ right.limb2) & mask
-    change3 = (left.limb3 ^ right.limb3) & mask
-    change4 = (left.limb4 ^ right.limb4) & mask
-    left.limb0 ^= change0
-    left.limb1 ^= change1
-    left.limb2 ^= change2
-    left.limb3 ^= change3
-    left.limb4 ^= change4
-    right.limb0 ^= change0
-    right.limb1 ^= change1
-    right.limb2 ^= change2
-    right.limb3 ^= change3
-    right.limb4 ^= change4
+class Ladder(Struct, size=384):
+    """The ladder's points (X2 : Z2) and (X3 : Z3), X1 of their difference, and room for its kernel, which counts on this order."""
+
+    x1: FieldElement
+    x2: FieldElement
+    z2: FieldElement
+    x3: FieldElement
+    z3: FieldElement
+    a: FieldElement
+    b: FieldElement
+    c: FieldElement
+    d: FieldElement
+    e: FieldElement
+    f: FieldElement
+    g: FieldElement
 
 
-@machine
-def ladder_step(x2: FieldElement, z2: FieldElement, x3: FieldElement, z3: FieldElement, x1: FieldElement) -> None:
-    """Double (x2 : z2) and add it to (x3 : z3); x1 is their difference. Names as in RFC 7748."""
-    a = FieldElement()
-    b = FieldElement()
-    e = FieldElement()
+@machine(kernel="dsl.std.kernels.field25519.ladder_step")
+def ladder_step(ladder: Ladder, swapped: Secret[u64]) -> None:
+    """Add both points into the second; double the first, or the second if swapped is not 0, into the first. Names as in RFC 7748.
+
+    Swapping the points only changes the sign of D A - C B, which is squared.
+    """
+    x1, x2, z2, x3, z3 = ladder.x1, ladder.x2, ladder.z2, ladder.x3, ladder.z3
+    a, b, c, d, e, f, g = ladder.a, ladder.b, ladder.c, ladder.d, ladder.e, ladder.f, ladder.g
     field_add(a, x2, z2)
+    field_subtract(d, x3, z3)
     field_subtract(b, x2, z2)
-    field_add(e, x3, z3)
-    field_subtract(z3, x3, z3)
-    field_multiply(z3, z3, a)  # D A
-    field_multiply(x3, e, b)  # C B
-    field_add(e, z3, x3)
-    field_subtract(z3, z3, x3)
-    field_square(x3, e)
-    field_square(z3, z3)
-    field_multiply(z3, z3, x1)
-    field_square(a, a)  # A A
-    field_square(b, b)  # B B
-    field_multiply(x2, a, b)
-    field_subtract(e, a, b)  # E
-    field_set(b, u64(CURVE_CONSTANT))
-    field_multiply(b, b, e)
-    field_add(b, b, a)
-    field_multiply(z2, e, b)
-    erase(a)
-    erase(b)
-    erase(e)
+    field_add(c, x3, z3)
+    second = int(declassify(swapped, "which of the two, under CPython")) != 0
+    f.copy_from(c if second else a)
+    g.copy_from(d if second else b)
+    field_multiply(d, d, a)  # D A
+    field_square(f, f)  # A A
+    field_multiply(c, c, b)  # C B
+    field_square(g, g)  # B B
+    field_add(a, d, c)
+    field_subtract(b, d, c)
+    field_subtract(e, f, g)
+    field_square(x3, a)
+    set_number(c, settled(CURVE_CONSTANT * number_of(e)))
+    field_square(b, b)
+    field_add(c, c, f)
+    field_multiply(x2, f, g)
+    field_multiply(z3, b, x1)
+    field_multiply(z2, e, c)
 
 
 @machine
@@ -79,34 +80,21 @@ def x25519(out: Array[Secret[u8]], scalar: Array[Secret[u8]], point: Array[Secre
     clamped.copy_from(scalar)
     clamped[0] &= 0xF8
     clamped[31] = (clamped[31] & 0x7F) | 0x40
-    x1 = FieldElement()
-    x2 = FieldElement()
-    z2 = FieldElement()
-    x3 = FieldElement()
-    z3 = FieldElement()
-    field_load(x1, point)
-    x3.copy_from(x1)
-    field_set(x2, u64(1))
-    field_set(z3, u64(1))
-    swapped = secret(u64(0))
+    ladder = Ladder()
+    field_load(ladder.x1, point)
+    field_set(ladder.x2, u64(1))
+    ladder.x3.copy_from(ladder.x1)
+    field_set(ladder.z3, u64(1))
+    last = secret(u64(0))
     for step in upto(255):
         place = 254 - step
         bit = (clamped.load_u64(place // 64 * 8) >> (place % 64)) & 1
-        mask = secret(u64(0)) - (bit ^ swapped)
-        swap_if(x2, x3, mask)
-        swap_if(z2, z3, mask)
-        swapped = bit
-        ladder_step(x2, z2, x3, z3, x1)
-    mask = secret(u64(0)) - swapped
-    swap_if(x2, x3, mask)
-    swap_if(z2, z3, mask)
-    field_invert(z3, z2)
-    field_multiply(x2, x2, z3)
-    field_store(out, x2)
+        ladder_step(ladder, bit ^ last)
+        last = bit
+    # the last bit is clear, so nothing is swapped
+    field_invert(ladder.a, ladder.z2)
+    field_multiply(ladder.a, ladder.a, ladder.x2)
+    field_store(out, ladder.a)
     erase(clamped)
-    erase(x1)
-    erase(x2)
-    erase(z2)
-    erase(x3)
-    erase(z3)
+    erase(ladder)
     wipe_frames_below()

@@ -1,4 +1,4 @@
-"""Field and scalar arithmetic is that of the integers, for numbers at and between the bounds that it promises to take."""
+"""Field and scalar arithmetic is that of the integers, for numbers those at which carries begin among them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsl.lang import machine
 from dsl.std import field25519 as field
-from dsl.std.scalar25519 import ORDER, scalar_digits, scalar_is_reduced, scalar_multiply_add, scalar_reduce_hash
-from tests.worlds import CPython, Native, World
+from dsl.std.scalar25519 import (
+    DIGIT_COUNT,
+    DIGIT_SIGN,
+    ORDER,
+    scalar_digits,
+    scalar_is_reduced,
+    scalar_multiply_add,
+    scalar_reduce_hash,
+    scalar_signed_bits,
+)
+from dsl.std.x25519 import ladder_step
+from tests.worlds import CPython, Native, Unicorn, World
 
 PRIME: Final = field.PRIME
-LARGEST_LIMB: Final = (1 << 54) - 1  # of an operand of multiply
-LARGEST_SUBTRAHEND: Final = 4 * ((1 << 51) - 19)
-limbs: Final = st.lists(
-    st.one_of(
-        st.integers(0, LARGEST_LIMB),
-        st.sampled_from([0, 1, 18, 19, (1 << 51) - 19, (1 << 51) - 1, 1 << 51, LARGEST_LIMB]),
+WHOLE: Final = 1 << 256
+# where a carry or a fold begins, or happens a second time
+EDGES: Final = [
+    *(
+        0,
+        1,
+        18,
+        19,
+        37,
+        38,
+        39,
+        (1 << 64) - 1,
+        ((1 << 64) - 1) << 192,
+        1 << 255,
+        (1 << 255) - 1,
+        (1 << 255) - 19,
+        (1 << 255) + 1462,
     ),
-    min_size=5,
-    max_size=5,
-)
+    *(2 * PRIME - 1, 2 * PRIME, 2 * PRIME + 1, WHOLE - 39, WHOLE - 38, WHOLE - 37, WHOLE - 1),
+]
+PRODUCTS: Final = [number for number in EDGES if number <= (1 << 255) + 1462]
+elements: Final = st.one_of(st.integers(0, WHOLE - 1), st.sampled_from(EDGES))
 scalars: Final = st.one_of(st.integers(0, ORDER - 1), st.sampled_from([0, 1, ORDER - 1]))
+WORLDS: Final = {"cpython": CPython(), "native": Native(), "unicorn": Unicorn()}
 worlds: Final = pytest.mark.parametrize(
     "world",
     [
@@ -32,80 +56,124 @@ worlds: Final = pytest.mark.parametrize(
         pytest.param(Native(), marks=pytest.mark.t1, id="native"),
     ],
 )
-Element = list[int]
+OPERATIONS: Final[dict[str, tuple[Callable[..., Any], Callable[..., int]]]] = {
+    "add": (field.field_add, lambda left, right: left + right),
+    "subtract": (field.field_subtract, lambda left, right: left - right),
+    "multiply": (field.field_multiply, lambda left, right: left * right),
+    "square": (field.field_square, lambda value: value * value),
+}
 
 
-def number_of(element: Element) -> int:
-    """The number that limbs stand for."""
-    return sum(limb << (51 * index) for index, limb in enumerate(element))
+def pack(number: int) -> bytes:
+    """An element as memory."""
+    return number.to_bytes(32, "little")
 
 
-def pack(words: Element) -> bytes:
-    """Words as memory."""
-    return b"".join(word.to_bytes(8, "little") for word in words)
-
-
-def unpack(content: bytes | bytearray) -> Element:
-    """Memory as words."""
-    return [int.from_bytes(content[index : index + 8], "little") for index in range(0, len(content), 8)]
-
-
-def apply(world: World, operation: Callable[..., Any], *operands: Element) -> Element:
-    """The limbs that an operation on elements gives."""
-    out = bytearray(40)
+def apply(world: World, operation: Callable[..., Any], *operands: int) -> int:
+    """The element that an operation on elements gives."""
+    out = bytearray(32)
     world.call(operation, out, *(pack(operand) for operand in operands))
-    return unpack(out)
+    return int.from_bytes(out, "little")
 
 
-def is_carried(element: Element) -> bool:
-    """Whether limbs keep the bound of a carried element."""
-    return all(limb < (1 << 51) + (1 << 18) for limb in element)
+def agree(name: str, places: list[str], operands: list[int]) -> None:
+    """The operation gives what it should modulo p, and the same number in each world."""
+    operation, meaning = OPERATIONS[name]
+    given = operands[:1] if name == "square" else operands
+    found = {apply(WORLDS[place], operation, *given) for place in places}
+    assert len(found) == 1, (name, operands)
+    assert (found.pop() - meaning(*given)) % PRIME == 0, (name, operands)
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_at_the_edges(name: str) -> None:
+    """Every pair of the numbers where carries begin: the result is right, and the kernel gives the very number that its model does."""
+    for left in EDGES:
+        for right in EDGES:
+            agree(name, ["cpython", "native"], [left, right])
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(deadline=None, max_examples=200)
+@given(left=elements, right=elements)
+def test_operations(name: str, left: int, right: int) -> None:
+    """The same for any two elements."""
+    agree(name, ["cpython", "native"], [left, right])
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_in_unicorn(name: str) -> None:
+    """The emitted bytes give in Unicorn what they give on this processor."""
+    for number in (0, 5, 12, 19):
+        agree(name, ["native", "unicorn"], [EDGES[number], EDGES[-1 - number]])
+
+
+@pytest.mark.t1
+def test_results_may_be_operands() -> None:
+    """Operands may be the result's own place: the kernels read all before they write."""
+    world = Native()
+    for left in EDGES:
+        assert apply(world, square_in_place, left) == apply(world, field.field_square, left)
+        assert apply(world, multiply_in_place, left) == apply(world, field.field_multiply, left, left)
+
+
+@machine
+def square_in_place(out: field.FieldElement, value: field.FieldElement) -> None:
+    """Set out to value * value, through out."""
+    out.copy_from(value)
+    field.field_square(out, out)
+
+
+@machine
+def multiply_in_place(out: field.FieldElement, value: field.FieldElement) -> None:
+    """Set out to value * value, through out as both operands."""
+    out.copy_from(value)
+    field.field_multiply(out, out, out)
 
 
 @worlds
 @settings(deadline=None, max_examples=60)
-@given(left=limbs, right=limbs)
-def test_multiply(world: World, left: Element, right: Element) -> None:
-    """Products are right and carried, up to the largest operands."""
-    found = apply(world, field.field_multiply, left, right)
-    assert number_of(found) % PRIME == number_of(left) * number_of(right) % PRIME
-    assert is_carried(found)
-
-
-@worlds
-@settings(deadline=None, max_examples=60)
-@given(value=limbs)
-def test_square_and_store(world: World, value: Element) -> None:
-    """Squares are right and carried; the encoding of anything is the canonical one."""
-    found = apply(world, field.field_square, value)
-    assert number_of(found) % PRIME == number_of(value) ** 2 % PRIME
-    assert is_carried(found)
+@given(value=elements)
+def test_store(world: World, value: int) -> None:
+    """The encoding of anything is the canonical one."""
     encoded = bytearray(32)
     world.call(field.field_store, encoded, pack(value))
-    assert int.from_bytes(encoded, "little") == number_of(value) % PRIME
+    assert int.from_bytes(encoded, "little") == value % PRIME
 
 
-@worlds
-@settings(deadline=None, max_examples=40)
-@given(left=limbs, right=st.lists(st.integers(0, LARGEST_SUBTRAHEND), min_size=5, max_size=5))
-def test_add_and_subtract(world: World, left: Element, right: Element) -> None:
-    """Sums and differences are right, and no limb wraps."""
-    assert number_of(apply(world, field.field_add, left, right)) == number_of(left) + number_of(right)
-    assert number_of(apply(world, field.field_subtract, left, right)) == number_of(left) - number_of(right) + 4 * PRIME
+@pytest.mark.t1
+@settings(deadline=None, max_examples=200)
+@given(
+    points=st.lists(st.one_of(st.integers(0, (1 << 255) + 1462), st.sampled_from(PRODUCTS)), min_size=5, max_size=5),
+    swapped=st.booleans(),
+)
+def test_ladder_step(points: list[int], swapped: bool) -> None:
+    """The kernel leaves in memory what its model does, on every number that a product can be."""
+    before = b"".join(pack(number) for number in points) + bytes(7 * 32)
+    after = []
+    for world in (CPython(), Native()):
+        content = bytearray(before)
+        world.call(ladder_step, content, int(swapped))
+        after.append(bytes(content))
+    assert after[0] == after[1]
 
 
 @worlds
 @pytest.mark.parametrize("number", [0, 1, 2, PRIME - 1, PRIME, PRIME + 1, (1 << 255) - 1, 0x1234567890ABCDEF << 180])
 def test_load_store_invert_root(world: World, number: int) -> None:
     """Loading takes any 255 bits, storing gives the number below p; inverse and root exponents are right."""
-    element = bytearray(40)
+    element = bytearray(32)
     world.call(field.field_load, element, (number | 1 << 255).to_bytes(32, "little"))
     encoded = bytearray(32)
     world.call(field.field_store, encoded, bytes(element))
     assert int.from_bytes(encoded, "little") == number % PRIME
-    inverse = number_of(apply(world, field.field_invert, unpack(element)))
+    value = int.from_bytes(element, "little")
+    inverse = apply(world, field.field_invert, value)
     assert inverse % PRIME == pow(number, PRIME - 2, PRIME)
-    root = number_of(apply(world, field.field_power_root, unpack(element)))
+    root = apply(world, field.field_power_root, value)
     assert root % PRIME == pow(number, (PRIME - 5) // 8, PRIME)
 
 
@@ -144,11 +212,31 @@ def test_scalar_is_reduced(number: int) -> None:
 
 @worlds
 @settings(deadline=None, max_examples=40)
-@given(number=st.one_of(st.integers(0, (1 << 255) - 1), st.sampled_from([0, 8, 0x8888, (1 << 255) - 1])))
+@given(
+    number=st.one_of(
+        st.integers(0, (1 << 253) - 1), st.sampled_from([0, 8, 9, 15, ORDER, (1 << 253) - 1, 0x8888 << 200])
+    )
+)
 def test_scalar_digits(world: World, number: int) -> None:
-    """The digits add up to the scalar, and lie between -8 and 8."""
-    out = bytearray(512)
+    """The digits add up to the scalar; they are odd or zero, below 8, and three zeros follow each that is not zero."""
+    out = bytearray(DIGIT_COUNT)
     world.call(scalar_digits, out, number.to_bytes(32, "little"))
-    digits = [word - (1 << 64) if word >> 63 else word for word in unpack(out)]
-    assert sum(digit * 16**index for index, digit in enumerate(digits)) == number
-    assert all(-8 <= digit <= 8 for digit in digits)
+    digits = [(digit & 0x7F) * (-1 if digit & DIGIT_SIGN else 1) for digit in out]
+    assert sum(digit << index for index, digit in enumerate(digits)) == number
+    assert all(abs(digit) in (0, 1, 3, 5, 7) for digit in digits)
+    assert all(sum(digit != 0 for digit in digits[index : index + 4]) <= 1 for index in range(DIGIT_COUNT))
+
+
+@worlds
+@settings(deadline=None, max_examples=40)
+@given(
+    number=st.one_of(
+        st.integers(0, (1 << 255) - 1), st.sampled_from([0, 1, ORDER - 1, ORDER, 1 << 254, (1 << 255) - 1])
+    )
+)
+def test_scalar_signed_bits(world: World, number: int) -> None:
+    """The signs add up to the scalar modulo L."""
+    out = bytearray(255)
+    world.call(scalar_signed_bits, out, number.to_bytes(32, "little"))
+    assert set(out) <= {0, 1}
+    assert (sum((2 * bit - 1) << index for index, bit in enumerate(out)) - number) % ORDER == 0
