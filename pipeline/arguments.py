@@ -12,7 +12,7 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "run": ("build", "run"),
     "test": ("build", "run", "test", "qemu"),
     "check": ("build", "run", "test"),
-    "bench": ("build", "run"),
+    "bench": ("build", "run", "bench"),
     "boot": ("build", "run"),
     "explain": ("build",),
     "size": ("build",),
@@ -157,7 +157,7 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     add_json(run)
 
     bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
-    bench.add_argument("name", choices=("exits", "boot", "size", "build", "language"), help="what to measure")
+    bench.add_argument("name", choices=("exits", "boot", "size", "build", "language", "crypto"), help="what to measure")
     add_json(bench)
 
 

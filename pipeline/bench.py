@@ -140,6 +140,10 @@ def report(name: str, as_json: bool) -> int:
         from pipeline import bench_language
 
         return bench_language.report(as_json)
+    if name == "crypto":
+        from pipeline import bench_crypto
+
+        return bench_crypto.report(as_json)
     rows = BENCHES[name]()
     if as_json:
         print(json.dumps({"rows": [row.values() for row in rows]}, indent=1))

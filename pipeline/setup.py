@@ -54,6 +54,7 @@ APT_PACKAGES: dict[str, dict[str, str]] = {
         "tpm2-tools": "/usr/bin/tpm2",
         "libtss2-tcti-swtpm0": "/usr/lib/*/libtss2-tcti-swtpm.so.0",
     },
+    "bench": {"libsodium23": "/usr/lib/*/libsodium.so.23", "libssl3": "/usr/lib/*/libcrypto.so.3"},
     "tpm": {"tpm2-tools": "/usr/bin/tpm2", "libtss2-tcti-device0": "/usr/lib/*/libtss2-tcti-device.so.0"},
 }
 INSTEAD: dict[str, str] = {  # another package that does as well: any one display library will do for Bochs
@@ -64,6 +65,7 @@ PIP_PACKAGES: dict[str, tuple[str, ...]] = {
     "build": ("cryptography>=45", "keystone-engine==0.9.2", "capstone==5.*", "unicorn==2.1.4"),
     "run": (),
     "qemu": ("virt-firmware>=24",),
+    "bench": (),
     "tpm": (),
     "test": (
         "pytest>=8",
