@@ -10,7 +10,7 @@ from boot.refusal import Refusal, Rule, good
 from dsl.lang import Array, address_of, array_at, machine, offset_of, u8, u64
 from dsl.std.ed25519 import ed25519_verify
 from dsl.std.flat import FLAT_MAGIC, PROLOGUE_SIZE, FlatPrologue
-from dsl.std.sha256 import sha256
+from dsl.std.sha256_bulk import sha256_bulk
 
 PAGE_MASK: Final = 4095
 
@@ -28,7 +28,7 @@ def check_signature(header: ImageHeader, key: Array[u8]) -> Refusal:
 @machine
 def is_intact(data: Array[u8], entry: Entry, found: Array[u8]) -> bool:
     """Hash an entry's bytes into `found` (32 bytes), and say whether the hash is the one that the header gives."""
-    sha256(found, data)
+    sha256_bulk(found, data)
     return found.equals(entry.digest)
 
 

@@ -48,7 +48,7 @@ from dsl.lang import (
     u64,
 )
 from dsl.std.flat import FlatPrologue
-from dsl.std.sha256 import use_sha_extensions
+from dsl.std.sha256_bulk import use_sha_extensions
 
 BOUNCE_BASE: Final = 0x80000  # where stage 2 lets the disk write to (boot/stages.py)
 BOUNCE_SIZE: Final = 0x8000

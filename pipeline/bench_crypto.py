@@ -62,18 +62,16 @@ class Native:
         self.entry = start + program.symbols[program.entry][0] - program.base
 
     def bind(self, *arguments: Any) -> Call:
-        """A call with these arguments, arrays as address and length in elements of a byte, or of 4 bytes for (buffer, 4)."""
+        """A call with these arguments, arrays as address and length."""
         values: list[int] = []
         kept: list[Any] = [self.memory]
         for argument in arguments:
             if isinstance(argument, int):
                 values.append(argument)
                 continue
-            buffer, size = argument if isinstance(argument, tuple) else (argument, 1)
-            if isinstance(buffer, bytes):
-                buffer = ctypes.create_string_buffer(buffer, len(buffer))
+            buffer = room(len(argument), argument) if isinstance(argument, bytes) else argument
             kept.append(buffer)
-            values += [ctypes.addressof(buffer), len(buffer) // size]
+            values += [ctypes.addressof(buffer), len(buffer)]
         call = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * len(values))(self.entry)
         words = [ctypes.c_uint64(value) for value in values]
         return lambda kept=kept: call(*words)  # type: ignore[misc]
@@ -124,7 +122,7 @@ def hashes() -> list[Subject]:
 
     from dsl.std.hkdf import hmac
     from dsl.std.sha512 import BLOCKS_MOST, sha512
-    from pipeline.kernels.crypto import sha256_extensions, sha256_two_streams
+    from pipeline.kernels.crypto import one_stream, two_streams
 
     crypto, sodium = library("crypto", "libssl3"), library("sodium", "libsodium23")
     bulk, piece = bytes(BULK), bytes(BLOCKS_MOST * 128 // 2)
@@ -145,10 +143,11 @@ def hashes() -> list[Subject]:
 
         return run
 
-    out, states, digest, code = room(32), room(64), room(64), room(64)
-    native = Native(sha256_extensions)
-    native.bind(out, bulk, 1)()
-    one, two = native.bind(out, bulk, 0), Native(sha256_two_streams).bind((states, 4), bulk, bulk)
+    out, left, right, digest, code = room(32), room(32), room(32), room(64), room(64)
+    single, double = Native(one_stream), Native(two_streams)
+    single.bind(out, bulk, 1)()
+    double.bind(left, bulk, right, bulk, 1)()
+    one, two = single.bind(out, bulk, 0), double.bind(left, bulk, right, bulk, 0)
     theirs: dict[str, Call] = {
         "OpenSSL (wheel)": digest_of(wheel.SHA256(), bulk),
         "OpenSSL (system)": lambda: crypto.SHA256(bulk, ctypes.c_size_t(BULK), room(32)),
@@ -161,7 +160,7 @@ def hashes() -> list[Subject]:
     }
     return [
         Subject("SHA-256", BULK, {OURS: one, **theirs}, lambda: out.raw == hashlib.sha256(bulk).digest()),
-        Subject("SHA-256, two streams", 2 * BULK, {OURS: two, **twice(theirs)}, lambda: states.raw[:32] == states.raw[32:]),
+        Subject("SHA-256, two streams", 2 * BULK, {OURS: two, **twice(theirs)}, lambda: out.raw == left.raw == right.raw),
         Subject(
             "SHA-512", len(piece), {OURS: Native(sha512).bind(digest, piece), **longer},
             lambda: digest.raw == hashlib.sha512(piece).digest(),

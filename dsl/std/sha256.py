@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.hw.x86 import (
-    CPUID_7_EBX_SHA,
-    CPUID_ECX_SSE4_1,
-    CPUID_FEATURES,
-    CPUID_STRUCTURED_FEATURES,
-    CPUID_VENDOR,
-)
 from dsl.lang import (
     Array,
     Record,
@@ -20,14 +13,12 @@ from dsl.lang import (
     machine,
     minimum,
     rotate_right,
-    static,
     table,
     u8,
     u32,
     u64,
     upto,
 )
-from dsl.lang.intrinsics import cpuid
 from dsl.std.sha_constants import root_fractions
 
 BLOCK_SIZE: Final = 64
@@ -35,15 +26,6 @@ DIGEST_SIZE: Final = 32
 LENGTH_OFFSET: Final = 56  # in the last block: the length in bits, big-endian
 INITIAL_STATE: Final = table(u32, root_fractions(2, 8, 32))
 ROUND_CONSTANTS: Final = table(u32, root_fractions(3, 64, 32))
-
-
-class Extensions(Struct):
-    """What the processor offers and the program has taken up."""
-
-    sha: bool
-
-
-EXTENSIONS: Final = static(Extensions)
 
 
 class Sha256(Struct, size=104):
@@ -154,8 +136,8 @@ def load_words(words: Array[u32], block: Array[u8]) -> None:
 
 
 @machine
-def compress_scalar(state: Array[u32], blocks: Array[u8]) -> None:
-    """Mix whole blocks into the state with general registers."""
+def compress(state: Array[u32], blocks: Array[u8]) -> None:
+    """Mix whole blocks into the state; blocks.length is a multiple of 64."""
     words = frame_array(u32, 16)
     for index in upto(blocks.length // BLOCK_SIZE):
         load_words(words, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE))
@@ -174,39 +156,6 @@ def compress_scalar(state: Array[u32], blocks: Array[u8]) -> None:
         state[5] += v.f
         state[6] += v.g
         state[7] += v.h
-
-
-@machine(kernel="dsl.std.kernels.sha256.compress")
-def compress_extension(state: Array[u32], blocks: Array[u8], constants: Array[u32]) -> None:
-    """Mix whole blocks into the state with the SHA extensions; uses XMM0 to XMM8."""
-    compress_scalar(state, blocks)
-
-
-@machine(kernel="dsl.std.kernels.sha256.compress_two")
-def compress_two_extension(states: Array[u32], first: Array[u8], second: Array[u8], constants: Array[u32]) -> None:
-    """Mix whole blocks, equally many and at least one, into each of two states with the SHA extensions; uses XMM0 to XMM14."""
-    compress_scalar(states.slice(0, 8), first)
-    compress_scalar(states.slice(8, 8), second)
-
-
-@machine
-def use_sha_extensions() -> None:
-    """Hash with the processor's SHA instructions from here on, where CPUID shows them (and SSE4.1, which no such processor lacks).
-
-    For a program that owns the XMM registers and has SSE switched on (CR4.OSFXSR); without this call the general registers do the work.
-    """
-    highest = cpuid(u32(CPUID_VENDOR), u32(0)).eax
-    if highest >= CPUID_STRUCTURED_FEATURES and cpuid(u32(CPUID_FEATURES), u32(0)).ecx & CPUID_ECX_SSE4_1 != 0:
-        EXTENSIONS.sha = cpuid(u32(CPUID_STRUCTURED_FEATURES), u32(0)).ebx & CPUID_7_EBX_SHA != 0
-
-
-@machine
-def compress(state: Array[u32], blocks: Array[u8]) -> None:
-    """Mix whole blocks into the state; blocks.length is a multiple of 64."""
-    if EXTENSIONS.sha:
-        compress_extension(state, blocks, ROUND_CONSTANTS)
-    else:
-        compress_scalar(state, blocks)
 
 
 @machine

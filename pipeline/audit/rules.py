@@ -113,7 +113,7 @@ APPLICATION_HOMES: Final = {
     "wrmsr": ("boot/quiet.py", "boot/uefi.py"),
     "mov to control register": (*LOADER_HOMES["mov to control register"], "boot/uefi.py"),
 }
-HASHING: Final = ("dsl/std/sha256.py",)  # by a kernel, in the loader alone: there no guest owns the XMM registers
+HASHING: Final = ("dsl/std/sha256_bulk.py",)  # by a kernel, in the loader alone: there no guest owns the XMM registers
 RULES: Final = {
     "loader": Rules(LOADER_STACKS, Allowed(LOADER_HOMES, frozenset((X2APIC_COMMAND,)), vectors=HASHING)),
     "UEFI loader": Rules(

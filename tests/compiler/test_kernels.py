@@ -14,7 +14,7 @@ from dsl.compiler import ir, kernels
 from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.keystone import assemble
 from dsl.compiler.pipeline import compile_function
-from dsl.std import field25519, sha256
+from dsl.std import field25519, sha256_bulk
 from dsl.std.edwards25519 import select_entry
 from dsl.std.x25519 import ladder_step
 
@@ -25,7 +25,7 @@ FIELD: Final = (
     field25519.field_square,
     ladder_step,
 )
-HASHES: Final = (sha256.compress_extension, sha256.compress_two_extension)
+HASHES: Final = (sha256_bulk.compress_extension, sha256_bulk.compress_two_extension)
 CONSTANT_TIME: Final = {  # what these kernels consist of; none of it takes a time that depends on its operands
     *(
         "mov",
