@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.evaluate import evaluate
-from dsl.compiler.shapes import widths
 from dsl.lang import Machine, intrinsics
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import CheckFailed, Stopped
@@ -133,4 +132,4 @@ def components(kind: Any, result: Any) -> tuple[int, ...]:
     if result is None:
         return ()
     parts = [getattr(result, name) for name in type(result).__record__] if isinstance(kind, RecordType) else [result]
-    return tuple(int(part) & ((1 << width) - 1) for part, width in zip(parts, widths(kind), strict=True))
+    return tuple(int(part) & ((1 << width) - 1) for part, width in zip(parts, kind.widths, strict=True))

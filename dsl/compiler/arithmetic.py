@@ -1,76 +1,70 @@
-"""Word functions of the library: rotations, wide arithmetic, bit counts, checked and signed arithmetic, constant-time selection."""
+"""Word functions of the library: rotations, wide arithmetic, bit counts, checked and signed arithmetic, constant-time selection.
+
+They keep taints: an Untrusted or Secret operand gives an Untrusted or Secret result, where the language allows it.
+"""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dsl.compiler import ir
-from dsl.compiler.fitting import coerce, public, taint_barrier
+from dsl.compiler.arguments import Call, Lower
+from dsl.compiler.builder import Builder
+from dsl.compiler.fitting import taint_barrier
 from dsl.compiler.operands import Integer, Operand, Typed
-from dsl.compiler.operators import common_type, nonzero_divisor
-from dsl.compiler.shapes import U64, describe, strip, taint_of, tainted
+from dsl.compiler.operators import common_taint, common_type, nonzero_divisor
 from dsl.lang.arithmetic import Carry, SecretCarry, SecretWide, Wide
 from dsl.lang.failure import OUT_OF_RANGE
-from dsl.lang.types import FallibleType, QualifiedType, RecordType, Type, WordType
+from dsl.lang.types import U64, FallibleType, RecordType, Type, WordType, tainted
 
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
-
-Given = list[tuple[Operand, ast.expr]]
-Lower = Callable[["Lowering", Given, ast.Call], Operand]
-SECRET_U64: Final = QualifiedType("secret", U64)
+SECRET_U64: Final = tainted("secret", U64)
 
 
-def word_argument(
-    lowering: Lowering, argument: tuple[Operand, ast.expr], name: str, unsigned: bool = False
-) -> tuple[Typed, WordType]:
+def word_argument(call: Call, number: int, name: str, unsigned: bool = False) -> tuple[Typed, WordType]:
     """An argument that must be a word, and its type without taint."""
-    operand, node = argument
-    word = strip(operand.type) if isinstance(operand, Typed) else None
-    if not isinstance(operand, Typed) or not isinstance(word, WordType) or (unsigned and word.signed):
-        kind = "an unsigned word" if unsigned else "a word"
-        raise lowering.error(
-            "type-mismatch", node, f"{name} takes {kind}, found {lowering.spell(operand)}", "a literal has no width"
-        )
-    return operand, word
+    operand = call.operands[number]
+    if not isinstance(operand, Typed) or not isinstance(operand.plain, WordType) or (unsigned and operand.plain.signed):
+        text = f"{name} takes {'an unsigned word' if unsigned else 'a word'}, found {operand}"
+        raise call.error("type-mismatch", text, "a literal has no width", argument=number)
+    return operand, operand.plain
 
 
-def two_words(
-    lowering: Lowering, given: Given, node: ast.Call, secrets: bool = False
-) -> tuple[ir.Value, ir.Value, WordType, str]:
-    """Two arguments of one word type, and their taint."""
-    assert isinstance(node.func, ast.Name | ast.Attribute)
-    name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-    if all(isinstance(operand, Integer) for operand, _ in given[:2]):
-        raise lowering.error("bare-int", node, f"{name} of two literals has no width", "give one a type: u64(...)")
-    first, second, kind, taint = common_type(lowering, given[0][0], given[1][0], node, name)
-    if not isinstance(kind, WordType):
-        raise lowering.error("type-mismatch", node, f"{name} takes words, found {describe(kind)}")
-    if taint == "secret" and not secrets:
-        raise taint_barrier(lowering, tainted(taint, kind), node, f"an argument of {name}")
-    return first, second, kind, taint
+def two_words(call: Call, first: int = 0, secrets: bool = False) -> tuple[ir.Value, ir.Value, WordType, str]:
+    """Two arguments of one word type, and their taint, which may be secret only if secrets."""
+    operands = call.operands[first : first + 2]
+    if all(isinstance(operand, Integer) for operand in operands):
+        raise call.error("bare-int", f"{call.name} of two literals has no width", "give one a type: u64(...)")
+    left, right, kind = common_type(call.lowering, operands[0], operands[1], call.node, call.name)
+    if not isinstance(kind.plain, WordType):
+        raise call.error("type-mismatch", f"{call.name} takes words, found {kind.plain}")
+    if kind.taint == "secret" and not secrets:
+        raise taint_barrier(call.lowering, kind, call.node, f"an argument of {call.name}")
+    return left, right, kind.plain, kind.taint
+
+
+def refuse_taint(call: Call, taint: str, kind: Type, use: str) -> None:
+    if taint:
+        raise taint_barrier(call.lowering, tainted(taint, kind), call.node, use)
+
+
+# Bits of one word
 
 
 def shifting(operation: str) -> Lower:
     """A rotate or wrapping shift: the count is public and taken modulo the width."""
 
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        value, word = word_argument(lowering, given[0], "a rotate or shift", unsigned=operation.startswith("rot"))
-        count, where = given[1]
-        public(lowering, count, where, "a shift count")
-        builder = lowering.at(node)
+    def lower(call: Call) -> Operand:
+        value, word = word_argument(call, 0, "a rotate or shift", unsigned=operation.startswith("rot"))
+        count, builder = call.public(1, "a shift count"), call.builder
         if isinstance(count, Integer):
             amount = builder.constant(count.value % word.width, word.width)
-        elif isinstance(count, Typed) and isinstance(count.type, WordType) and not count.type.signed:
+        elif isinstance(count, Typed) and count.is_unsigned:
             amount = builder.resize(count.value, word.width)
         else:
-            raise lowering.error(
-                "type-mismatch", where, f"a shift count is an unsigned word, found {lowering.spell(count)}"
-            )
+            raise call.error("type-mismatch", f"a shift count is an unsigned word, found {count}", argument=1)
         name = "sar" if operation == "shr" and word.signed else operation
-        return Typed(value.type, (builder.emit(name, word.width, value.value, amount),))
+        return Typed(value.type, (builder.emit(name, value.value, amount),))
 
     return lower
 
@@ -78,23 +72,37 @@ def shifting(operation: str) -> Lower:
 def counting(operation: str) -> Lower:
     """An operation on one unsigned word, with a result of its type."""
 
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        value, word = word_argument(lowering, given[0], "this function", unsigned=True)
-        if taint_of(value.type) == "secret" and operation != "bswap":
-            raise taint_barrier(lowering, value.type, node, "counted")
+    def lower(call: Call) -> Operand:
+        value, word = word_argument(call, 0, "this function", unsigned=True)
+        if value.taint == "secret" and operation != "bswap":
+            raise taint_barrier(call.lowering, value.type, call.node, "counted")
         if operation == "bswap" and word.width == 8:
             return value
-        return Typed(value.type, (lowering.at(node).emit(operation, word.width, value.value),))
+        return Typed(value.type, (call.builder.emit(operation, value.value),))
 
     return lower
 
 
 def choosing(greatest: bool) -> Lower:
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        first, second, word, taint = two_words(lowering, given, node)
-        builder = lowering.at(node)
-        below = builder.emit("slt" if word.signed else "ult", 1, *((first, second) if greatest else (second, first)))
-        return Typed(tainted(taint, word), (builder.emit("select", word.width, below, second, first),))
+    def lower(call: Call) -> Operand:
+        first, second, word, taint = two_words(call)
+        builder = call.builder
+        below = builder.emit("slt" if word.signed else "ult", *((first, second) if greatest else (second, first)))
+        return Typed(tainted(taint, word), (builder.emit("select", below, second, first),))
+
+    return lower
+
+
+def widening(taint: str) -> Lower:
+    """widen_secret and widen_untrusted: the same number in a wider word, the taint stays."""
+
+    def lower(call: Call) -> Operand:
+        target = call.lowering.unit.constants.class_type(call.lowering, call.python(0), call.given[0][1])
+        value, word = word_argument(call, 1, call.name, unsigned=True)
+        if not isinstance(target, WordType) or target.signed or target.width < word.width or value.taint != taint:
+            wanted = f"a wider unsigned word and {taint.capitalize()}"
+            raise call.error("type-mismatch", f"{call.name} takes {wanted}, found {target} and {value}")
+        return Typed(tainted(taint, target), (call.builder.resize(value.value, target.width),))
 
     return lower
 
@@ -102,143 +110,122 @@ def choosing(greatest: bool) -> Lower:
 # 64-bit multi-word arithmetic
 
 
-def u64_arguments(lowering: Lowering, given: Given) -> tuple[list[ir.Value], str]:
+def u64_arguments(call: Call) -> tuple[list[ir.Value], str]:
     """Arguments that are all u64, some perhaps Secret or Untrusted; and the taint."""
-    taints = {taint_of(operand.type) for operand, _ in given if isinstance(operand, Typed)} - {""}
-    if len(taints) > 1:
-        raise lowering.error(
-            "type-mismatch", given[0][1], "one operand is Secret, the other Untrusted", "check the untrusted one first"
-        )
-    values = []
-    for operand, node in given:
-        taint = taint_of(operand.type) if isinstance(operand, Typed) else ""
-        values.append(coerce(lowering, operand, tainted(taint, U64), node).value)
-    return values, taints.pop() if taints else ""
+    taint = common_taint(call.lowering, call.operands, call.given[0][1])
+    kinds = [tainted(operand.taint, U64) for operand in call.operands]
+    return [call.typed(number, kind).value for number, kind in enumerate(kinds)], taint
 
 
-def pair(
-    lowering: Lowering,
-    taint: str,
-    public_class: type,
-    secret_class: type,
-    values: tuple[ir.Value, ir.Value],
-    node: ast.AST,
-) -> Typed:
+def pair(call: Call, taint: str, plain: type, shielded: type, *values: ir.Value) -> Typed:
     """A Record of two words, of the class that fits the taint."""
     if taint == "untrusted":
-        raise taint_barrier(lowering, tainted(taint, U64), node, "part of multi-word arithmetic")
-    return Typed(RecordType(secret_class if taint else public_class), values)
+        refuse_taint(call, taint, U64, "part of multi-word arithmetic")
+    return Typed(RecordType(shielded if taint else plain), values)
 
 
-def multiply_high(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    (first, second), taint = u64_arguments(lowering, given)
-    return Typed(tainted(taint, U64), (lowering.at(node).emit("umulh", 64, first, second),))
+def multiply_high(call: Call) -> Operand:
+    (first, second), taint = u64_arguments(call)
+    return Typed(tainted(taint, U64), (call.builder.emit("umulh", first, second),))
 
 
-def multiply_wide(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    (first, second), taint = u64_arguments(lowering, given)
-    builder = lowering.at(node)
-    low, high = builder.emit("mul", 64, first, second), builder.emit("umulh", 64, first, second)
-    return pair(lowering, taint, Wide, SecretWide, (low, high), node)
+def multiply_wide(call: Call) -> Operand:
+    (first, second), taint = u64_arguments(call)
+    builder = call.builder
+    return pair(call, taint, Wide, SecretWide, builder.emit("mul", first, second), builder.emit("umulh", first, second))
 
 
-def require_bit(lowering: Lowering, carry: ir.Value, taint: str, node: ast.AST) -> None:
+def require_bit(call: Call, carry: ir.Value, taint: str) -> None:
     """A public carry is 0 or 1; one that was a bool is known to be, and a secret one may not be looked at."""
     if not taint and not (carry.operation == "zext" and carry.arguments[0].width == 1):
-        builder = lowering.at(node)
-        builder.check(builder.emit("ule", 1, carry, builder.constant(1, 64)), "a carry is 0 or 1")
+        builder = call.builder
+        builder.check(builder.emit("ule", carry, 1), "a carry is 0 or 1")
 
 
-def add_with_carry(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    (first, second, carry), taint = u64_arguments(lowering, given)
-    require_bit(lowering, carry, taint, node)
-    builder = lowering.at(node)
-    partial = builder.emit("add", 64, first, second)
-    total = builder.emit("add", 64, partial, carry)
-    out = builder.emit("or", 1, builder.emit("ult", 1, partial, first), builder.emit("ult", 1, total, partial))
-    return pair(lowering, taint, Carry, SecretCarry, (total, builder.emit("zext", 64, out)), node)
+def add_with_carry(call: Call) -> Operand:
+    (first, second, carry), taint = u64_arguments(call)
+    require_bit(call, carry, taint)
+    builder = call.builder
+    partial = builder.emit("add", first, second)
+    total = builder.emit("add", partial, carry)
+    out = builder.emit("or", builder.emit("ult", partial, first), builder.emit("ult", total, partial))
+    return pair(call, taint, Carry, SecretCarry, total, builder.emit("zext", out, width=64))
 
 
-def subtract_with_borrow(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    (first, second, borrow), taint = u64_arguments(lowering, given)
-    require_bit(lowering, borrow, taint, node)
-    builder = lowering.at(node)
-    partial = builder.emit("sub", 64, first, second)
-    total = builder.emit("sub", 64, partial, borrow)
-    out = builder.emit("or", 1, builder.emit("ult", 1, first, second), builder.emit("ult", 1, partial, borrow))
-    return pair(lowering, taint, Carry, SecretCarry, (total, builder.emit("zext", 64, out)), node)
+def subtract_with_borrow(call: Call) -> Operand:
+    (first, second, borrow), taint = u64_arguments(call)
+    require_bit(call, borrow, taint)
+    builder = call.builder
+    partial = builder.emit("sub", first, second)
+    total = builder.emit("sub", partial, borrow)
+    out = builder.emit("or", builder.emit("ult", first, second), builder.emit("ult", partial, borrow))
+    return pair(call, taint, Carry, SecretCarry, total, builder.emit("zext", out, width=64))
 
 
 # Checked and signed arithmetic
 
 
-def checked(overflowed: Callable[[Lowering, ir.Value, ir.Value, WordType], tuple[ir.Value, ir.Value]]) -> Lower:
-    """W | Failure from a function that gives the wrapped result and a bool: overflowed."""
+def checked(overflowed: Callable[[Builder, ir.Value, ir.Value, bool], tuple[ir.Value, ir.Value]]) -> Lower:
+    """W | Failure from a function that gives the wrapped result and a bool: overflowed. Its last argument: whether W is signed."""
 
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        first, second, word, taint = two_words(lowering, given, node)
-        if taint:
-            raise taint_barrier(lowering, tainted(taint, word), node, "checked")
-        builder = lowering.at(node)
-        result, failed = overflowed(lowering, first, second, word)
-        code = builder.emit("select", 64, failed, builder.constant(OUT_OF_RANGE, 64), builder.constant(0, 64))
+    def lower(call: Call) -> Operand:
+        first, second, word, taint = two_words(call)
+        refuse_taint(call, taint, word, "checked")
+        builder = call.builder
+        result, failed = overflowed(builder, first, second, word.signed)
+        code = builder.emit("select", failed, builder.constant(OUT_OF_RANGE), builder.constant(0))
         return Typed(FallibleType(word), (code, result))
 
     return lower
 
 
-def sum_overflow(lowering: Lowering, a: ir.Value, b: ir.Value, word: WordType) -> tuple[ir.Value, ir.Value]:
-    builder, width = lowering.builder, word.width
-    total = builder.emit("add", width, a, b)
-    if not word.signed:
-        return total, builder.emit("ult", 1, total, a)
-    differs = builder.emit("and", width, builder.emit("xor", width, a, total), builder.emit("xor", width, b, total))
-    return total, builder.emit("slt", 1, differs, builder.constant(0, width))
+def sum_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
+    total = builder.emit("add", a, b)
+    if not signed:
+        return total, builder.emit("ult", total, a)
+    differs = builder.emit("and", builder.emit("xor", a, total), builder.emit("xor", b, total))
+    return total, builder.emit("slt", differs, 0)
 
 
-def difference_overflow(lowering: Lowering, a: ir.Value, b: ir.Value, word: WordType) -> tuple[ir.Value, ir.Value]:
-    builder, width = lowering.builder, word.width
-    difference = builder.emit("sub", width, a, b)
-    if not word.signed:
-        return difference, builder.emit("ult", 1, a, b)
-    differs = builder.emit("and", width, builder.emit("xor", width, a, b), builder.emit("xor", width, a, difference))
-    return difference, builder.emit("slt", 1, differs, builder.constant(0, width))
+def difference_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
+    difference = builder.emit("sub", a, b)
+    if not signed:
+        return difference, builder.emit("ult", a, b)
+    differs = builder.emit("and", builder.emit("xor", a, b), builder.emit("xor", a, difference))
+    return difference, builder.emit("slt", differs, 0)
 
 
-def product_overflow(lowering: Lowering, a: ir.Value, b: ir.Value, word: WordType) -> tuple[ir.Value, ir.Value]:
-    builder, width = lowering.builder, word.width
-    product = builder.emit("mul", width, a, b)
-    if width < 64:
-        wide = builder.emit("mul", 64, builder.resize(a, 64, word.signed), builder.resize(b, 64, word.signed))
-        return product, builder.emit("ne", 1, wide, builder.resize(product, 64, word.signed))
-    high = builder.emit("umulh", 64, a, b)
-    if not word.signed:
-        return product, builder.emit("ne", 1, high, builder.constant(0, 64))
-    sign = builder.constant(63, 64)
+def product_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
+    product = builder.emit("mul", a, b)
+    if a.width < 64:
+        wide = builder.emit("mul", builder.resize(a, 64, signed), builder.resize(b, 64, signed))
+        return product, builder.emit("ne", wide, builder.resize(product, 64, signed))
+    high = builder.emit("umulh", a, b)
+    if not signed:
+        return product, builder.emit("ne", high, 0)
+    sign = builder.constant(63)
     for factor, other in ((a, b), (b, a)):  # the unsigned high half counts 2**64 too much for each negative factor
-        extra = builder.emit("and", 64, builder.emit("sar", 64, factor, sign), other)
-        high = builder.emit("sub", 64, high, extra)
-    return product, builder.emit("ne", 1, high, builder.emit("sar", 64, product, sign))
+        extra = builder.emit("and", builder.emit("sar", factor, sign), other)
+        high = builder.emit("sub", high, extra)
+    return product, builder.emit("ne", high, builder.emit("sar", product, sign))
 
 
 def truncating(operation: str) -> Lower:
     """Signed division toward zero. MIN / -1 wraps: dividing by -1 is negating, and leaves no remainder."""
 
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        first, second, word, taint = two_words(lowering, given, node)
+    def lower(call: Call) -> Operand:
+        first, second, word, taint = two_words(call)
         if not word.signed:
-            raise lowering.error(
-                "type-mismatch", node, f"signed words only, found {describe(word)}", "// and % divide unsigned words"
-            )
-        if taint:
-            raise taint_barrier(lowering, tainted(taint, word), node, "divided")
-        nonzero_divisor(lowering, second, node)
-        builder, width = lowering.at(node), word.width
-        is_minus_one = builder.emit("eq", 1, second, builder.constant(-1, width))
-        divisor = builder.emit("select", width, is_minus_one, builder.constant(1, width), second)
-        result = builder.emit(operation, width, first, divisor)
+            text = f"signed words only, found {word}"
+            raise call.error("type-mismatch", text, "// and % divide unsigned words")
+        refuse_taint(call, taint, word, "divided")
+        nonzero_divisor(call.lowering, second, call.node)
+        builder = call.builder
+        is_minus_one = builder.emit("eq", second, -1)
+        divisor = builder.emit("select", is_minus_one, builder.constant(1, word.width), second)
+        result = builder.emit(operation, first, divisor)
         if operation == "sdiv":
-            result = builder.emit("select", width, is_minus_one, builder.emit("neg", width, first), result)
+            result = builder.emit("select", is_minus_one, builder.emit("neg", first), result)
         return Typed(word, (result,))
 
     return lower
@@ -247,43 +234,23 @@ def truncating(operation: str) -> Lower:
 # Secrets
 
 
-def widening(taint: str) -> Lower:
-    """widen_secret and widen_untrusted: the same number in a wider word, the taint stays."""
-
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        return widen(lowering, given, node, taint)
-
-    return lower
-
-
-def widen(lowering: Lowering, given: Given, node: ast.Call, taint: str) -> Operand:
-    target = lowering.unit.constants.class_type(lowering, getattr(given[0][0], "python", None), given[0][1])
-    value, word = word_argument(lowering, given[1], f"widen_{taint}", unsigned=True)
-    if not isinstance(target, WordType) or target.signed or target.width < word.width or taint_of(value.type) != taint:
-        text = f"widen_{taint} takes a wider unsigned word and {taint.capitalize()}, found {describe(target)} and {describe(value.type)}"
-        raise lowering.error("type-mismatch", node, text)
-    return Typed(tainted(taint, target), (lowering.at(node).resize(value.value, target.width),))
-
-
-def constant_time_equal(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
+def constant_time_equal(call: Call) -> Operand:
     """1 if equal, else 0, by arithmetic that the optimiser cannot see through."""
-    first, second, word, _ = two_words(lowering, given, node, secrets=True)
-    builder = lowering.at(node)
-    difference = builder.emit("opaque", 64, builder.resize(builder.emit("xor", word.width, first, second), 64))
-    either = builder.emit("or", 64, difference, builder.emit("neg", 64, difference))
-    unequal = builder.emit("shr", 64, either, builder.constant(63, 64))
-    return Typed(SECRET_U64, (builder.emit("xor", 64, unequal, builder.constant(1, 64)),))
+    first, second, _, _ = two_words(call, secrets=True)
+    builder = call.builder
+    difference = builder.emit("opaque", builder.resize(builder.emit("xor", first, second), 64))
+    either = builder.emit("or", difference, builder.emit("neg", difference))
+    return Typed(SECRET_U64, (builder.emit("xor", builder.emit("shr", either, 63), 1),))
 
 
-def constant_time_select(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
+def constant_time_select(call: Call) -> Operand:
     """A if flag is 1, b if it is 0, by masks."""
-    flag = coerce(lowering, given[0][0], SECRET_U64, given[0][1]).value
-    first, second, word, _ = two_words(lowering, given[1:], node, secrets=True)
-    builder = lowering.at(node)
-    mask = builder.resize(builder.emit("neg", 64, builder.emit("opaque", 64, flag)), word.width)
-    chosen = builder.emit("and", word.width, mask, builder.emit("xor", word.width, first, second))
-    kind: Type = tainted("secret", word)
-    return Typed(kind, (builder.emit("xor", word.width, second, chosen),))
+    flag = call.typed(0, SECRET_U64).value
+    first, second, word, _ = two_words(call, first=1, secrets=True)
+    builder = call.builder
+    mask = builder.resize(builder.emit("neg", builder.emit("opaque", flag)), word.width)
+    chosen = builder.emit("and", mask, builder.emit("xor", first, second))
+    return Typed(tainted("secret", word), (builder.emit("xor", second, chosen),))
 
 
 WORD_FUNCTIONS: Final[dict[str, Lower]] = {

@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dsl.compiler import ir
+from dsl.compiler.dead import remove_dead
 from dsl.compiler.evaluate import BINARY, UNARY, evaluate
+from dsl.compiler.flow import merge_lines
+from dsl.compiler.graph import drop_unreachable, relabel, replace
 from dsl.lang.types import Type
 
 Values = tuple[ir.Value, ...]
@@ -48,17 +51,13 @@ class Loop:
     continues: list[Position] = field(default_factory=list)
 
 
-def constant_of(value: ir.Value) -> int | None:
-    """The integer a value is known to be, or None."""
-    return value.data if value.operation == "const" and isinstance(value.data, int) else None
-
-
 class Builder:
     """Fills one ir.Function. `span` is the place that new values carry."""
 
     def __init__(self, function: ir.Function) -> None:
         self.function = function
         self.span = function.span
+        self.declared: dict[str, Type] = {}  # the one type of each local
         self.position = Position(self.new_block(), {})
 
     # blocks
@@ -88,7 +87,7 @@ class Builder:
 
     def branch(self, condition: ir.Value) -> tuple[Position, Position]:
         """Split on a condition; a constant one makes the other side dead."""
-        known = constant_of(condition)
+        known = condition.constant
         here = self.position
         if known is None:
             self.append("branch", 0, [condition])
@@ -97,10 +96,10 @@ class Builder:
         self.position = here
         return self.fork(dead=not known), self.fork(dead=bool(known))
 
-    def join(self, positions: list[Position], types: dict[str, Type] | None = None) -> Position:
+    def join(self, positions: list[Position]) -> Position:
         """One position reached from all live ones. Locals not assigned on every path are left out.
 
-        types: the declared type of each local, which it gets back where the paths disagree on what it was narrowed to.
+        Where the paths disagree on what a local was narrowed to, it gets its declared type back.
         """
         live = [position for position in positions if not position.dead]
         if not live:
@@ -108,22 +107,21 @@ class Builder:
         target = Position(self.new_block(), {})
         for position in live:
             self.position = position
-            self.append("jump", 0, [])
-            connect(position.block, target.block)
-        for name, binding in live[0].environment.items():
-            bindings = [position.environment.get(name) for position in live]
-            if all(other is not None for other in bindings):
-                declared = (types or {}).get(name, binding.type)
-                target.environment[name] = self.merge(target.block, [b for b in bindings if b is not None], declared)
+            self.jump(target.block)
+        for name in live[0].environment:
+            bindings = [position.environment[name] for position in live if name in position.environment]
+            if len(bindings) == len(live):
+                target.environment[name] = self.merge(target.block, name, bindings)
         return target
 
-    def merge(self, block: ir.Block, bindings: list[Binding], declared: Type) -> Binding:
+    def merge(self, block: ir.Block, name: str, bindings: list[Binding]) -> Binding:
         first = bindings[0]
         if all(binding is first for binding in bindings):
             return first
         values = tuple(self.phi(block, [binding.values[i] for binding in bindings]) for i in range(len(first.values)))
-        narrowed = first.type if all(binding.type == first.type for binding in bindings) else declared
-        return Binding(values, narrowed, any(binding.in_frame for binding in bindings), first.read_only)
+        agree = all(binding.type == first.type for binding in bindings)
+        kind = first.type if agree else self.declared.get(name, first.type)
+        return Binding(values, kind, any(binding.in_frame for binding in bindings), first.read_only)
 
     def phi(self, block: ir.Block, arguments: list[ir.Value]) -> ir.Value:
         """The value that is arguments[i] when control came from the block's predecessor i."""
@@ -135,22 +133,19 @@ class Builder:
 
     # loops
 
-    def open_loop(self, assigned: set[str], types: dict[str, Type]) -> Loop:
+    def open_loop(self, assigned: set[str]) -> Loop:
         """Start a loop header here; the locals in `assigned` may change in the loop and get phis, at their declared types."""
-        before = self.position
         self.append("jump", 0, [])
-        self.position = before
         header = self.fork(dead=False)
         loop = Loop(header.block, {})
         for name in sorted(assigned & header.environment.keys()):
             binding = header.environment[name]
-            phis = []
-            for value in binding.values:
-                phi = ir.Value("phi", value.width, [value], None, self.span, header.block)
-                header.block.values.append(phi)
-                phis.append(phi)
-            loop.phis[name] = tuple(phis)
-            header.environment[name] = Binding(loop.phis[name], types.get(name, binding.type), binding.in_frame)
+            phis = tuple(
+                ir.Value("phi", value.width, [value], None, self.span, header.block) for value in binding.values
+            )
+            header.block.values += phis
+            loop.phis[name] = phis
+            header.environment[name] = Binding(phis, self.declared.get(name, binding.type), binding.in_frame)
         self.position = header
         return loop
 
@@ -159,12 +154,16 @@ class Builder:
         position = self.position
         if position.dead:
             return
-        self.append("jump", 0, [])
-        connect(position.block, loop.header)
+        self.jump(loop.header)
         for name, phis in loop.phis.items():
             for phi, value in zip(phis, position.environment[name].values, strict=True):
                 phi.arguments.append(value)
         self.position = Position(self.new_block(), position.environment, dead=True)
+
+    def jump(self, target: ir.Block) -> None:
+        """End the block here with a jump."""
+        self.append("jump", 0, [])
+        connect(self.position.block, target)
 
     # values
 
@@ -174,35 +173,65 @@ class Builder:
         block.values.append(value)
         return value
 
-    def emit(self, operation: str, width: int, *arguments: ir.Value, data: object = None) -> ir.Value:
-        """A new value at the end of the current block; pure operations on constants become constants."""
-        if operation in BINARY or operation in UNARY or operation == "select":
-            constants = [constant_of(argument) for argument in arguments]
-            if operation == "select" and constants[0] is not None:
-                return arguments[1] if constants[0] else arguments[2]
-            if all(constant is not None for constant in constants):
-                known = evaluate(operation, width, [c for c in constants if c is not None], arguments[0].width)
-                if known is not None:
-                    return self.constant(known, width)
-        return self.append(operation, width, list(arguments), data)
+    def emit(
+        self, operation: str, *operands: ir.Value | int, width: int | None = None, data: object = None
+    ) -> ir.Value:
+        """A new value at the end of the current block; pure operations on constants become constants.
 
-    def constant(self, value: int, width: int) -> ir.Value:
+        An int stands for a constant as wide as the last value among the operands, and so is the result, if no width is given; that of
+        a comparison has width 1.
+        """
+        like = next((operand.width for operand in reversed(operands) if isinstance(operand, ir.Value)), 64)
+        values = [self.constant(each, like) if isinstance(each, int) else each for each in operands]
+        if width is None:
+            width = 1 if operation in ir.COMPARISONS else like
+        known = self.known(operation, width, values)
+        return self.append(operation, width, values, data) if known is None else known
+
+    def known(self, operation: str, width: int, values: list[ir.Value]) -> ir.Value | None:
+        """What a pure operation gives, if its operands say so."""
+        if operation == "select" and values[0].constant is not None:
+            return values[1] if values[0].constant else values[2]
+        if operation in BINARY or operation in UNARY:
+            constants = [value.constant for value in values if value.constant is not None]
+            if len(constants) == len(values):
+                number = evaluate(operation, width, constants, values[0].width)
+                return None if number is None else self.constant(number, width)
+        return None
+
+    def constant(self, value: int, width: int = 64) -> ir.Value:
         """A constant, taken modulo 2**width."""
         return self.append("const", width, [], value & ((1 << width) - 1))
 
+    def symbol(self, name: str) -> ir.Value:
+        """The address of a symbol."""
+        return self.append("symbol", 64, [], ir.Address(name))
+
+    def load(self, address: ir.Value, width: int, access: ir.Access | None = None) -> ir.Value:
+        """What is in memory at an address."""
+        return self.append("load", width, [address], access or ir.Access())
+
+    def store(self, address: ir.Value, value: ir.Value, access: ir.Access | None = None) -> None:
+        """Put a value into memory at an address."""
+        self.append("store", 0, [address, value], access or ir.Access())
+
+    def results(self, made: ir.Value, widths: tuple[int, ...]) -> tuple[ir.Value, ...]:
+        """The results of a call or intrinsic."""
+        return tuple(self.append("extract", width, [made], index) for index, width in enumerate(widths))
+
     def add_constant(self, value: ir.Value, addend: int) -> ir.Value:
-        return value if addend == 0 else self.emit("add", value.width, value, self.constant(addend, value.width))
+        return value if addend == 0 else self.emit("add", value, addend)
 
     def resize(self, value: ir.Value, width: int, signed: bool = False) -> ir.Value:
         """The value at another width: extended (by its sign if signed) or cut."""
         if value.width == width:
             return value
         extend = "sext" if signed else "zext"
-        return self.emit(extend if width > value.width else "trunc", width, value)
+        return self.emit(extend if width > value.width else "trunc", value, width=width)
 
     def check(self, condition: ir.Value, message: str) -> None:
         """Stop the machine here unless condition; nothing for a constant true."""
-        if constant_of(condition) != 1:
+        if condition.constant != 1:
             self.append("check", 0, [condition], message)
 
 
@@ -212,24 +241,12 @@ def connect(source: ir.Block, target: ir.Block) -> None:
 
 
 def clean(function: ir.Function) -> None:
-    """Drop dead blocks, phis that choose between one value and themselves, and merge each block into a sole predecessor's jump."""
-    reachable = reach(function.blocks[0])
-    function.blocks = [block for block in function.blocks if block in reachable]
+    """Drop dead blocks, phis that choose between one value and themselves, and what folding left unused; merge straight lines."""
+    drop_unreachable(function)
     remove_trivial_phis(function)
-    merge_straight_lines(function)
-    remove_unused(function)
-    for number, block in enumerate(function.blocks):
-        block.label = f"b{number}"
-
-
-def reach(entry: ir.Block) -> set[ir.Block]:
-    seen, pending = {entry}, [entry]
-    while pending:
-        for successor in pending.pop().successors:
-            if successor not in seen:
-                seen.add(successor)
-                pending.append(successor)
-    return seen
+    merge_lines(function)
+    remove_dead(function, lambda value: ir.OPERATIONS[value.operation].pure)
+    relabel(function)
 
 
 def remove_trivial_phis(function: ir.Function) -> None:
@@ -250,43 +267,4 @@ def remove_trivial_phis(function: ir.Function) -> None:
                 if len(others) == 1:
                     replaced[phi] = others.pop()
                     changed = True
-    for block in function.blocks:
-        block.values = [value for value in block.values if value not in replaced]
-        for value in block.values:
-            value.arguments = [final(argument) for argument in value.arguments]
-
-
-def merge_straight_lines(function: ir.Function) -> None:
-    kept: list[ir.Block] = []
-    gone: set[ir.Block] = set()
-    for block in function.blocks:
-        if block in gone:
-            continue
-        while len(block.successors) == 1 and block.terminator.operation == "jump":
-            follower = block.successors[0]
-            if len(follower.predecessors) != 1 or follower is block or next(follower.phis(), None) is not None:
-                break
-            block.values.pop()
-            for value in follower.values:
-                value.block = block
-            block.values += follower.values
-            block.successors = follower.successors
-            for successor in block.successors:
-                successor.predecessors = [block if p is follower else p for p in successor.predecessors]
-            gone.add(follower)
-        kept.append(block)
-    function.blocks = [block for block in kept if block not in gone]
-
-
-def remove_unused(function: ir.Function) -> None:
-    """Drop pure values that nothing uses, such as the operands of folded operations."""
-    used: set[ir.Value] = set()
-    pending = [value for value in function.values() if not ir.OPERATIONS[value.operation].pure]
-    used.update(pending)
-    while pending:
-        for argument in pending.pop().arguments:
-            if argument not in used:
-                used.add(argument)
-                pending.append(argument)
-    for block in function.blocks:
-        block.values = [value for value in block.values if value in used]
+    replace(function, replaced)

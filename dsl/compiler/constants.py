@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import sys
 from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
-from dsl.compiler.shapes import BOOL, FAILURE, WORDS, bits_layout, record_fields
 from dsl.compiler.source import Sources
 from dsl.lang.addresses import Address
 from dsl.lang.annotations import resolve
@@ -20,9 +19,10 @@ from dsl.lang.array import Array
 from dsl.lang.bits import Bits
 from dsl.lang.failure import Failure
 from dsl.lang.record import Record
-from dsl.lang.staging import Declaration, PerCpu
+from dsl.lang.representation import representation_of
+from dsl.lang.staging import Declaration
 from dsl.lang.struct import Struct
-from dsl.lang.types import AddressType, ArrayType, BitsType, EnumType, RecordType, StructType, Type
+from dsl.lang.types import BOOL, FAILURE, ArrayType, RecordType, Type
 from dsl.lang.words import Word
 
 if TYPE_CHECKING:
@@ -55,37 +55,25 @@ class Constants:
 
     def value(self, builder: Builder, python: Any) -> Typed | None:
         """A word, address, Bits, Enum member, Record or Failure made at build time."""
-        if isinstance(python, Word):
-            kind = WORDS[type(python)]
-            return Typed(kind, (builder.constant(int(python), kind.width),))
-        if isinstance(python, Address):
-            return Typed(AddressType(type(python)), (builder.constant(int(python), 64),))
-        if isinstance(python, Bits):
-            width = bits_layout(type(python)).storage.width
-            return Typed(BitsType(type(python)), (builder.constant(int(python.raw()), width),))
-        if isinstance(python, Enum) and isinstance(python.value, Word):
-            kind_ = self.enum_type(type(python))
-            return Typed(kind_, (builder.constant(int(python.value), kind_.word.width),))
+        if not isinstance(python, Word | Address | Bits | Enum | Failure | Record):
+            return None
         if isinstance(python, Failure):
-            return Typed(FAILURE, (builder.constant(int(python.code), 64),))
-        if isinstance(python, Record):
-            parts = [self.value(builder, getattr(python, name)) for name in record_fields(type(python))]
-            if all(part is not None for part in parts):
-                return Typed(RecordType(type(python)), tuple(v for part in parts if part for v in part.values))
-        return None
+            return Typed(FAILURE, (builder.constant(int(python.code)),))
+        try:
+            kind = resolve(type(python), {})
+        except TypeError:  # an Enum of something else
+            return None
+        if isinstance(kind, RecordType):
+            parts = [self.value(builder, getattr(python, name)) for name in kind.fields]
+            values = tuple(value for part in parts if part for value in part.values)
+            return Typed(kind, values) if all(parts) else None
+        return Typed(kind, (builder.constant(representation_of(kind).encode(python), kind.widths[0]),))
 
     @cached_property
     def holders(self) -> dict[int, list[Holder]]:
         return holders()
 
     # types
-
-    @staticmethod
-    @cache
-    def enum_type(python: type[Enum]) -> EnumType:
-        kind = resolve(python, {})
-        assert isinstance(kind, EnumType)
-        return kind
 
     def class_type(self, lowering: Lowering, python: Any, node: ast.AST) -> Type:
         """The type that a class given as an argument means."""
@@ -94,19 +82,14 @@ class Constants:
         except (TypeError, NameError) as problem:
             raise lowering.error("type-mismatch", node, f"expected a type of the language: {problem}") from None
 
-    @staticmethod
-    def per_cpu(python: PerCpu[Any]) -> Type:
-        return python.__declaration__.type
-
     # memory objects
 
     def memory_object(self, builder: Builder, declaration: Declaration, text: str) -> Typed:
-        symbol = builder.emit("symbol", 64, data=ir.Address(self.object_symbol(declaration, text)))
+        symbol = builder.symbol(self.object_symbol(declaration, text))
         if declaration.kind == "static":
-            assert isinstance(declaration.type, StructType)
             return Typed(declaration.type, (symbol,))
         kind = ArrayType(declaration.type, declaration.length)
-        return Typed(kind, (symbol, builder.constant(declaration.length, 64)))
+        return Typed(kind, (symbol, builder.constant(declaration.length)))
 
     def object_symbol(self, declaration: Declaration, text: str) -> str:
         """The symbol of a memory object; at its first use it joins the module."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dsl.compiler.ir import OPERATIONS, Access, Function, Value
 
 REMOVABLE = ("udiv", "urem", "sdiv", "srem", "parameter")  # their conditions were checked before
@@ -14,9 +16,9 @@ def is_removable(value: Value) -> bool:
     return OPERATIONS[value.operation].pure or value.operation in REMOVABLE
 
 
-def remove_dead(function: Function) -> None:
+def remove_dead(function: Function, removable: Callable[[Value], bool] = is_removable) -> None:
     """Keep what has an effect, and what that needs."""
-    needed = {value for value in function.values() if not is_removable(value)}
+    needed = {value for value in function.values() if not removable(value)}
     pending = list(needed)
     while pending:
         for argument in pending.pop().arguments:

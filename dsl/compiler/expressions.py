@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.memory import element_place, field_of, field_place, load_operand
 from dsl.compiler.operands import Named, Operand, Place, Typed
-from dsl.compiler.shapes import describe
 from dsl.lang.types import ArrayType
 
 if TYPE_CHECKING:
@@ -34,56 +33,23 @@ def evaluate(lowering: Lowering, node: ast.expr) -> Operand:
         case ast.BinOp():
             left = evaluate(lowering, node.left)
             return operate(lowering, node.op, left, evaluate(lowering, node.right), node)
-        case ast.Compare() if not narrows(node):
-            return comparison(lowering, node)
-        case ast.UnaryOp(op=ast.Not()) | ast.BoolOp() | ast.Compare():
+        case ast.UnaryOp(op=ast.Not()) | ast.BoolOp():
             return bool_value(lowering, node)
+        case ast.Compare() | ast.Call() if narrows(node):
+            return bool_value(lowering, node)
+        case ast.Compare():
+            return comparison(lowering, node)
         case ast.UnaryOp():
             return unary(lowering, node)
         case ast.IfExp():
             return conditional(lowering, node)
-        case ast.Call() if narrows(node):
-            return bool_value(lowering, node)
         case ast.Call():
             return call(lowering, node)
-    kind = type(node).__name__
-    raise lowering.error(
-        "unsupported", node, f"the expression '{kind}' is not in the language", "see dsl/README.md, Functions"
-    )
-
-
-def typed(lowering: Lowering, node: ast.expr, wanted: str) -> Typed:
-    """An expression that must have a value in registers."""
-    operand = evaluate(lowering, node)
-    if isinstance(operand, Typed):
-        return operand
-    raise lowering.error("type-mismatch", node, f"expected {wanted}, found {lowering.spell(operand)}")
+    text = f"the expression '{type(node).__name__}' is not in the language"
+    raise lowering.error("unsupported", node, text, "see dsl/README.md, Functions")
 
 
 # Constants and names
-
-
-def constant(lowering: Lowering, node: ast.Constant) -> Operand:
-    value = node.value
-    if value is None or isinstance(value, bool | int | str):
-        return lowering.unit.constants.operand(lowering.at(node), value, repr(value))
-    kind = type(value).__name__
-    help_ = "a table(u8, ...) holds bytes" if kind == "bytes" else ""
-    raise lowering.error("unsupported", node, f"a {kind} literal is not in the language", help_)
-
-
-def name(lowering: Lowering, node: ast.Name) -> Operand:
-    if node.id in lowering.locals:
-        return lowering.read(node.id, node)
-    if node.id in lowering.statics:
-        return lowering.unit.constants.operand(lowering.at(node), lowering.statics[node.id], node.id)
-    builtins = lowering.namespace["__builtins__"]
-    builtins = builtins if isinstance(builtins, dict) else vars(builtins)
-    for namespace in (lowering.namespace, builtins):
-        if node.id in namespace:
-            return build_time(lowering, namespace[node.id], node, node.id)
-    known = [*lowering.locals, *lowering.namespace, *lowering.statics, "isinstance"]
-    raise lowering.error("unknown-name", node, f"no name '{node.id}' here", suggestion(node.id, known))
 
 
 def build_time(lowering: Lowering, python: object, node: ast.expr, text: str) -> Operand:
@@ -91,18 +57,37 @@ def build_time(lowering: Lowering, python: object, node: ast.expr, text: str) ->
     return lowering.unit.constants.operand(lowering.at(node), python, text)
 
 
+def constant(lowering: Lowering, node: ast.Constant) -> Operand:
+    if node.value is None or isinstance(node.value, bool | int | str):
+        return build_time(lowering, node.value, node, repr(node.value))
+    kind = type(node.value).__name__
+    help_ = "a table(u8, ...) holds bytes" if kind == "bytes" else ""
+    raise lowering.error("unsupported", node, f"a {kind} literal is not in the language", help_)
+
+
+def name(lowering: Lowering, node: ast.Name) -> Operand:
+    if node.id in lowering.locals:
+        return lowering.read(node.id, node)
+    builtins = lowering.namespace["__builtins__"]
+    builtins = builtins if isinstance(builtins, dict) else vars(builtins)
+    for namespace in (lowering.statics, lowering.namespace, builtins):
+        if node.id in namespace:
+            return build_time(lowering, namespace[node.id], node, node.id)
+    known = [*lowering.locals, *lowering.namespace, *lowering.statics, "isinstance"]
+    raise lowering.error("unknown-name", node, f"no name '{node.id}' here", suggestion(node.id, known))
+
+
 def attribute(lowering: Lowering, node: ast.Attribute) -> Operand:
     receiver = evaluate(lowering, node.value)
-    if isinstance(receiver, Named):
-        text = f"{receiver.text}.{node.attr}"
-        if not hasattr(receiver.python, node.attr):
-            help_ = suggestion(node.attr, dir(receiver.python))
-            raise lowering.error("no-attribute", node, f"'{receiver.text}' has no '{node.attr}'", help_)
-        return build_time(lowering, getattr(receiver.python, node.attr), node, text)
-    if not isinstance(receiver, Typed):
-        raise lowering.error("no-attribute", node, f"{lowering.spell(receiver)} has no '{node.attr}'")
-    lowering.at(node)
-    return field_of(lowering, receiver, node.attr, node)
+    if isinstance(receiver, Typed):
+        lowering.at(node)
+        return field_of(lowering, receiver, node.attr, node)
+    if not isinstance(receiver, Named):
+        raise lowering.error("no-attribute", node, f"{receiver} has no '{node.attr}'")
+    if not hasattr(receiver.python, node.attr):
+        help_ = suggestion(node.attr, dir(receiver.python))
+        raise lowering.error("no-attribute", node, f"'{receiver.text}' has no '{node.attr}'", help_)
+    return build_time(lowering, getattr(receiver.python, node.attr), node, f"{receiver.text}.{node.attr}")
 
 
 def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
@@ -117,30 +102,31 @@ def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
 
 
 def subscript_place(lowering: Lowering, node: ast.Subscript) -> Place:
-    array = typed(lowering, node.value, "an Array")
+    array = evaluate(lowering, node.value)
+    if not isinstance(array, Typed):
+        raise lowering.error("type-mismatch", node.value, f"expected an Array, found {array}")
     if isinstance(node.slice, ast.Slice):
-        raise lowering.error(
-            "unsupported", node.slice, "an index is one number", "a.slice(offset, count) is a part of an array"
-        )
+        help_ = "a.slice(offset, count) is a part of an array"
+        raise lowering.error("unsupported", node.slice, "an index is one number", help_)
     index = evaluate(lowering, node.slice)
     if not isinstance(array.type, ArrayType):
-        raise lowering.error("type-mismatch", node.value, f"only an Array has elements, found {describe(array.type)}")
+        raise lowering.error("type-mismatch", node.value, f"only an Array has elements, found {array}")
     lowering.at(node)
-    return element_place(lowering, array, array.type.element, index, node.slice)
+    return element_place(lowering, array, index, node.slice)
 
 
 def place_of(lowering: Lowering, target: ast.expr) -> Place:
-    """The memory cell that an assignment's target names."""
+    """The memory cell that an assignment's target names; evaluates the target's parts."""
     match target:
         case ast.Attribute():
             receiver = evaluate(lowering, target.value)
+            if isinstance(receiver, Typed):
+                lowering.at(target)
+                return field_place(lowering, receiver, target.attr, target)
             if isinstance(receiver, Named):
                 text = f"'{receiver.text}' is no object of machine code"
                 raise lowering.error("type-mismatch", target, text, "declare one with static(T)")
-            if not isinstance(receiver, Typed):
-                raise lowering.error("type-mismatch", target, f"{lowering.spell(receiver)} has no fields")
-            lowering.at(target)
-            return field_place(lowering, receiver, target.attr, target)
+            raise lowering.error("type-mismatch", target, f"{receiver} has no fields")
         case ast.Subscript():
             return subscript_place(lowering, target)
     raise lowering.error("unsupported", target, "an assignment's target is a local, a field or an element")

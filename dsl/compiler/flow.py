@@ -11,7 +11,7 @@ def simplify_flow(function: Function) -> bool:
     changed = _fold_branches(function)
     changed = _thread_known_phis(function) or changed
     changed = drop_unreachable(function) or changed
-    changed = _merge_lines(function) or changed
+    changed = merge_lines(function) or changed
     for block in function.blocks:
         block.cold = block.cold or block.terminator.operation == "stop"
     return changed
@@ -83,13 +83,13 @@ def _redirect(source: Block, middle: Block, target: Block, index: int) -> None:
         phi.arguments.append(phi.arguments[edge])
 
 
-def _merge_lines(function: Function) -> bool:
+def merge_lines(function: Function) -> bool:
     """Append a block to its only predecessor where that one only goes there."""
     gone: set[Block] = set()
     for block in function.blocks:
         if block in gone:
             continue
-        while block.terminator.operation == "jump":
+        while len(block.successors) == 1 and block.terminator.operation == "jump":
             follower = block.successors[0]
             if len(follower.predecessors) != 1 or follower is block or next(follower.phis(), None) is not None:
                 break

@@ -15,12 +15,9 @@ from dsl.compiler.kernels import read_kernel
 from dsl.compiler.lower import Lowering, assigned_names
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
-from dsl.compiler.shapes import FAILURE, widths
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
-from dsl.compiler.source import Sources
-from dsl.lang import intrinsics
+from dsl.compiler.source import SourceFile, Sources
 from dsl.lang.annotations import resolve
-from dsl.lang.failure import Failure
 from dsl.lang.types import Type
 
 if TYPE_CHECKING:
@@ -62,8 +59,6 @@ class Unit:
         self.options: dict[str, MachineOptions] = {}
         self.carried: dict[str, dict[ir.Value, str]] = {}  # by function; see Lowering
         self.stored: dict[str, list[tuple[ir.Value, ir.Span]]] = {}
-        self.failure: Type = FAILURE
-        self.failure_class = Failure
 
     def report(self, diagnostic: Diagnostic) -> None:
         """Record an error, once."""
@@ -102,33 +97,23 @@ class Unit:
             line = python.__code__.co_firstlineno
             span = ir.Span(source.display, line, 0, line, len(source.line(line)))
             text = f"'{python.__qualname__}' does not stand at the top level of its module"
-            self.report(
-                Diagnostic(
-                    "signature", text, span, source.line(line), "a machine function is unconditional and at top level"
-                )
-            )
-            raise Reported()
+            raise self.refuse(source, span, text, "a machine function is unconditional and at top level")
         return node
 
+    def refuse(self, source: SourceFile, span: ir.Span, text: str, help_: str) -> Reported:
+        """Record that a function's signature is not in the language."""
+        self.report(Diagnostic("signature", text, span, source.line(span.line), help_))
+        return Reported()
+
     def signature(self, python: Callable[..., Any]) -> Signature:
-        """The signature of a machine function; an error in it is reported once, at its place."""
+        """The signature of a machine function or intrinsic; an error in it is reported once, at its place."""
         if python not in self.signatures:
             source = self.sources.file_of(python)
             try:
                 self.signatures[python] = read_signature(python, self.node_of(python))
             except SignatureError as problem:
-                span = source.span(problem.node)
-                self.report(Diagnostic("signature", problem.text, span, source.line(span.line), problem.help))
-                raise Reported() from None
+                raise self.refuse(source, source.span(problem.node), problem.text, problem.help) from None
         return self.signatures[python]
-
-    def library_signature(self, python: Callable[..., Any]) -> Signature:
-        """The signature of an intrinsic."""
-        return self.signature(python)
-
-    def instruction(self, name: str) -> object:
-        """The row of the instruction table that the compiler itself uses."""
-        return getattr(intrinsics, name).__instruction__
 
     def annotation(self, lowering: Lowering, node: ast.expr) -> Type:
         """The type that a local's annotation means."""
@@ -152,8 +137,7 @@ class Unit:
         python = request.python
         signature = self.signature(python)
         node, source = self.node_of(python), self.sources.file_of(python)
-        parameters = tuple(width for _, kind in signature.run_time for width in widths(kind))
-        function = ir.Function(symbol, parameters, widths(signature.result), source.span(node))
+        function = ir.Function(symbol, signature.widths, signature.result.widths, source.span(node))
         options = python.__machine__  # type: ignore[attr-defined]
         self.options[symbol] = options
         lowering = Lowering(self, python, signature, function, request.chain)

@@ -1,223 +1,168 @@
-"""The functions of dsl.lang that programs call: one row each, and how it becomes IR.
-
-Rows that work on words keep taints: an Untrusted or Secret operand gives an Untrusted or Secret result, where the language allows it.
-"""
+"""The functions of dsl.lang that programs call: one row each, and how it becomes IR."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dsl.compiler import ir
+from dsl.compiler.arguments import NOTHING, Call, Lower
 from dsl.compiler.arithmetic import WORD_FUNCTIONS
-from dsl.compiler.fitting import coerce, public
 from dsl.compiler.memory import frame_slot, zero, zero_elements
-from dsl.compiler.operands import Integer, Named, Operand, Typed
-from dsl.compiler.shapes import NONE, U8, U64, describe, memory_size, strip, struct_layout, taint_of, tainted
+from dsl.compiler.operands import Integer, Operand, Typed
+from dsl.lang import types as t
 from dsl.lang.addresses import HostVirtual
-from dsl.lang.types import AddressType, ArrayType, QualifiedType, StructType, Type, WordType
+from dsl.lang.types import U8, U64, tainted
 
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
-
-Given = list[tuple[Operand, ast.expr]]  # evaluated arguments in parameter order
-Lower = Callable[["Lowering", Given, ast.Call], Operand]
-HOST_VIRTUAL: Final = AddressType(HostVirtual)
-BYTES: Final = ArrayType(U8)
-
-
-def class_argument(lowering: Lowering, argument: tuple[Operand, ast.expr]) -> Type:
-    """A type given as an argument, such as the T of frame_array(T, n)."""
-    operand, node = argument
-    if not isinstance(operand, Named):
-        raise lowering.error("type-mismatch", node, f"expected a type, found {lowering.spell(operand)}")
-    return lowering.unit.constants.class_type(lowering, operand.python, node)
-
-
-def integer_argument(lowering: Lowering, argument: tuple[Operand, ast.expr], what: str) -> int:
-    """An int that must be known at build time."""
-    operand, node = argument
-    if isinstance(operand, Integer):
-        return operand.value
-    if isinstance(operand, Typed) and isinstance(operand.type, WordType) and operand.value.operation == "const":
-        return int(str(operand.value.data))
-    raise lowering.error("static-argument", node, f"{what} must be an int constant, found {lowering.spell(operand)}")
-
-
-def text_argument(lowering: Lowering, argument: tuple[Operand, ast.expr], what: str) -> str:
-    operand, node = argument
-    if isinstance(operand, Named) and isinstance(operand.python, str):
-        return operand.python
-    raise lowering.error("type-mismatch", node, f"{what} must be a literal text, found {lowering.spell(operand)}")
-
-
-def array_argument(lowering: Lowering, argument: tuple[Operand, ast.expr]) -> tuple[Typed, Type]:
-    operand, node = argument
-    if isinstance(operand, Typed) and isinstance(operand.type, ArrayType):
-        return operand, operand.type.element
-    raise lowering.error("type-mismatch", node, f"expected an Array, found {lowering.spell(operand)}")
+HOST_VIRTUAL: Final = t.AddressType(HostVirtual)
+BYTES: Final = t.ArrayType(U8)
 
 
 # Memory
 
 
-def size_of(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    return Integer(memory_size(class_argument(lowering, given[0])))
+def size_of(call: Call) -> Operand:
+    return Integer(call.type(0).size)
 
 
-def offset_of(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    kind, name = class_argument(lowering, given[0]), text_argument(lowering, given[1], "the field")
-    if not isinstance(kind, StructType) or name not in struct_layout(kind.python).fields:
-        raise lowering.error("no-attribute", given[1][1], f"{describe(kind)} has no field '{name}'")
-    return Integer(struct_layout(kind.python).fields[name].offset)
+def offset_of(call: Call) -> Operand:
+    kind, name = call.type(0), call.text(1, "the field")
+    if not isinstance(kind, t.StructType) or name not in kind.layout.fields:
+        raise call.error("no-attribute", f"{kind} has no field '{name}'", argument=1)
+    return Integer(kind.layout.fields[name].offset)
 
 
-def address_of(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    operand, where = given[0]
-    if isinstance(operand, Typed) and isinstance(operand.type, StructType | ArrayType):
-        if isinstance(operand.type, StructType) and operand.type.optional:
-            raise lowering.error(
-                "not-narrowed", where, f"{describe(operand.type)} may have no address", "narrow it: if x is not None"
-            )
-        return Typed(HOST_VIRTUAL, operand.values[:1])
-    raise lowering.error(
-        "type-mismatch", where, f"only a Struct or an Array has an address, found {lowering.spell(operand)}"
-    )
+def address_of(call: Call) -> Operand:
+    (operand,) = call.operands
+    if not isinstance(operand, Typed) or not isinstance(operand.type, t.StructType | t.ArrayType):
+        text = f"only a Struct or an Array has an address, found {operand}"
+        raise call.error("type-mismatch", text, argument=0)
+    if isinstance(operand.type, t.StructType) and operand.type.optional:
+        text, help_ = f"{operand} may have no address", "narrow it: if x is not None"
+        raise call.error("not-narrowed", text, help_, argument=0)
+    return Typed(HOST_VIRTUAL, operand.values[:1])
 
 
-def array_at(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    element = class_argument(lowering, given[0])
-    address = coerce(lowering, given[1][0], HOST_VIRTUAL, given[1][1])
-    public(lowering, given[2][0], given[2][1], "an array's length")
-    count = coerce(lowering, given[2][0], U64, given[2][1], literal=True)
-    return Typed(ArrayType(element), (address.value, count.value))
+def array_at(call: Call) -> Operand:
+    element, address = call.type(0), call.typed(1, HOST_VIRTUAL)
+    call.public(2, "an array's length")
+    return Typed(t.ArrayType(element), (address.value, call.value(2, U64)))
 
 
-def frame_array(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    element, count = class_argument(lowering, given[0]), integer_argument(lowering, given[1], "a frame array's length")
+def frame_array(call: Call) -> Operand:
+    element, count = call.type(0), call.integer(1, "a frame array's length")
     if count < 0:
-        raise lowering.error("literal-range", given[1][1], f"an array's length is not negative, found {count}")
-    return frame_slot(lowering, ArrayType(element, count), node)
+        raise call.error("literal-range", f"an array's length is not negative, found {count}", argument=1)
+    return frame_slot(call.lowering, t.ArrayType(element, count), call.node)
 
 
-def erase(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
+def erase(call: Call) -> Operand:
     """Zero a Struct or Array with accesses that no pass removes."""
-    operand, where = given[0]
-    if isinstance(operand, Typed) and isinstance(operand.type, StructType) and not operand.type.optional:
-        zero(lowering, operand.value, memory_size(operand.type), volatile=True)
-        return Typed(NONE, ())
-    array, element = array_argument(lowering, given[0])
+    (operand,) = call.operands
+    if isinstance(operand, Typed) and isinstance(operand.type, t.StructType) and not operand.type.optional:
+        zero(call.lowering, operand.value, operand.type.size, volatile=True)
+        return NOTHING
+    array, kind = call.array(0)
     address, length = array.values
-    if isinstance(length.data, int) and length.operation == "const":
-        zero(lowering, address, length.data * memory_size(element), volatile=True)
+    if length.constant is not None:
+        zero(call.lowering, address, length.constant * kind.element.size, volatile=True)
     else:
-        lowering.at(where)
-        zero_elements(lowering, address, length, memory_size(element))
-    return Typed(NONE, ())
+        call.lowering.at(call.given[0][1])
+        zero_elements(call.lowering, address, length, kind.element.size)
+    return NOTHING
 
 
-def text(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    content = text_argument(lowering, given[0], "text(...)").encode()
+# What the linker and the program's texts bring
+
+
+def text(call: Call) -> Operand:
+    content = call.text(0, "text(...)").encode()
     if not content:
-        raise lowering.error("literal-range", given[0][1], "a text has at least one character")
-    symbol = lowering.unit.constants.text_symbol(lowering.namespace["__name__"], content)
-    builder = lowering.builder
-    return Typed(BYTES, (builder.emit("symbol", 64, data=ir.Address(symbol)), builder.constant(len(content), 64)))
+        raise call.error("literal-range", "a text has at least one character", argument=0)
+    symbol = call.lowering.unit.constants.text_symbol(call.lowering.namespace["__name__"], content)
+    builder = call.builder
+    return Typed(BYTES, (builder.symbol(symbol), builder.constant(len(content))))
 
 
-def function_address(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    operand, where = given[0]
-    python: Any = operand.python if isinstance(operand, Named) else None
+def function_address(call: Call) -> Operand:
+    python: Any = call.python(0)
+    operand, where = call.given[0]
     if getattr(python, "__machine__", None) is None:
-        raise lowering.error("not-machine", where, f"{lowering.spell(operand)} is no machine function")
-    symbol = lowering.unit.request(python, (), lowering, where)
-    return Typed(HOST_VIRTUAL, (lowering.builder.emit("symbol", 64, data=ir.Address(symbol)),))
+        raise call.error("not-machine", f"{operand} is no machine function", argument=0)
+    symbol = call.lowering.unit.request(python, (), call.lowering, where)
+    return Typed(HOST_VIRTUAL, (call.builder.symbol(symbol),))
 
 
-def stop(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    lowering.builder.finish("stop", [], text_argument(lowering, given[0], "stop(...)"))
-    return Typed(NONE, ())
+def stop(call: Call) -> Operand:
+    call.builder.finish("stop", [], call.text(0, "stop(...)"))
+    return NOTHING
 
 
 def linked_bytes(symbol: str) -> Lower:
     """An array that the linker makes: the bytes between two of its symbols."""
 
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        builder = lowering.builder
-        begin = builder.emit("symbol", 64, data=ir.Address(symbol))
-        length = builder.emit("sub", 64, builder.emit("symbol", 64, data=ir.Address(f"{symbol}_end")), begin)
-        return Typed(BYTES, (begin, length))
+    def lower(call: Call) -> Operand:
+        builder = call.builder
+        begin = builder.symbol(symbol)
+        return Typed(BYTES, (begin, builder.emit("sub", builder.symbol(f"{symbol}_end"), begin)))
 
     return lower
 
 
 def linked_address(symbol: str) -> Lower:
-    def lower(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-        return Typed(HOST_VIRTUAL, (lowering.builder.emit("symbol", 64, data=ir.Address(symbol)),))
-
-    return lower
+    return lambda call: Typed(HOST_VIRTUAL, (call.builder.symbol(symbol),))
 
 
 # Taints
 
 
-def untrusted(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    return taint_word(lowering, given, "untrusted")
+def untrusted(call: Call) -> Operand:
+    operand = public_value(call)
+    return Typed(tainted("untrusted", operand.type), operand.values)
 
 
-def secret(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    return taint_word(lowering, given, "secret")
-
-
-def taint_word(lowering: Lowering, given: Given, taint: str) -> Typed:
-    operand, where = given[0]
-    if not isinstance(operand, Typed) or taint_of(operand.type) or len(operand.values) != 1:
-        raise lowering.error(
-            "type-mismatch", where, f"{taint}(...) takes a public value, found {lowering.spell(operand)}"
-        )
-    if taint == "untrusted":
-        return Typed(tainted(taint, operand.type), operand.values)
-    hidden = lowering.builder.emit("opaque", operand.value.width, operand.value)
+def secret(call: Call) -> Operand:
+    operand = public_value(call)
+    hidden = call.builder.emit("opaque", operand.value)
     hidden.secret = True
-    return Typed(tainted(taint, operand.type), (hidden,))
+    return Typed(tainted("secret", operand.type), (hidden,))
 
 
-def declassify(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    operand, where = given[0]
-    text_argument(lowering, given[1], "the reason")
-    if not isinstance(operand, Typed) or taint_of(operand.type) != "secret":
-        raise lowering.error("type-mismatch", where, f"declassify takes a Secret, found {lowering.spell(operand)}")
-    shown = lowering.builder.emit("opaque", operand.value.width, operand.value, data=ir.DECLASSIFIED)
-    return Typed(strip(operand.type), (shown,))
+def public_value(call: Call) -> Typed:
+    (operand,) = call.operands
+    if not isinstance(operand, Typed) or operand.taint or len(operand.values) != 1:
+        raise call.error("type-mismatch", f"{call.name}(...) takes a public value, found {operand}", argument=0)
+    return operand
 
 
-def as_secret(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    array, element = array_argument(lowering, given[0])
-    if taint_of(element):
-        raise lowering.error(
-            "type-mismatch", given[0][1], f"as_secret takes a public array, found {describe(array.type)}"
-        )
-    assert isinstance(array.type, ArrayType)
-    return Typed(ArrayType(QualifiedType("secret", element), array.type.length), array.values, array.in_frame)
+def declassify(call: Call) -> Operand:
+    operand = call.operands[0]
+    call.text(1, "the reason")
+    if not isinstance(operand, Typed) or operand.taint != "secret":
+        raise call.error("type-mismatch", f"declassify takes a Secret, found {operand}", argument=0)
+    return Typed(operand.plain, (call.builder.emit("opaque", operand.value, data=ir.DECLASSIFIED),))
 
 
-def declassify_array(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
-    array, element = array_argument(lowering, given[0])
-    text_argument(lowering, given[1], "the reason")
-    if taint_of(element) != "secret":
-        raise lowering.error(
-            "type-mismatch", given[0][1], f"declassify_array takes an Array[Secret[T]], found {describe(array.type)}"
-        )
-    assert isinstance(array.type, ArrayType)
-    return Typed(ArrayType(strip(element), array.type.length), array.values, array.in_frame)
+def as_secret(call: Call) -> Operand:
+    array, kind = call.array(0)
+    if kind.element.taint:
+        raise call.error("type-mismatch", f"as_secret takes a public array, found {array}", argument=0)
+    return Typed(t.ArrayType(tainted("secret", kind.element), kind.length), array.values, array.in_frame)
 
 
-def ord_(lowering: Lowering, given: Given, node: ast.Call) -> Operand:
+def declassify_array(call: Call) -> Operand:
+    array, kind = call.array(0)
+    call.text(1, "the reason")
+    if kind.element.taint != "secret":
+        text = f"declassify_array takes an Array[Secret[T]], found {array}"
+        raise call.error("type-mismatch", text, argument=0)
+    return Typed(t.ArrayType(kind.element.plain, kind.length), array.values, array.in_frame)
+
+
+def ord_(call: Call) -> Operand:
     """Python's ord of one character: an int constant."""
-    character = text_argument(lowering, given[0], "ord(...)")
+    character = call.text(0, "ord(...)")
     if len(character) != 1:
-        raise lowering.error("type-mismatch", given[0][1], f"ord takes one character, found {len(character)}")
+        raise call.error("type-mismatch", f"ord takes one character, found {len(character)}", argument=0)
     return Integer(ord(character))
 
 

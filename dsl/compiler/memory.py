@@ -7,36 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from dsl.compiler import ir
 from dsl.compiler.diagnostics import Reported, suggestion
-from dsl.compiler.enums import require_member
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Integer, Operand, Place, Typed
-from dsl.compiler.shapes import (
-    BOOL,
-    U64,
-    bits_layout,
-    describe,
-    memory_align,
-    memory_size,
-    record_fields,
-    strip,
-    struct_layout,
-    taint_of,
-    tainted,
-    widths,
-)
-from dsl.lang.types import (
-    ArrayType,
-    BitsType,
-    BoolType,
-    EnumType,
-    FailureType,
-    FallibleType,
-    QualifiedType,
-    RecordType,
-    StructType,
-    Type,
-    WordType,
-)
+from dsl.lang import intrinsics
+from dsl.lang import types as t
+from dsl.lang.types import BOOL, U64, tainted
 
 if TYPE_CHECKING:
     from dsl.compiler.lower import Lowering
@@ -49,125 +24,127 @@ UNROLLED: Final = 64  # bytes up to which zeroing and copying are single loads a
 
 def field_of(lowering: Lowering, receiver: Typed, name: str, node: ast.Attribute) -> Typed:
     """`receiver.name` as a value."""
-    kind, builder = strip(receiver.type), lowering.builder
-    match kind, name:
-        case StructType(), _:
+    match receiver.plain, name:
+        case t.StructType(), _:
             return load_operand(lowering, field_place(lowering, receiver, name, node))
-        case BitsType(python=python), _ if name in bits_layout(python).fields:
-            return bits_field(lowering, receiver, name)
-        case RecordType(python=python), _ if name in record_fields(python):
-            start = 0
-            for field, field_type in record_fields(python).items():
-                count = len(widths(field_type))
-                if field == name:
-                    return Typed(field_type, receiver.values[start : start + count], receiver.in_frame)
-                start += count
-        case EnumType(word=word), "value":
-            return Typed(tainted(taint_of(receiver.type), word), receiver.values)
-        case ArrayType(length=length), "length":
-            return Typed(U64, (receiver.values[1] if length is None else builder.constant(length, 64),))
-        case FailureType(), "code":
+        case t.BitsType(layout=layout), _ if name in layout.fields:
+            return bits_field(lowering, receiver, layout.fields[name], layout.storage.width)
+        case t.RecordType(fields=fields), _ if name in fields:
+            start = sum(len(kind.widths) for kind in list(fields.values())[: list(fields).index(name)])
+            values = receiver.values[start : start + len(fields[name].widths)]
+            return Typed(fields[name], values, receiver.in_frame)
+        case t.EnumType(word=word), "value":
+            return Typed(tainted(receiver.taint, word), receiver.values)
+        case t.ArrayType(length=length), "length":
+            return Typed(U64, (receiver.values[1] if length is None else lowering.builder.constant(length),))
+        case t.FailureType(), "code":
             return Typed(U64, receiver.values)
     raise no_field(lowering, receiver, name, node)
 
 
 def no_field(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -> Reported:
     """The error for a name that a type does not have, or has only after narrowing."""
-    kind = strip(receiver.type)
-    if isinstance(kind, FallibleType) or (isinstance(kind, StructType) and kind.optional):
-        test = "if isinstance(x, Failure): return x" if isinstance(kind, FallibleType) else "if x is not None"
-        return lowering.error(
-            "not-narrowed", node, f"{describe(kind)} may have no '{name}'", f"narrow a local first: {test}"
-        )
     known: list[str] = []
-    if isinstance(kind, StructType):
-        known = list(struct_layout(kind.python).fields)
-    elif isinstance(kind, BitsType):
-        known = list(bits_layout(kind.python).fields)
-    elif isinstance(kind, RecordType):
-        known = list(record_fields(kind.python))
-    return lowering.error("no-attribute", node, f"{describe(receiver.type)} has no '{name}'", suggestion(name, known))
+    match receiver.plain:
+        case t.FallibleType() | t.StructType(optional=True) as kind:
+            test = "if isinstance(x, Failure): return x" if isinstance(kind, t.FallibleType) else "if x is not None"
+            help_ = f"narrow a local first: {test}"
+            return lowering.error("not-narrowed", node, f"{kind} may have no '{name}'", help_)
+        case t.StructType() | t.BitsType() as kind:
+            known = list(kind.layout.fields)
+        case t.RecordType(fields=fields):
+            known = list(fields)
+    return lowering.error("no-attribute", node, f"{receiver} has no '{name}'", suggestion(name, known))
 
 
 def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -> Place:
     """The memory of a Struct's field."""
     kind = receiver.type
-    if not isinstance(kind, StructType) or kind.optional:
-        if isinstance(kind, BitsType | RecordType):
-            help_ = "x = x.with_(field=value)" if isinstance(kind, BitsType) else "make a new one"
-            raise lowering.error(
-                "type-mismatch", node, f"{describe(kind)} is a value: its fields cannot be assigned", help_
-            )
+    if isinstance(kind, t.BitsType | t.RecordType):
+        help_ = "x = x.with_(field=value)" if isinstance(kind, t.BitsType) else "make a new one"
+        raise lowering.error("type-mismatch", node, f"{kind} is a value: its fields cannot be assigned", help_)
+    if not isinstance(kind, t.StructType) or kind.optional or name not in kind.layout.fields:
         raise no_field(lowering, receiver, name, node)
-    field = struct_layout(kind.python).fields.get(name)
-    if field is None:
-        raise no_field(lowering, receiver, name, node)
-    return Place(receiver.value, field.offset, field.type, f"{describe(kind)}.{name}", receiver.in_frame)
+    field = kind.layout.fields[name]
+    return Place(receiver.value, field.offset, field.type, f"{kind}.{name}", receiver.in_frame)
 
 
-def bits_field(lowering: Lowering, receiver: Typed, name: str) -> Typed:
-    """A field of a Bits value, shifted down."""
-    kind, builder = strip(receiver.type), lowering.builder
-    assert isinstance(kind, BitsType)
-    layout = bits_layout(kind.python)
-    field, width = layout.fields[name], layout.storage.width
-    count = field.high - field.low + 1
+def bits_field(lowering: Lowering, receiver: Typed, field: t.BitField, storage: int) -> Typed:
+    """A field of a Bits value, shifted down; storage: the width of the whole."""
+    builder = lowering.builder
+    kind = tainted(receiver.taint, field.type)
     value = receiver.value
     if field.low:
-        value = builder.emit("shr", width, value, builder.constant(field.low, width))
-    if isinstance(field.type, BoolType):
-        return Typed(tainted(taint_of(receiver.type), BOOL), (builder.emit("trunc", 1, value),))
-    target = widths(field.type)[0]
-    if field.high + 1 < width and count < target:
-        value = builder.emit("and", width, value, builder.constant((1 << count) - 1, width))
-    value = builder.resize(value, target)
-    if isinstance(field.type, EnumType):
-        require_member(lowering, value, field.type, count)
-    return Typed(tainted(taint_of(receiver.type), field.type), (value,))
+        value = builder.emit("shr", value, field.low)
+    if field.type == BOOL:
+        return Typed(kind, (builder.emit("trunc", value, width=1),))
+    (width,) = field.type.widths
+    if field.high + 1 < storage and field.count < width:
+        value = builder.emit("and", value, (1 << field.count) - 1)
+    value = builder.resize(value, width)
+    if isinstance(field.type, t.EnumType):
+        require_member(lowering, value, field.type, field.count)
+    return Typed(kind, (value,))
+
+
+def require_member(lowering: Lowering, word: ir.Value, kind: t.EnumType, bits: int) -> None:
+    """Stop unless the word (of which only the low `bits` can be set) is that of a member."""
+    builder = lowering.builder
+    mask = (1 << kind.word.width) - 1
+    values = sorted(int(member.value) & mask for member in kind.python)
+    if len(values) == 1 << bits:
+        return
+    fits: ir.Value | None = None
+    for low, high in runs(values):
+        distance = word if low == 0 else builder.emit("sub", word, low)
+        inside = builder.emit("ule", distance, high - low)
+        fits = inside if fits is None else builder.emit("or", fits, inside)
+    assert fits is not None
+    builder.check(fits, f"no member of {kind}")
+
+
+def runs(values: list[int]) -> list[tuple[int, int]]:
+    """Sorted integers as ranges (first, last) without gaps."""
+    firsts = [value for value in values if value - 1 not in values]
+    lasts = [value for value in values if value + 1 not in values]
+    return list(zip(firsts, lasts, strict=True))
 
 
 # Elements
 
 
-def element_place(lowering: Lowering, array: Typed, element: Type, index: Operand, node: ast.AST) -> Place:
+def element_place(lowering: Lowering, array: Typed, index: Operand, node: ast.AST) -> Place:
     """The memory of an array's element; the index is checked."""
     builder = lowering.at(node)
     public(lowering, index, node, "an index")
-    if isinstance(index, Typed) and not (isinstance(index.type, WordType) and not index.type.signed):
-        raise lowering.error("type-mismatch", node, f"an index is an unsigned word, found {describe(index.type)}")
-    if not isinstance(index, Typed | Integer):
-        raise lowering.error("type-mismatch", node, f"an index is an unsigned word, found {lowering.spell(index)}")
-    address, length = array.values
-    size = memory_size(element)
-    what = f"an element of {describe(array.type)}"
-    known = constant_index(index)
-    fixed = length.data if isinstance(length.data, int) and length.operation == "const" else None
-    if known is not None:
-        if (known < 0 or (fixed is not None and known >= fixed)) and not lowering.dead:
-            elements = "no negative index exists" if known < 0 else f"the array has {fixed} elements"
-            raise lowering.error("index-range", node, f"the index {known} is out of range", elements)
-        if fixed is None:
-            builder.check(builder.emit("ult", 1, builder.constant(known, 64), length), "index")
-        return Place(address, max(known, 0) * size, element, what, array.in_frame)
-    assert isinstance(index, Typed)
-    wide = builder.resize(index.value, 64)
-    builder.check(builder.emit("ult", 1, wide, length), "index")
-    return Place(builder.emit("add", 64, address, scaled(lowering, wide, size)), 0, element, what, array.in_frame)
-
-
-def constant_index(index: Typed | Integer) -> int | None:
-    if isinstance(index, Integer):
-        return index.value
-    value = index.value
-    return value.data if value.operation == "const" and isinstance(value.data, int) else None
+    if not isinstance(index, Integer) and not index.is_unsigned:
+        raise lowering.error("type-mismatch", node, f"an index is an unsigned word, found {index}")
+    assert isinstance(array.type, t.ArrayType)
+    assert isinstance(index, Typed | Integer)
+    element, (address, length) = array.type.element, array.values
+    what = f"an element of {array}"
+    known = index.value if isinstance(index, Integer) else index.value.constant
+    if known is None:
+        assert isinstance(index, Typed)
+        wide = builder.resize(index.value, 64)
+        builder.check(builder.emit("ult", wide, length), "index")
+        return Place(
+            builder.emit("add", address, scaled(lowering, wide, element.size)), 0, element, what, array.in_frame
+        )
+    if (known < 0 or (length.constant is not None and known >= length.constant)) and not lowering.dead:
+        elements = "no negative index exists" if known < 0 else f"the array has {length.constant} elements"
+        raise lowering.error("index-range", node, f"the index {known} is out of range", elements)
+    if length.constant is None:
+        builder.check(builder.emit("ult", builder.constant(known), length), "index")
+    return Place(address, max(known, 0) * element.size, element, what, array.in_frame)
 
 
 def scaled(lowering: Lowering, count: ir.Value, size: int) -> ir.Value:
     """Count * size as a shift where it is one."""
-    builder = lowering.builder
-    if size & (size - 1) == 0:
-        return count if size == 1 else builder.emit("shl", 64, count, builder.constant(size.bit_length() - 1, 64))
-    return builder.emit("mul", 64, count, builder.constant(size, 64))
+    if size == 1:
+        return count
+    is_power = size & (size - 1) == 0
+    return lowering.builder.emit("shl" if is_power else "mul", count, size.bit_length() - 1 if is_power else size)
 
 
 # Loads and stores
@@ -177,71 +154,63 @@ def load_operand(lowering: Lowering, place: Place) -> Typed:
     """What reading a place gives: its value, or a reference for an embedded Struct or Array."""
     builder = lowering.builder
     match place.type:
-        case StructType(optional=False):
+        case t.StructType(optional=False):
             return Typed(place.type, (builder.add_constant(place.address, place.offset),), place.in_frame)
-        case ArrayType(length=int(length)):
+        case t.ArrayType(length=int(length)):
             address = builder.add_constant(place.address, place.offset)
-            return Typed(place.type, (address, builder.constant(length, 64)), place.in_frame)
+            return Typed(place.type, (address, builder.constant(length)), place.in_frame)
     return load(lowering, place)
 
 
-def access(place: Place) -> tuple[Type, ir.Access]:
+def access(place: Place) -> tuple[t.Type, ir.Access]:
     """The type of a place's value, and how it is touched."""
-    kind = place.type
-    if isinstance(kind, QualifiedType) and kind.qualifier in ("device", "shared"):
-        return kind.inner, ir.Access(place.offset, volatile=True)
-    return kind, ir.Access(place.offset)
+    if isinstance(place.type, t.QualifiedType) and place.type.volatile:
+        return place.type.inner, ir.Access(place.offset, volatile=True)
+    return place.type, ir.Access(place.offset)
 
 
 def load(lowering: Lowering, place: Place) -> Typed:
     """One load from a place."""
     kind, how = access(place)
     builder = lowering.builder
-    if isinstance(strip(kind), BoolType):
-        byte = builder.emit("load", 8, place.address, data=how)
-        builder.check(builder.emit("ule", 1, byte, builder.constant(1, 8)), "a bool in memory is 0 or 1")
-        return Typed(kind, (builder.emit("trunc", 1, byte),))
-    value = builder.emit("load", widths(kind)[0], place.address, data=how)
-    value.secret = taint_of(kind) == "secret"
-    plain = strip(kind)
-    if isinstance(plain, EnumType):
-        require_member(lowering, value, plain)
+    value = builder.load(place.address, kind.size * 8, how)
+    if kind.plain == BOOL:
+        builder.check(builder.emit("ule", value, 1), "a bool in memory is 0 or 1")
+        return Typed(kind, (builder.emit("trunc", value, width=1),))
+    value.secret = kind.taint == "secret"
+    if isinstance(kind.plain, t.EnumType):
+        require_member(lowering, value, kind.plain, value.width)
     return Typed(kind, (value,))
 
 
 def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, value_node: ast.AST) -> None:
     """One store to a place; whole Structs and Arrays are refused."""
     kind, how = access(place)
-    builder = lowering.at(node)
-    if (isinstance(kind, StructType) and not kind.optional) or isinstance(kind, ArrayType):
-        text = f"{place.what} is a whole {describe(kind)}, which cannot be assigned"
+    lowering.at(node)
+    if isinstance(kind, t.ArrayType) or (isinstance(kind, t.StructType) and not kind.optional):
+        text = f"{place.what} is a whole {kind}, which cannot be assigned"
         raise lowering.error("struct-assign", node, text, "copy into it: target.copy_from(source)")
     value = coerce(lowering, operand, kind, value_node)
     if value.in_frame:
         text = f"a reference to this function's frame is stored in {place.what}"
         raise lowering.error("frame-escape", value_node, text, "the frame is gone when the function returns")
-    if isinstance(kind, StructType):
+    if isinstance(kind, t.StructType):
         lowering.stored.append((value.value, lowering.source.span(value_node)))
-    lowering.at(node)
-    stored = builder.resize(value.value, 8) if isinstance(strip(kind), BoolType) else value.value
-    builder.emit("store", 0, place.address, stored, data=how)
+    builder = lowering.at(node)
+    stored = builder.resize(value.value, 8) if value.value.width == 1 else value.value
+    builder.store(place.address, stored, how)
 
 
 # Frame slots, zeroing, copying
 
 
-def frame_slot(lowering: Lowering, kind: Type, node: ast.AST) -> Typed:
+def frame_slot(lowering: Lowering, kind: t.StructType | t.ArrayType, node: ast.AST) -> Typed:
     """A zeroed Struct or Array in this function's frame."""
     builder = lowering.at(node)
-    size, align = memory_size(kind), memory_align(kind)
-    address = builder.emit("frame", 64, data=ir.Slot(max(size, 1), align))
-    zero(lowering, address, size)
-    values = (
-        (address, builder.constant(kind.length, 64))
-        if isinstance(kind, ArrayType) and kind.length is not None
-        else (address,)
-    )
-    return Typed(kind, values, in_frame=True)
+    address = builder.emit("frame", data=ir.Slot(max(kind.size, 1), kind.align))
+    zero(lowering, address, kind.size)
+    length = () if isinstance(kind, t.StructType) else (builder.constant(kind.length or 0),)
+    return Typed(kind, (address, *length), in_frame=True)
 
 
 def pieces(size: int) -> list[tuple[int, int]]:
@@ -258,10 +227,10 @@ def zero(lowering: Lowering, address: ir.Value, size: int, volatile: bool = Fals
     """Zero `size` bytes; volatile: no pass may remove it."""
     builder = lowering.builder
     if size > UNROLLED:
-        zero_elements(lowering, address, builder.constant(size, 64), 1)
+        zero_elements(lowering, address, builder.constant(size), 1)
         return
     for offset, width in pieces(size):
-        builder.emit("store", 0, address, builder.constant(0, width), data=ir.Access(offset, volatile))
+        builder.store(address, builder.constant(0, width), ir.Access(offset, volatile))
 
 
 def zero_elements(lowering: Lowering, address: ir.Value, count: ir.Value, size: int) -> None:
@@ -271,35 +240,32 @@ def zero_elements(lowering: Lowering, address: ir.Value, count: ir.Value, size: 
     if words is None:
         fill(lowering, address, builder.constant(0, 8), scaled(lowering, count, size))
     else:
-        builder.emit(
-            "intrinsic", 0, address, builder.constant(0, 64), words, data=lowering.unit.instruction("fill_words")
-        )
+        lowering.instruction(intrinsics.fill_words, address, builder.constant(0), words)
 
 
 def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | None:
     """How many u64 are count elements of `size` bytes; None if that may be no whole number."""
     if size % 8 == 0:
         return scaled(lowering, count, size // 8)
-    if count.operation == "const" and isinstance(count.data, int) and count.data * size % 8 == 0:
-        return lowering.builder.constant(count.data * size // 8, 64)
+    if count.constant is not None and count.constant * size % 8 == 0:
+        return lowering.builder.constant(count.constant * size // 8)
     return None
 
 
 def fill(lowering: Lowering, address: ir.Value, byte: ir.Value, size: ir.Value) -> None:
     """Set `size` bytes to `byte`."""
-    lowering.builder.emit("intrinsic", 0, address, byte, size, data=lowering.unit.instruction("fill_bytes"))
+    lowering.instruction(intrinsics.fill_bytes, address, byte, size)
 
 
 def copy(lowering: Lowering, target: ir.Value, source: ir.Value, count: ir.Value, size: int) -> None:
     """Copy count elements of `size` bytes between areas that are equal or do not overlap."""
     builder = lowering.builder
-    known = count.data * size if count.operation == "const" and isinstance(count.data, int) else None
-    if known is not None and known <= UNROLLED:
-        for offset, width in pieces(known):
-            value = builder.emit("load", width, source, data=ir.Access(offset))
-            builder.emit("store", 0, target, value, data=ir.Access(offset))
+    if count.constant is not None and count.constant * size <= UNROLLED:
+        for offset, width in pieces(count.constant * size):
+            builder.store(target, builder.load(source, width, ir.Access(offset)), ir.Access(offset))
         return
     words = whole_words(lowering, count, size)
-    number = scaled(lowering, count, size) if words is None else words
-    row = lowering.unit.instruction("copy_bytes" if words is None else "copy_words")
-    builder.emit("intrinsic", 0, target, source, number, data=row)
+    if words is None:
+        lowering.instruction(intrinsics.copy_bytes, target, source, scaled(lowering, count, size))
+    else:
+        lowering.instruction(intrinsics.copy_words, target, source, words)

@@ -17,30 +17,24 @@ if TYPE_CHECKING:
 def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
     """The body of a naked function: its text and what its names stand for."""
     statements = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    call = statements[0].value if len(statements) == 1 and isinstance(statements[0], ast.Expr) else None
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "asm"
-        or len(call.args) != 1
-    ):
-        raise lowering.error(
-            "naked-body", statements[0] if statements else node, 'a naked function is one asm("...", name=value)'
-        )
-    text = evaluate(lowering, call.args[0])
-    if not isinstance(text, Named) or not isinstance(text.python, str):
-        raise lowering.error("naked-body", call.args[0], f"the assembly is a text, found {lowering.spell(text)}")
-    names = tuple((keyword.arg or "", assembly_value(lowering, keyword)) for keyword in call.keywords)
-    used = set(re.findall(r"\{(\w+)\}", text.python))
-    for keyword in call.keywords:
+    match statements:
+        case [ast.Expr(value=ast.Call(func=ast.Name(id="asm"), args=[argument], keywords=keywords) as call)]:
+            pass
+        case _:
+            where, text = statements[0] if statements else node, 'a naked function is one asm("...", name=value)'
+            raise lowering.error("naked-body", where, text)
+    content = evaluate(lowering, argument)
+    if not isinstance(content, Named) or not isinstance(content.python, str):
+        raise lowering.error("naked-body", argument, f"the assembly is a text, found {content}")
+    names = tuple((keyword.arg or "", assembly_value(lowering, keyword)) for keyword in keywords)
+    used = set(re.findall(r"\{(\w+)\}", content.python))
+    for keyword in keywords:
         if keyword.arg not in used:
             raise lowering.error("naked-body", keyword, f"the assembly does not use {{{keyword.arg}}}")
-    missing = sorted(used - {name for name, _ in names})
-    if missing:
-        raise lowering.error(
-            "naked-body", call, f"the assembly names {{{missing[0]}}}, which is not given", f"{missing[0]}=value"
-        )
-    return ir.Assembly(text.python, names)
+    for missing in sorted(used - {name for name, _ in names}):
+        text = f"the assembly names {{{missing}}}, which is not given"
+        raise lowering.error("naked-body", call, text, f"{missing}=value")
+    return ir.Assembly(content.python, names)
 
 
 def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address:
@@ -53,5 +47,5 @@ def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address
     data = operand.values[0].data if isinstance(operand, Typed) else None
     if isinstance(data, int | ir.Address):
         return data
-    text = f"expected an int constant, a machine function or a memory object, found {lowering.spell(operand)}"
+    text = f"expected an int constant, a machine function or a memory object, found {operand}"
     raise lowering.error("naked-body", keyword.value, text)

@@ -5,237 +5,236 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce, conversion_help, public, taint_barrier
 from dsl.compiler.operands import Integer, Operand, Typed
-from dsl.compiler.shapes import BOOL, U64, describe, strip, taint_of, tainted, word_of
-from dsl.lang.types import (
-    AddressType,
-    BitsType,
-    BoolType,
-    EnumType,
-    QualifiedType,
-    StructType,
-    Type,
-    WordType,
-)
+from dsl.lang import types as t
+from dsl.lang.types import BOOL, U64, tainted
 
 if TYPE_CHECKING:
     from dsl.compiler.lower import Lowering
 
 
-INTEGER_OPERATORS: Final[dict[type, Callable[[Any, Any], int]]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-    ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift,
-    ast.RShift: operator.rshift, ast.Pow: operator.pow,
-}  # fmt: skip
-COMPARISONS: Final[dict[type, Callable[[Any, Any], bool]]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-}  # fmt: skip
-ARITHMETIC: Final = {
-    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor",
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How an operator is written, what it does to ints (None: nothing), and its IR operation on words ("": another way)."""
+
+    text: str
+    integers: Callable[[Any, Any], int] | None = None
+    words: str = ""
+
+
 SIGNS: Final = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^",
-    ast.LShift: "<<", ast.RShift: ">>", ast.Pow: "**", ast.Div: "/", ast.MatMult: "@",
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Is: "is", ast.IsNot: "is not",
-    ast.In: "in", ast.NotIn: "not in",
-}  # fmt: skip
+    ast.Add: Sign("+", operator.add, "add"),
+    ast.Sub: Sign("-", operator.sub, "sub"),
+    ast.Mult: Sign("*", operator.mul, "mul"),
+    ast.BitAnd: Sign("&", operator.and_, "and"),
+    ast.BitOr: Sign("|", operator.or_, "or"),
+    ast.BitXor: Sign("^", operator.xor, "xor"),
+    ast.FloorDiv: Sign("//", operator.floordiv, "udiv"),
+    ast.Mod: Sign("%", operator.mod, "urem"),
+    ast.LShift: Sign("<<", operator.lshift, "shl"),
+    ast.RShift: Sign(">>", operator.rshift, "shr"),
+    ast.Pow: Sign("**", operator.pow),
+    ast.Div: Sign("/"),
+    ast.MatMult: Sign("@"),
+    ast.Eq: Sign("==", operator.eq, "eq"),
+    ast.NotEq: Sign("!=", operator.ne, "ne"),
+    ast.Lt: Sign("<", operator.lt, "lt"),
+    ast.LtE: Sign("<=", operator.le, "le"),
+    ast.Gt: Sign(">", operator.gt, "lt"),  # with its sides exchanged
+    ast.GtE: Sign(">=", operator.ge, "le"),
+    ast.Is: Sign("is", None, "eq"),
+    ast.IsNot: Sign("is not", None, "ne"),
+    ast.In: Sign("in"),
+    ast.NotIn: Sign("not in"),
+}
+WORD_HELP: Final = {
+    t.BoolType: "use and, or, not, !=",
+    t.BitsType: "work on .raw()",
+    t.EnumType: "work on .value",
+}
 
 
 def operate(lowering: Lowering, op: ast.operator, left: Operand, right: Operand, node: ast.AST) -> Operand:
     """A binary operator on two evaluated operands."""
     sign = SIGNS[type(op)]
     if isinstance(left, Integer) and isinstance(right, Integer):
-        return integer_operation(lowering, op, left.value, right.value, node)
+        return integer_operation(lowering, sign, left.value, right.value, node)
     if isinstance(op, ast.LShift | ast.RShift):
-        return shift(lowering, op, left, right, node)
-    if isinstance(left, Typed) and isinstance(left.type, AddressType):
-        return address_arithmetic(lowering, op, left, right, node)
+        return shift(lowering, sign, left, right, node)
+    if isinstance(left, Typed) and isinstance(left.type, t.AddressType):
+        return address_arithmetic(lowering, sign, left, right, node)
     for operand in (left, right):
-        found = strip(operand.type) if isinstance(operand, Typed) else U64
-        if not isinstance(found, WordType):
-            help_ = {BoolType: "use and, or, not, !=", BitsType: "work on .raw()", EnumType: "work on .value"}.get(
-                type(found), ""
-            )
-            raise lowering.error(
-                "type-mismatch", node, f"'{sign}' works on words, found {lowering.spell(operand)}", help_
-            )
-    first, second, kind, taint = common_type(lowering, left, right, node, sign)
-    builder = lowering.at(node)
-    assert isinstance(kind, WordType)
+        if isinstance(operand, Typed) and not isinstance(operand.plain, t.WordType):
+            text, help_ = f"'{sign.text}' works on words, found {operand}", WORD_HELP.get(type(operand.plain), "")
+            raise lowering.error("type-mismatch", node, text, help_)
+    first, second, kind = common_type(lowering, left, right, node, sign.text)
     if isinstance(op, ast.FloorDiv | ast.Mod):
-        if isinstance(right, Typed) and taint_of(right.type):
-            raise taint_barrier(lowering, right.type, node, "a divisor")
-        return divide(lowering, op, first, second, kind, taint, node)
-    if type(op) not in ARITHMETIC:
-        raise lowering.error(
-            "unsupported", node, f"the operator '{sign}' is not in the language", "// divides unsigned words"
-        )
-    return Typed(tainted(taint, kind), (builder.emit(ARITHMETIC[type(op)], kind.width, first, second),))
+        require_divisible(lowering, sign, right, kind, second, node)
+    elif not sign.words:
+        text = f"the operator '{sign.text}' is not in the language"
+        raise lowering.error("unsupported", node, text, "// divides unsigned words")
+    return Typed(kind, (lowering.at(node).emit(sign.words, first, second),))
 
 
-def integer_operation(lowering: Lowering, op: ast.operator, left: int, right: int, node: ast.AST) -> Integer:
-    function = INTEGER_OPERATORS.get(type(op))
-    if function is None:
-        raise lowering.error("unsupported", node, f"the operator '{SIGNS[type(op)]}' is not in the language")
-    if isinstance(op, ast.LShift | ast.Pow) and not 0 <= right <= 4096:
+def integer_operation(lowering: Lowering, sign: Sign, left: int, right: int, node: ast.AST) -> Integer:
+    if sign.integers is None:
+        raise lowering.error("unsupported", node, f"the operator '{sign.text}' is not in the language")
+    if sign.text in ("<<", "**") and not 0 <= right <= 4096:
         raise lowering.error("shift-range", node, f"the count {right} is out of range")
     try:
-        return Integer(function(left, right))
+        return Integer(sign.integers(left, right))
     except (ZeroDivisionError, ValueError) as problem:
-        raise lowering.error("division-by-zero", node, f"{left} {SIGNS[type(op)]} {right}: {problem}") from None
+        raise lowering.error("division-by-zero", node, f"{left} {sign.text} {right}: {problem}") from None
 
 
 def common_type(
     lowering: Lowering, left: Operand, right: Operand, node: ast.AST, sign: str
-) -> tuple[ir.Value, ir.Value, Type, str]:
-    """Both operands in registers, their one type without taint, and the taint of the two."""
+) -> tuple[ir.Value, ir.Value, t.Type]:
+    """Both operands in registers, and their one type, tainted if one of them is."""
     for operand in (left, right):
         if not isinstance(operand, Typed | Integer):
-            raise lowering.error("type-mismatch", node, f"{lowering.spell(operand)} has no operator '{sign}'")
+            raise lowering.error("type-mismatch", node, f"{operand} has no operator '{sign}'")
     kinds = [operand.type for operand in (left, right) if isinstance(operand, Typed)]
-    taints = {taint_of(kind) for kind in kinds} - {""}
-    if len(taints) > 1:
-        raise lowering.error(
-            "type-mismatch", node, "one operand is Secret, the other Untrusted", "check the untrusted one first"
-        )
-    kind = strip(kinds[0])
+    taint = common_taint(lowering, [left, right], node)
+    kind = kinds[0].plain
     for part in kinds:
-        if isinstance(part, QualifiedType) and not taint_of(part):
-            raise lowering.error("type-mismatch", node, f"{describe(part)} is no value")
-        if strip(part) != kind:
-            text = f"'{sign}' has {lowering.spell(left)} on its left and {lowering.spell(right)} on its right"
-            smaller, larger = sorted((kinds[0], kinds[1]), key=lambda k: getattr(strip(k), "width", 0))
-            raise lowering.error("type-mismatch", node, text, conversion_help(Typed(strip(smaller), ()), strip(larger)))
-    first, second = (coerce_operand(lowering, operand, kind, node) for operand in (left, right))
-    return first, second, kind, taints.pop() if taints else ""
+        if isinstance(part, t.QualifiedType) and part.volatile:
+            raise lowering.error("type-mismatch", node, f"{part} is no value")
+        if part.plain != kind:
+            text = f"'{sign}' has {left} on its left and {right} on its right"
+            smaller, larger = sorted((each.plain for each in kinds), key=lambda each: getattr(each, "width", 0))
+            raise lowering.error("type-mismatch", node, text, conversion_help(Typed(smaller), larger))
+    first, second = (single_value(lowering, operand, kind, node) for operand in (left, right))
+    return first, second, tainted(taint, kind)
 
 
-def coerce_operand(lowering: Lowering, operand: Operand, kind: Type, node: ast.AST) -> ir.Value:
+def common_taint(lowering: Lowering, operands: list[Operand], node: ast.AST) -> str:
+    """The taint of operands of which others may be public."""
+    taints = {operand.taint for operand in operands} - {""}
+    if len(taints) > 1:
+        text, help_ = "one operand is Secret, the other Untrusted", "check the untrusted one first"
+        raise lowering.error("type-mismatch", node, text, help_)
+    return taints.pop() if taints else ""
+
+
+def single_value(lowering: Lowering, operand: Operand, kind: t.Type, node: ast.AST) -> ir.Value:
     if isinstance(operand, Typed):
         if len(operand.values) != 1:
-            raise lowering.error("type-mismatch", node, f"{describe(operand.type)} is no single value")
+            raise lowering.error("type-mismatch", node, f"{operand} is no single value")
         return operand.value
-    if isinstance(kind, AddressType) and isinstance(operand, Integer):
-        text = f"expected {describe(kind)}, found the literal {operand.value}"
-        raise lowering.error("type-mismatch", node, text, f"{describe(kind)}({operand.value})")
     return coerce(lowering, operand, kind, node, literal=True).value
 
 
-def divide(
-    lowering: Lowering, op: ast.operator, left: ir.Value, right: ir.Value, kind: WordType, taint: str, node: ast.AST
-) -> Typed:
-    sign = SIGNS[type(op)]
-    if kind.signed:
+def require_divisible(
+    lowering: Lowering, sign: Sign, right: Operand, kind: t.Type, divisor: ir.Value, node: ast.AST
+) -> None:
+    """Division is of unsigned words that are no secrets, by a public one that is not zero."""
+    public(lowering, right, node, "a divisor")
+    if isinstance(kind.plain, t.WordType) and kind.plain.signed:
+        text = f"'{sign.text}' divides unsigned words, found {kind.plain}"
         help_ = "divide_truncating and remainder_truncating divide signed words"
-        raise lowering.error("type-mismatch", node, f"'{sign}' divides unsigned words, found {describe(kind)}", help_)
-    if taint == "secret":
-        raise taint_barrier(lowering, tainted(taint, kind), node, "divided")
-    nonzero_divisor(lowering, right, node)
-    operation = "udiv" if isinstance(op, ast.FloorDiv) else "urem"
-    return Typed(tainted(taint, kind), (lowering.at(node).emit(operation, kind.width, left, right),))
+        raise lowering.error("type-mismatch", node, text, help_)
+    if kind.taint == "secret":
+        raise taint_barrier(lowering, kind, node, "divided")
+    nonzero_divisor(lowering, divisor, node)
 
 
 def nonzero_divisor(lowering: Lowering, divisor: ir.Value, node: ast.AST) -> None:
     builder = lowering.at(node)
-    if divisor.operation == "const" and divisor.data == 0 and not lowering.dead:
+    if divisor.constant == 0 and not lowering.dead:
         raise lowering.error("division-by-zero", node, "the divisor is zero")
-    builder.check(builder.emit("ne", 1, divisor, builder.constant(0, divisor.width)), "division by zero")
+    builder.check(builder.emit("ne", divisor, 0), "division by zero")
 
 
-def shift(lowering: Lowering, op: ast.operator, left: Operand, right: Operand, node: ast.AST) -> Typed:
-    sign = SIGNS[type(op)]
+def shift(lowering: Lowering, sign: Sign, left: Operand, right: Operand, node: ast.AST) -> Typed:
     if isinstance(left, Integer):
-        raise lowering.error(
-            "bare-int", node, f"the literal {left.value} is shifted by a variable", f"give it a type: u64({left.value})"
-        )
-    if not isinstance(left, Typed) or not isinstance(strip(left.type), WordType):
-        raise lowering.error("type-mismatch", node, f"'{sign}' works on words, found {lowering.spell(left)}")
-    word = strip(left.type)
-    assert isinstance(word, WordType)
-    builder = lowering.at(node)
+        text, help_ = f"the literal {left.value} is shifted by a variable", f"give it a type: u64({left.value})"
+        raise lowering.error("bare-int", node, text, help_)
+    word = left.plain
+    if not isinstance(left, Typed) or not isinstance(word, t.WordType):
+        raise lowering.error("type-mismatch", node, f"'{sign.text}' works on words, found {left}")
     count = shift_count(lowering, right, word, node)
-    operation = "shl" if isinstance(op, ast.LShift) else "sar" if word.signed else "shr"
-    return Typed(left.type, (builder.emit(operation, word.width, left.value, count),))
+    operation = "sar" if word.signed and sign.words == "shr" else sign.words
+    return Typed(left.type, (lowering.at(node).emit(operation, left.value, count),))
 
 
-def shift_count(lowering: Lowering, right: Operand, word: WordType, node: ast.AST) -> ir.Value:
+def shift_count(lowering: Lowering, right: Operand, word: t.WordType, node: ast.AST) -> ir.Value:
     """A shift's count at the shifted word's width, checked to be below it."""
     builder = lowering.at(node)
     public(lowering, right, node, "a shift count")
     if isinstance(right, Integer):
         if not 0 <= right.value < word.width and not lowering.dead:
             help_ = "shift_left_wrapping and shift_right_wrapping take it modulo the width"
-            raise lowering.error("shift-range", node, f"{describe(word)} is shifted by {right.value}", help_)
+            raise lowering.error("shift-range", node, f"{word} is shifted by {right.value}", help_)
         return builder.constant(right.value, word.width)
-    if not isinstance(right, Typed) or not isinstance(right.type, WordType) or right.type.signed:
-        raise lowering.error("type-mismatch", node, f"a shift count is an unsigned word, found {lowering.spell(right)}")
-    known = right.value.data if right.value.operation == "const" else None
-    if isinstance(known, int) and known >= word.width and not lowering.dead:
-        raise lowering.error("shift-range", node, f"{describe(word)} is shifted by {known}")
-    builder.check(builder.emit("ult", 1, right.value, builder.constant(word.width, right.value.width)), "shift count")
+    if not isinstance(right, Typed) or not right.is_unsigned:
+        raise lowering.error("type-mismatch", node, f"a shift count is an unsigned word, found {right}")
+    known = right.value.constant
+    if known is not None and known >= word.width and not lowering.dead:
+        raise lowering.error("shift-range", node, f"{word} is shifted by {known}")
+    builder.check(builder.emit("ult", right.value, word.width), "shift count")
     return builder.resize(right.value, word.width)
 
 
-def address_arithmetic(lowering: Lowering, op: ast.operator, left: Typed, right: Operand, node: ast.AST) -> Typed:
+def address_arithmetic(lowering: Lowering, sign: Sign, left: Typed, right: Operand, node: ast.AST) -> Typed:
     """A + n, a - n, and the distance a - b."""
-    builder = lowering.at(node)
-    if isinstance(op, ast.Sub) and isinstance(right, Typed) and right.type == left.type:
-        return Typed(U64, (builder.emit("sub", 64, left.value, right.value),))
-    if not isinstance(op, ast.Add | ast.Sub):
+    if sign.words == "sub" and isinstance(right, Typed) and right.type == left.type:
+        return Typed(U64, (lowering.at(node).emit("sub", left.value, right.value),))
+    if sign.words not in ("add", "sub"):
         help_ = "align_down and align_up align; as_u64() gives the number"
-        raise lowering.error("type-mismatch", node, f"an address has no operator '{SIGNS[type(op)]}'", help_)
+        raise lowering.error("type-mismatch", node, f"an address has no operator '{sign.text}'", help_)
     public(lowering, right, node, "part of an address")
     offset = coerce(lowering, right, U64, node, literal=True).value
-    return Typed(left.type, (builder.emit("add" if isinstance(op, ast.Add) else "sub", 64, left.value, offset),))
+    return Typed(left.type, (lowering.at(node).emit(sign.words, left.value, offset),))
 
 
 def unary(lowering: Lowering, node: ast.UnaryOp) -> Operand:
     operand = evaluate(lowering, node.operand)
-    builder = lowering.at(node)
     sign = {ast.USub: "-", ast.Invert: "~", ast.UAdd: "+"}[type(node.op)]
     if isinstance(operand, Integer):
         return Integer({"-": -operand.value, "~": ~operand.value, "+": operand.value}[sign])
-    word = strip(operand.type) if isinstance(operand, Typed) else None
-    if not isinstance(operand, Typed) or not isinstance(word, WordType) or sign == "+":
-        raise lowering.error("type-mismatch", node, f"unary '{sign}' has no meaning for {lowering.spell(operand)}")
+    word = operand.plain
+    if not isinstance(operand, Typed) or not isinstance(word, t.WordType) or sign == "+":
+        raise lowering.error("type-mismatch", node, f"unary '{sign}' has no meaning for {operand}")
     if sign == "-" and not word.signed:
-        raise lowering.error(
-            "type-mismatch", node, f"'-' negates signed words, found {describe(word)}", "~x + 1 negates modulo 2**n"
-        )
-    return Typed(operand.type, (builder.emit("neg" if sign == "-" else "not", word.width, operand.value),))
+        text, help_ = f"'-' negates signed words, found {word}", "~x + 1 negates modulo 2**n"
+        raise lowering.error("type-mismatch", node, text, help_)
+    return Typed(operand.type, (lowering.at(node).emit("neg" if sign == "-" else "not", operand.value),))
 
 
 def comparison(lowering: Lowering, node: ast.Compare) -> Typed:
     if len(node.ops) != 1:
         raise lowering.error("unsupported", node, "comparisons do not chain", "write a <= b and b < c")
-    op = node.ops[0]
+    sign = SIGNS[type(node.ops[0])]
     left, right = evaluate(lowering, node.left), evaluate(lowering, node.comparators[0])
-    sign = SIGNS[type(op)]
     builder = lowering.at(node)
-    if isinstance(left, Integer) and isinstance(right, Integer) and type(op) in COMPARISONS:
-        return Typed(BOOL, (builder.constant(int(COMPARISONS[type(op)](left.value, right.value)), 1),))
-    first, second, kind, taint = common_type(lowering, left, right, node, sign)
-    if taint == "secret":
+    if isinstance(left, Integer) and isinstance(right, Integer) and sign.integers is not None:
+        return Typed(BOOL, (builder.constant(sign.integers(left.value, right.value), 1),))
+    first, second, common = common_type(lowering, left, right, node, sign.text)
+    kind = common.plain
+    if common.taint == "secret":
         help_ = "constant_time_equal(a, b) compares secrets"
         raise lowering.error("secret-leak", node, "a secret is compared", help_)
-    ordered = isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE)
-    identity = isinstance(op, ast.Is | ast.IsNot)
-    allowed = isinstance(kind, WordType | AddressType) or (
-        not ordered and isinstance(kind, EnumType | BitsType | BoolType)
-    )
-    if not allowed or (identity and not isinstance(kind, EnumType)) or isinstance(op, ast.In | ast.NotIn):
-        help_ = "compare fields, or address_of(a) == address_of(b)" if isinstance(kind, StructType) else ""
-        raise lowering.error("type-mismatch", node, f"'{sign}' does not compare {describe(kind)}", help_)
-    word = word_of(kind)
-    prefix = "s" if word is not None and word.signed else "u"
-    if isinstance(op, ast.Gt | ast.GtE):
+    if not compares(sign, kind):
+        help_ = "compare fields, or address_of(a) == address_of(b)" if isinstance(kind, t.StructType) else ""
+        raise lowering.error("type-mismatch", node, f"'{sign.text}' does not compare {kind}", help_)
+    if sign.text in (">", ">="):
         first, second = second, first
-    name_ = {ast.Eq: "eq", ast.Is: "eq", ast.NotEq: "ne", ast.IsNot: "ne"}.get(type(op)) or (
-        prefix + ("lt" if isinstance(op, ast.Lt | ast.Gt) else "le")
-    )
-    return Typed(tainted(taint, BOOL), (builder.emit(name_, 1, first, second),))
+    signed = isinstance(kind, t.ScalarType) and kind.word.signed
+    prefix = "" if sign.words in ("eq", "ne") else "s" if signed else "u"
+    return Typed(tainted(common.taint, BOOL), (builder.emit(prefix + sign.words, first, second),))
+
+
+def compares(sign: Sign, kind: t.Type) -> bool:
+    """Whether values of a type have this comparison."""
+    if sign.text in ("is", "is not"):
+        return isinstance(kind, t.EnumType)
+    if sign.text in ("==", "!="):
+        return isinstance(kind, t.ScalarType | t.BoolType)
+    return isinstance(kind, t.WordType | t.AddressType) and bool(sign.words)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dsl.compiler.shapes import NONE
 from dsl.lang.annotations import resolve as resolve_annotation
-from dsl.lang.types import StaticType, Type
+from dsl.lang.types import NONE, StaticType, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +16,15 @@ class Signature:
     """Parameters in order with their types (Static ones too), the result, and whether the function ever returns."""
 
     name: str
-    parameters: tuple[tuple[str, Type], ...]
+    parameters: dict[str, Type]
     result: Type
-    returns: bool = True
+    returns: bool
 
     @property
-    def run_time(self) -> tuple[tuple[str, Type], ...]:
-        """The parameters that exist in machine code."""
-        return tuple((name, kind) for name, kind in self.parameters if not isinstance(kind, StaticType))
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the parameters that exist in machine code."""
+        kinds = [kind for kind in self.parameters.values() if not isinstance(kind, StaticType)]
+        return tuple(width for kind in kinds for width in kind.widths)
 
 
 class SignatureError(Exception):
@@ -39,22 +39,18 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signa
     """The signature of a machine function; raises SignatureError at the first part that is not in the language."""
     arguments = node.args
     if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kw_defaults:
-        raise SignatureError(
-            node,
-            f"'{node.name}' has default, * or ** parameters",
-            "a machine function takes a fixed list of parameters",
-        )
-    parameters = []
+        text = f"'{node.name}' has default, * or ** parameters"
+        raise SignatureError(node, text, "a machine function takes a fixed list of parameters")
+    parameters = {}
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument.annotation is None:
             raise SignatureError(argument, f"the parameter '{argument.arg}' has no type", "annotate it: name: u64")
-        parameters.append((argument.arg, resolve(function, argument.arg, argument.annotation)))
+        parameters[argument.arg] = resolve(function, argument.arg, argument.annotation)
     if node.returns is None:
         raise SignatureError(node, f"'{node.name}' has no result type", "annotate it: -> None")
-    result = function.__annotations__.get("return")
-    if result is NoReturn or result == "NoReturn":
-        return Signature(node.name, tuple(parameters), NONE, returns=False)
-    return Signature(node.name, tuple(parameters), resolve(function, "return", node.returns))
+    returns = function.__annotations__.get("return") not in (NoReturn, "NoReturn")
+    result = resolve(function, "return", node.returns) if returns else NONE
+    return Signature(node.name, parameters, result, returns)
 
 
 def resolve(function: Callable[..., Any], name: str, node: ast.AST) -> Type:

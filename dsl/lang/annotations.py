@@ -141,7 +141,7 @@ def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
         if annotation is Failure:
             return t.FailureType()
         if issubclass(annotation, Word) and annotation.__dict__.get("_bias") is not None:
-            return t.WordType(annotation, annotation.width, annotation.signed)
+            return t.WordType(annotation)
         if issubclass(annotation, Address) and annotation is not Address:
             return t.AddressType(annotation)
         if issubclass(annotation, Struct) and annotation is not Struct:
@@ -200,4 +200,4 @@ def _enumeration(cls: type[Enum]) -> t.EnumType:
     word = kinds.pop() if len(kinds) == 1 else None
     if word is None or not issubclass(word, Word):
         raise TypeError(f"{cls.__name__}: every member's value must be a word of one type, such as u32(1)")
-    return t.EnumType(cls, t.WordType(word, word.width, word.signed))
+    return t.EnumType(cls)

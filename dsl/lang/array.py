@@ -76,9 +76,7 @@ class Array(Generic[T]):
     def copy_from(self, other: Array[T]) -> None:
         """Copy other's elements here. Lengths that differ are a failed check; the two must not overlap."""
         if other._element.type != self._element.type:
-            raise TypeError(
-                f"copy of {t.spell(other._element.type)} elements to {t.spell(self._element.type)} elements"
-            )
+            raise TypeError(f"copy of {other._element.type} elements to {self._element.type} elements")
         if other._length != self._length:
             raise CheckFailed(f"copy of {other._length} elements to {self._length}")
         size = self._length * self._stride
@@ -105,7 +103,7 @@ class Array(Generic[T]):
         """Whether both have the same length and the same elements. Not for secrets."""
         kind = self._element.type
         if other._element.type != kind or isinstance(kind, t.QualifiedType | t.StructType):
-            raise TypeError(f"equals between {t.spell(kind)} and {t.spell(other._element.type)} elements")
+            raise TypeError(f"equals between {kind} and {other._element.type} elements")
         size = self._length * self._stride
         return self._length == other._length and self._memory.read(self._address, size) == other._memory.read(
             other._address, size
@@ -115,9 +113,8 @@ class Array(Generic[T]):
 
     def _bytes_at(self, offset: Any, size: int) -> int:
         kind = self._element.type
-        kind = kind.inner if isinstance(kind, t.QualifiedType) and kind.qualifier in ("secret", "untrusted") else kind
-        if kind != _BYTE:
-            raise TypeError(f"only an array of u8 has words at byte offsets, not {t.spell(kind)}")
+        if (kind.plain if kind.taint else kind) != t.U8:
+            raise TypeError(f"only an array of u8 has words at byte offsets, not {kind}")
         first = _number(offset)
         if first + size > self._length:
             raise CheckFailed(f"{size} bytes at {first} of an array of {self._length}")
@@ -135,7 +132,9 @@ class Array(Generic[T]):
         size = word.width // 8
         address = self._bytes_at(offset, size)
         if isinstance(self._element.type, t.QualifiedType):
-            representation_of(t.QualifiedType(self._element.type.qualifier, _word(word))).require(value, "this place")
+            representation_of(t.QualifiedType(self._element.type.qualifier, t.WordType(word))).require(
+                value, "this place"
+            )
             value = value._value
         if value.__class__ is not word:
             raise TypeError(f"this store takes {word.__name__}, not {value.__class__.__name__}")
@@ -262,19 +261,12 @@ class Array(Generic[T]):
         kind = self._element.type
         tainted = isinstance(kind, t.QualifiedType)
         if add is tainted or (not add and kind.qualifier != qualifier):
-            raise TypeError(f"this takes an array of {'plain' if add else qualifier} elements, not {t.spell(kind)}")
+            raise TypeError(f"this takes an array of {'plain' if add else qualifier} elements, not {kind}")
         changed = t.QualifiedType(qualifier, kind) if add else kind.inner
         return Array._view(self._memory, self._address, self._length, representation_of(changed), self._keeper)
 
     def __repr__(self) -> str:
-        return f"<Array of {self._length} {t.spell(self._element.type)}>"
-
-
-def _word(word: Any) -> t.WordType:
-    return t.WordType(word, word.width, word.signed)
-
-
-_BYTE: Final = _word(u8)
+        return f"<Array of {self._length} {self._element.type}>"
 
 
 def _number(value: Any) -> int:

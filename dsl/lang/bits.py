@@ -68,7 +68,7 @@ def _layout(cls: BitsClass, storage: Any, specifications: dict[str, BitsSpecific
         taken |= (1 << high + 1) - (1 << low)
         default = None if specification.default is _GIVEN else _default(cls, name, type_, specification)
         fields[name] = BitField(name, high, low, type_, default)
-    return BitsLayout(WordType(storage, storage.width, False), fields)
+    return BitsLayout(WordType(storage), fields)
 
 
 def _field_problem(type_: Type, specification: BitsSpecification, width: int, taken: int) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 from dsl.lang import types as t
 from dsl.lang.bits import member
 from dsl.lang.failure import CheckFailed, Failure
-from dsl.lang.types import align_of_type, size_of_type, spell
 
 _new = object.__new__
 
@@ -24,14 +23,14 @@ class Representation:
         self.type = type_
         self.accept = accept
         try:
-            self.size = size_of_type(type_)
+            self.size = type_.size
         except TypeError:
             self.size = 0  # lives in registers only
 
     def require(self, value: Any, name: str) -> None:
         """Raise TypeError unless the value has this type."""
         if not self.holds(value):
-            raise TypeError(f"{name} takes {spell(self.type)}, not {value.__class__.__name__}")
+            raise TypeError(f"{name} takes {self.type}, not {value.__class__.__name__}")
 
     def holds(self, value: Any) -> bool:
         """Whether the value has this type."""
@@ -39,11 +38,11 @@ class Representation:
 
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
         """The value at address. keeper: what must stay alive as long as a reference into this memory."""
-        raise TypeError(f"{spell(self.type)} is not kept in memory")
+        raise TypeError(f"{self.type} is not kept in memory")
 
     def store(self, memory: Any, address: int, value: Any) -> None:
         """Put the value at address."""
-        raise TypeError(f"{spell(self.type)} in memory is not assigned: copy_from")
+        raise TypeError(f"{self.type} in memory is not assigned: copy_from")
 
 
 class Scalar(Representation):
@@ -228,7 +227,7 @@ def _scalar(type_: t.Type) -> Scalar:
             return Scalar(type_, python, python.from_raw, lambda value: value._raw)
         case t.EnumType(python=python, word=word):
             return Scalar(type_, python, _members(python, word), lambda value: int(value.value) & (1 << word.width) - 1)
-    raise TypeError(f"{spell(type_)} is no type of a value")
+    raise TypeError(f"{type_} is no type of a value")
 
 
 def _truth(number: int) -> bool:
@@ -253,6 +252,3 @@ def _word_bits(type_: t.WordType) -> Callable[[Any], int]:
 
 def _members(python: type[Enum], word: t.WordType) -> Callable[[int], Any]:
     return lambda number: member(python, word.python._wrap(number))
-
-
-__all__ = ["Representation", "align_of_type", "representation_of", "size_of_type"]

@@ -16,7 +16,7 @@ from dsl.lang.memory import Event
 from dsl.lang.model import Machine, current_machine
 from dsl.lang.representation import Scalar, representation_of
 from dsl.lang.struct import Struct
-from dsl.lang.types import StructType, Type, align_of_type, size_of_type, spell
+from dsl.lang.types import U8, StructType, Type
 from dsl.lang.words import Word, u8, u64
 
 T = TypeVar("T")
@@ -53,11 +53,11 @@ class Declaration:
 
     def alignment(self) -> int:
         """In bytes."""
-        return max(self.align or 1, align_of_type(self.type))
+        return max(self.align or 1, self.type.align)
 
     def size(self, supplied: Mapping[str, bytes] | None = None) -> int:
         """In bytes."""
-        return size_of_type(self.type) * self.length
+        return self.type.size * self.length
 
     def bytes(self, supplied: Mapping[str, bytes]) -> bytes:
         """The content of a table. A supplied one that is missing or has another length is an error."""
@@ -75,7 +75,7 @@ class Declaration:
 
 def _element(element: Any) -> Type:
     kind = resolve(element, {})
-    size_of_type(kind)
+    assert kind.size  # raises TypeError for what has no place in memory
     return kind
 
 
@@ -160,8 +160,8 @@ def table(element: Any, values: Any, *, align: int | None = None) -> Any:
     kind = _element(element)
     scalar = representation_of(kind)
     if not isinstance(scalar, Scalar):
-        raise TypeError(f"a table has words, bools, Bits, Enums or addresses, not {spell(kind)}")
-    if isinstance(values, bytes) and kind == representation_of(_element(u8)).type:
+        raise TypeError(f"a table has words, bools, Bits, Enums or addresses, not {kind}")
+    if isinstance(values, bytes) and kind == U8:
         content = values
     else:
         content = b"".join(_content(scalar, element, value) for value in values)
@@ -190,7 +190,7 @@ class PerCpu(Generic[S]):
 
     def __init__(self, struct: type[S]) -> None:
         first = next(iter(struct.__layout__.fields.values()))
-        if first.name != "self_address" or spell(first.type) != "HostVirtual":
+        if first.name != "self_address" or str(first.type) != "HostVirtual":
             raise TypeError(f"{struct.__name__}: a per-CPU Struct begins with self_address: HostVirtual")
         self._struct = struct
         self.__declaration__ = Declaration("per_cpu", StructType(struct), 1)
@@ -353,7 +353,7 @@ def text(content: str) -> Array[u8]:
     if not encoded:
         raise TypeError("text has at least one character")
     current = current_machine()
-    element = representation_of(_element(u8))
+    element = representation_of(U8)
     return Array._view(current.memory, current.constant(encoded), len(encoded), element, None)
 
 
@@ -362,7 +362,7 @@ def frame_array(element: type[T], length: int) -> Array[T]:
     _check_length(length)
     current = current_machine()
     kind = _element(element)
-    slot = current.frame(size_of_type(kind) * length, align_of_type(kind))
+    slot = current.frame(kind.size * length, kind.align)
     return Array._view(current.memory, slot.address, length, representation_of(kind), slot)
 
 
@@ -422,4 +422,4 @@ def _check_table(name: str) -> Array[u8]:
     current = current_machine()
     content = current.check_tables[name]
     address = current.constant(content) if content else 0
-    return Array._view(current.memory, address, len(content), representation_of(_element(u8)), None)
+    return Array._view(current.memory, address, len(content), representation_of(U8), None)

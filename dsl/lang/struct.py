@@ -11,7 +11,7 @@ from dsl.lang.annotations import DeclaredClass, resolve_fields
 from dsl.lang.failure import DeclarationError
 from dsl.lang.model import current_machine
 from dsl.lang.representation import representation_of
-from dsl.lang.types import ArrayType, FieldLayout, StructLayout, StructType, Type, align_of_type, size_of_type, spell
+from dsl.lang.types import ArrayType, FieldLayout, StructLayout, Type
 
 _new = object.__new__
 _HIGHEST_ALIGN: Final = 1 << 21
@@ -89,7 +89,7 @@ def _compute_layout(cls: StructClass) -> StructLayout:
         kind = _field_type(cls, name, declared, specification)
         offset = end if specification.offset is None else specification.offset
         gaps = gaps or specification.offset is not None
-        field_align = 1 if packed else align_of_type(kind)
+        field_align = 1 if packed else kind.align
         if offset < end:
             raise DeclarationError(
                 f"{cls.__name__}.{name}: offset {offset:#x} is inside the field before it", *cls.place(name)
@@ -97,11 +97,11 @@ def _compute_layout(cls: StructClass) -> StructLayout:
         if offset % field_align:
             need = field_align - offset % field_align
             raise DeclarationError(
-                f"{cls.__name__}.{name}: {spell(kind)} at offset {offset:#x} is not aligned to {field_align}: "
+                f"{cls.__name__}.{name}: {kind} at offset {offset:#x} is not aligned to {field_align}: "
                 f"declare {need} bytes of padding before it",
                 *cls.place(name),
             )
-        fields[name] = FieldLayout(name, offset, size_of_type(kind), kind, _is_inline(kind))
+        fields[name] = FieldLayout(name, offset, kind)
         end, natural = offset + fields[name].size, max(natural, field_align)
     return _checked(cls, fields, end, natural, gaps)
 
@@ -114,18 +114,12 @@ def _field_type(cls: StructClass, name: str, kind: Type, specification: FieldSpe
             )
         kind = ArrayType(kind.element, specification.length)
     elif specification.length is not None:
-        raise DeclarationError(
-            f"{cls.__name__}.{name}: array(n) is for Array[...], not {spell(kind)}", *cls.place(name)
-        )
+        raise DeclarationError(f"{cls.__name__}.{name}: array(n) is for Array[...], not {kind}", *cls.place(name))
     try:
-        size_of_type(kind)
+        assert kind.size
     except TypeError as error:
         raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
     return kind
-
-
-def _is_inline(kind: Type) -> bool:
-    return isinstance(kind, ArrayType) or (isinstance(kind, StructType) and not kind.optional)
 
 
 def _checked(cls: StructClass, fields: dict[str, FieldLayout], end: int, natural: int, gaps: bool) -> StructLayout:

@@ -10,7 +10,6 @@ import pytest
 
 from dsl.compiler import ir
 from dsl.compiler.frontend import build_module
-from dsl.compiler.shapes import widths
 from dsl.lang import Failure, Machine, u32
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import CheckFailed, Stopped
@@ -52,7 +51,7 @@ def outcome(run: Callable[[], tuple[int, ...]]) -> tuple[int, ...] | str:
 
 
 def numbers(kind: Any, seed: random.Random) -> int:
-    (width,) = widths(kind)
+    width: int = kind.widths[0]
     edges = [0, 1, 2, 5, 6, 8, 100, (1 << width) - 1, 1 << (width - 1)]
     return seed.choice([seed.randrange(1 << width), seed.randrange(min(1 << width, 128)), *edges]) & ((1 << width) - 1)
 

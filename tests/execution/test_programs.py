@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from dsl.compiler.pipeline import compile_function
-from dsl.compiler.shapes import widths
 from dsl.lang.types import BoolType, FallibleType
 from tests.compiler import programs
 from tests.compiler.test_frontend import PROGRAMS, kinds_of, numbers, raw_result
@@ -43,7 +42,7 @@ def test_program_means_one_thing(function: Callable[..., Any], options: dict[str
             return raw_result(result, function(*given))
 
         expected = python_outcome(python)
-        given = [dirty(number, widths(kind)[0]) for kind, number in zip(kinds, raw, strict=True)]
-        for found in worlds.outcomes(program.entry, given, widths(result)):
+        given = [dirty(number, kind.widths[0]) for kind, number in zip(kinds, raw, strict=True)]
+        for found in worlds.outcomes(program.entry, given, result.widths):
             failed = isinstance(result, FallibleType) and found != "stopped" and found[0] != 0
             assert (found[:1] if failed else found) == expected, raw

@@ -127,7 +127,7 @@ def test_declarations() -> None:
     declaration = PRIMES.__declaration__
     assert (declaration.kind, declaration.type, declaration.content) == (
         "table",
-        WordType(u32, 32, False),
+        WordType(u32),
         bytes.fromhex("020000000300000005000000"),
     )
     declaration = KEY.__declaration__
