@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from dsl.compiler.ir import Module
 from dsl.compiler.pipeline import Program
-from dsl.compiler.shapes import widths
 from dsl.lang import Failure, Machine
 from dsl.lang.annotations import resolve
 from dsl.lang.bits import Bits
@@ -202,7 +201,7 @@ class Subject:
         if not found:
             return ()
         kind = self.result(call.entry)
-        cut = tuple(number & (1 << max(width, 8)) - 1 for number, width in zip(found, widths(kind), strict=False))
+        cut = tuple(number & (1 << max(width, 8)) - 1 for number, width in zip(found, kind.widths, strict=False))
         return cut[:1] if isinstance(kind, FallibleType) and cut[0] else cut
 
     def _memory(
@@ -252,7 +251,7 @@ def _reference_offsets(kind: Type) -> list[int]:
 
 def _fitting(kind: Type, raw: int) -> int:
     """A number that the type holds."""
-    return raw & (1 << widths(kind)[0]) - 1
+    return raw & (1 << kind.widths[0]) - 1
 
 
 def _value(kind: Any, raw: int) -> Any:
@@ -271,7 +270,7 @@ def _value(kind: Any, raw: int) -> Any:
 
 def _with_noise(kind: Type, raw: int, noise: random.Random) -> int:
     """Words come with anything in the bits above theirs; a bool with zeros."""
-    (width,) = widths(kind)
+    width: int = kind.widths[0]
     return raw if width in (1, 64) else raw | noise.getrandbits(64 - width) << width
 
 
