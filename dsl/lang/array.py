@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from dsl.lang import types as t
@@ -13,8 +14,60 @@ if TYPE_CHECKING:
     from dsl.lang.taint import Secret, Untrusted
 
 T = TypeVar("T")
+W = TypeVar("W")
 _new = object.__new__
 _HIGHEST: Final = (1 << 64) - 1
+
+
+if TYPE_CHECKING:
+
+    class _byte_load(Generic[W]):
+        """The type of Array.load_u16 and its like: the word has the taint of the array's bytes."""
+
+        def __init__(self, word: type[W], big: bool = False) -> None: ...
+        @overload
+        def __get__(self, array: Array[u8], owner: Any) -> Callable[[Unsigned | int], W]: ...
+        @overload
+        def __get__(self, array: Array[Secret[u8]], owner: Any) -> Callable[[Unsigned | int], Secret[W]]: ...
+        @overload
+        def __get__(self, array: Array[Untrusted[u8]], owner: Any) -> Callable[[Unsigned | int], Untrusted[W]]: ...
+        def __get__(self, array: Any, owner: Any) -> Any: ...
+
+    class _byte_store(Generic[W]):
+        """The type of Array.store_u16 and its like."""
+
+        def __init__(self, word: type[W], big: bool = False) -> None: ...
+        @overload
+        def __get__(self, array: Array[u8], owner: Any) -> Callable[[Unsigned | int, W], None]: ...
+        @overload
+        def __get__(self, array: Array[Secret[u8]], owner: Any) -> Callable[[Unsigned | int, Secret[W]], None]: ...
+        @overload
+        def __get__(
+            self, array: Array[Untrusted[u8]], owner: Any
+        ) -> Callable[[Unsigned | int, Untrusted[W]], None]: ...
+        def __get__(self, array: Any, owner: Any) -> Any: ...
+else:
+
+    def _byte_load(word, big=False):
+        size, order = word.width // 8, "big" if big else "little"
+
+        def load(self, offset):
+            value = word._wrap(int.from_bytes(self._memory.read(self._bytes_at(offset, size), size), order))
+            return self._element.accept._of(value) if self._element.type.taint else value
+
+        return load
+
+    def _byte_store(word, big=False):
+        kind, order = t.WordType(word), "big" if big else "little"
+
+        def store(self, offset, value):
+            address = self._bytes_at(offset, kind.size)
+            taint = self._element.type.taint
+            representation_of(t.tainted(taint, kind)).require(value, "this place")
+            number = value._value._value if taint else value._value
+            self._memory.write(address, number.to_bytes(kind.size, order))
+
+        return store
 
 
 class Array(Generic[T]):
@@ -111,6 +164,12 @@ class Array(Generic[T]):
 
     # Words inside an array of bytes, at any offset: little-endian, or big-endian (be). Past the end: a failed check.
 
+    load_u16, store_u16 = _byte_load(u16), _byte_store(u16)
+    load_u32, store_u32 = _byte_load(u32), _byte_store(u32)
+    load_u64, store_u64 = _byte_load(u64), _byte_store(u64)
+    load_be32, store_be32 = _byte_load(u32, big=True), _byte_store(u32, big=True)
+    load_be64, store_be64 = _byte_load(u64, big=True), _byte_store(u64, big=True)
+
     def _bytes_at(self, offset: Any, size: int) -> int:
         kind = self._element.type
         if (kind.plain if kind.taint else kind) != t.U8:
@@ -119,142 +178,6 @@ class Array(Generic[T]):
         if first + size > self._length:
             raise CheckFailed(f"{size} bytes at {first} of an array of {self._length}")
         return self._address + first
-
-    def _load(self, offset: Any, word: Any, big: bool = False) -> Any:
-        size = word.width // 8
-        address = self._bytes_at(offset, size)
-        number = int.from_bytes(self._memory.read(address, size), "big") if big else self._memory.load(address, size)
-        value = word._wrap(number)
-        taint = self._element.type
-        return self._element.accept._of(value) if isinstance(taint, t.QualifiedType) else value
-
-    def _store(self, offset: Any, value: Any, word: Any, big: bool = False) -> None:
-        size = word.width // 8
-        address = self._bytes_at(offset, size)
-        if isinstance(self._element.type, t.QualifiedType):
-            representation_of(t.QualifiedType(self._element.type.qualifier, t.WordType(word))).require(
-                value, "this place"
-            )
-            value = value._value
-        if value.__class__ is not word:
-            raise TypeError(f"this store takes {word.__name__}, not {value.__class__.__name__}")
-        number = value._value
-        self._memory.store(address, size, int.from_bytes(number.to_bytes(size, "big"), "little") if big else number)
-
-    if TYPE_CHECKING:
-
-        @overload
-        def load_u16(self: Array[u8], offset: Unsigned | int) -> u16: ...
-        @overload
-        def load_u16(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u16]: ...
-        @overload
-        def load_u16(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u16]: ...
-        def load_u16(self, offset: Any) -> Any: ...
-        @overload
-        def load_u32(self: Array[u8], offset: Unsigned | int) -> u32: ...
-        @overload
-        def load_u32(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u32]: ...
-        @overload
-        def load_u32(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u32]: ...
-        def load_u32(self, offset: Any) -> Any: ...
-        @overload
-        def load_u64(self: Array[u8], offset: Unsigned | int) -> u64: ...
-        @overload
-        def load_u64(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u64]: ...
-        @overload
-        def load_u64(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u64]: ...
-        def load_u64(self, offset: Any) -> Any: ...
-        @overload
-        def load_be32(self: Array[u8], offset: Unsigned | int) -> u32: ...
-        @overload
-        def load_be32(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u32]: ...
-        @overload
-        def load_be32(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u32]: ...
-        def load_be32(self, offset: Any) -> Any: ...
-        @overload
-        def load_be64(self: Array[u8], offset: Unsigned | int) -> u64: ...
-        @overload
-        def load_be64(self: Array[Secret[u8]], offset: Unsigned | int) -> Secret[u64]: ...
-        @overload
-        def load_be64(self: Array[Untrusted[u8]], offset: Unsigned | int) -> Untrusted[u64]: ...
-        def load_be64(self, offset: Any) -> Any: ...
-
-        @overload
-        def store_u16(self: Array[u8], offset: Unsigned | int, value: u16) -> None: ...
-        @overload
-        def store_u16(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u16]) -> None: ...
-        @overload
-        def store_u16(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u16]) -> None: ...
-        def store_u16(self, offset: Any, value: Any) -> None: ...
-        @overload
-        def store_u32(self: Array[u8], offset: Unsigned | int, value: u32) -> None: ...
-        @overload
-        def store_u32(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u32]) -> None: ...
-        @overload
-        def store_u32(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u32]) -> None: ...
-        def store_u32(self, offset: Any, value: Any) -> None: ...
-        @overload
-        def store_u64(self: Array[u8], offset: Unsigned | int, value: u64) -> None: ...
-        @overload
-        def store_u64(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u64]) -> None: ...
-        @overload
-        def store_u64(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u64]) -> None: ...
-        def store_u64(self, offset: Any, value: Any) -> None: ...
-        @overload
-        def store_be32(self: Array[u8], offset: Unsigned | int, value: u32) -> None: ...
-        @overload
-        def store_be32(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u32]) -> None: ...
-        @overload
-        def store_be32(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u32]) -> None: ...
-        def store_be32(self, offset: Any, value: Any) -> None: ...
-        @overload
-        def store_be64(self: Array[u8], offset: Unsigned | int, value: u64) -> None: ...
-        @overload
-        def store_be64(self: Array[Secret[u8]], offset: Unsigned | int, value: Secret[u64]) -> None: ...
-        @overload
-        def store_be64(self: Array[Untrusted[u8]], offset: Unsigned | int, value: Untrusted[u64]) -> None: ...
-        def store_be64(self, offset: Any, value: Any) -> None: ...
-    else:
-
-        def load_u16(self, offset):
-            """Two bytes, little-endian."""
-            return self._load(offset, u16)
-
-        def load_u32(self, offset):
-            """Four bytes, little-endian."""
-            return self._load(offset, u32)
-
-        def load_u64(self, offset):
-            """Eight bytes, little-endian."""
-            return self._load(offset, u64)
-
-        def load_be32(self, offset):
-            """Four bytes, big-endian."""
-            return self._load(offset, u32, big=True)
-
-        def load_be64(self, offset):
-            """Eight bytes, big-endian."""
-            return self._load(offset, u64, big=True)
-
-        def store_u16(self, offset, value):
-            """Two bytes, little-endian."""
-            self._store(offset, value, u16)
-
-        def store_u32(self, offset, value):
-            """Four bytes, little-endian."""
-            self._store(offset, value, u32)
-
-        def store_u64(self, offset, value):
-            """Eight bytes, little-endian."""
-            self._store(offset, value, u64)
-
-        def store_be32(self, offset, value):
-            """Four bytes, big-endian."""
-            self._store(offset, value, u32, big=True)
-
-        def store_be64(self, offset, value):
-            """Eight bytes, big-endian."""
-            self._store(offset, value, u64, big=True)
 
     def _qualified(self, qualifier: str, add: bool) -> Array[Any]:
         """The same memory with a taint added to, or taken from, its elements."""

@@ -5,6 +5,8 @@ The taint survives arithmetic. Ways out of Untrusted: below, at_most, trusted. W
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, Self, TypeVar, overload
 
 from dsl.lang.array import Array
@@ -16,6 +18,22 @@ W = TypeVar("W", u8, u16, u32, u64, i8, i16, i32, i64)  # constrained, so that t
 _new = object.__new__
 
 
+def _kept(compute: Callable[[Any, Any], Any]) -> Any:
+    """An operator of tainted values: that of the values inside, and its result is tainted."""
+
+    def operate(self: Tainted[Any], other: Any) -> Any:
+        result = _new(self.__class__)
+        result._value = compute(self._value, other._value if other.__class__ is self.__class__ else self._inner(other))
+        return result
+
+    return operate
+
+
+def _reflected(compute: Callable[[Any, Any], Any]) -> Any:
+    """The same with the tainted value on the right."""
+    return lambda self, other: self._of(compute(self._inner(other), self._value))
+
+
 class Tainted(Generic[T]):
     """What both share: the operators of the value inside, whose results are tainted too."""
 
@@ -24,7 +42,7 @@ class Tainted(Generic[T]):
     _value: T
 
     @classmethod
-    def _of(cls, value: Any) -> Any:
+    def _of(cls, value: Any) -> Self:
         tainted = _new(cls)
         tainted._value = value
         return tainted
@@ -37,56 +55,44 @@ class Tainted(Generic[T]):
             return other
         raise TypeError(f"{self!r} beside {other!r}: both sides of one type")
 
-    def __add__(self, other: Self | T | int) -> Self:
-        return self._of(self._value + self._inner(other))  # type: ignore[no-any-return]
+    if TYPE_CHECKING:
 
-    def __sub__(self, other: Self | T | int) -> Self:
-        return self._of(self._value - self._inner(other))  # type: ignore[no-any-return]
-
-    def __mul__(self, other: Self | T | int) -> Self:
-        return self._of(self._value * self._inner(other))  # type: ignore[no-any-return]
-
-    def __and__(self, other: Self | T | int) -> Self:
-        return self._of(self._value & self._inner(other))  # type: ignore[no-any-return]
-
-    def __or__(self, other: Self | T | int) -> Self:
-        return self._of(self._value | self._inner(other))  # type: ignore[no-any-return]
-
-    def __xor__(self, other: Self | T | int) -> Self:
-        return self._of(self._value ^ self._inner(other))  # type: ignore[no-any-return]
-
-    def __radd__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) + self._value)  # type: ignore[no-any-return]
-
-    def __rsub__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) - self._value)  # type: ignore[no-any-return]
-
-    def __rmul__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) * self._value)  # type: ignore[no-any-return]
-
-    def __rand__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) & self._value)  # type: ignore[no-any-return]
-
-    def __ror__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) | self._value)  # type: ignore[no-any-return]
-
-    def __rxor__(self, other: T | int) -> Self:
-        return self._of(self._inner(other) ^ self._value)  # type: ignore[no-any-return]
-
-    def __invert__(self) -> Self:
-        value: Any = self._value
-        return self._of(~value)  # type: ignore[no-any-return]
-
-    def __lshift__(self, count: Unsigned | int) -> Self:
-        value: Any = self._value
-        return self._of(value << count)  # type: ignore[no-any-return]
-
-    def __rshift__(self, count: Unsigned | int) -> Self:
-        value: Any = self._value
-        return self._of(value >> count)  # type: ignore[no-any-return]
-
-    if not TYPE_CHECKING:
+        def __add__(self, other: Self | T | int) -> Self: ...
+        def __radd__(self, other: T | int) -> Self: ...
+        def __sub__(self, other: Self | T | int) -> Self: ...
+        def __rsub__(self, other: T | int) -> Self: ...
+        def __mul__(self, other: Self | T | int) -> Self: ...
+        def __rmul__(self, other: T | int) -> Self: ...
+        def __and__(self, other: Self | T | int) -> Self: ...
+        def __rand__(self, other: T | int) -> Self: ...
+        def __or__(self, other: Self | T | int) -> Self: ...
+        def __ror__(self, other: T | int) -> Self: ...
+        def __xor__(self, other: Self | T | int) -> Self: ...
+        def __rxor__(self, other: T | int) -> Self: ...
+        def __lshift__(self, count: Unsigned | int) -> Self: ...
+        def __rshift__(self, count: Unsigned | int) -> Self: ...
+        def __invert__(self) -> Self: ...
+    else:
+        __add__, __radd__ = _kept(operator.add), _reflected(operator.add)
+        __sub__, __rsub__ = _kept(operator.sub), _reflected(operator.sub)
+        __mul__, __rmul__ = _kept(operator.mul), _reflected(operator.mul)
+        __and__, __rand__ = _kept(operator.and_), _reflected(operator.and_)
+        __or__, __ror__ = _kept(operator.or_), _reflected(operator.or_)
+        __xor__, __rxor__ = _kept(operator.xor), _reflected(operator.xor)
         __hash__ = None
+
+        def __lshift__(self, count):
+            return self._of(self._value << count)
+
+        def __rshift__(self, count):
+            return self._of(self._value >> count)
+
+        def __invert__(self):
+            return self._of(~self._value)
+
+        def truncate(self, word):
+            """The low bits, as a narrower word."""
+            return self._of(self._value.truncate(word))
 
         def __bool__(self):
             raise TypeError(f"{self.__class__.__name__} values are no conditions")
@@ -99,22 +105,6 @@ class Untrusted(Tainted[T]):
     """A value chosen by a guest or the outside: no index, no address, no branch, until one of its checks gives the plain value."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @overload
-        def truncate(self: Untrusted[u64], word: type[_Below64]) -> Untrusted[_Below64]: ...
-        @overload
-        def truncate(self: Untrusted[u32], word: type[_Below32]) -> Untrusted[_Below32]: ...
-        @overload
-        def truncate(self: Untrusted[u16], word: type[u8]) -> Untrusted[u8]: ...
-        def truncate(self, word: Any) -> Any:
-            """The low bits, as a narrower word."""
-    else:
-
-        def truncate(self, word):
-            """The low bits, as a narrower word."""
-            return self._of(self._value.truncate(word))
 
     def below(self, limit: T | int) -> T | Failure:
         """The plain value if it is less than limit, else Failure(1)."""
@@ -131,31 +121,32 @@ class Untrusted(Tainted[T]):
         _require_reason(reason)
         return self._value
 
-    def __floordiv__(self, divisor: T | int) -> Self:
-        value: Any = self._value
-        return self._of(value // divisor)  # type: ignore[no-any-return]
+    if TYPE_CHECKING:
 
-    def __mod__(self, divisor: T | int) -> Self:
-        value: Any = self._value
-        return self._of(value % divisor)  # type: ignore[no-any-return]
-
-    def __eq__(self, other: Self | T | int) -> Untrusted[bool]:  # type: ignore[override]
-        return self._of(self._value == self._inner(other))  # type: ignore[no-any-return]
-
-    def __ne__(self, other: Self | T | int) -> Untrusted[bool]:  # type: ignore[override]
-        return self._of(self._value != self._inner(other))  # type: ignore[no-any-return]
-
-    def __lt__(self, other: Self | T | int) -> Untrusted[bool]:
-        return self._of(self._value < self._inner(other))  # type: ignore[no-any-return]
-
-    def __le__(self, other: Self | T | int) -> Untrusted[bool]:
-        return self._of(self._value <= self._inner(other))  # type: ignore[no-any-return]
-
-    def __gt__(self, other: Self | T | int) -> Untrusted[bool]:
-        return self._of(self._value > self._inner(other))  # type: ignore[no-any-return]
-
-    def __ge__(self, other: Self | T | int) -> Untrusted[bool]:
-        return self._of(self._value >= self._inner(other))  # type: ignore[no-any-return]
+        @overload
+        def truncate(self: Untrusted[u64], word: type[_Below64]) -> Untrusted[_Below64]: ...
+        @overload
+        def truncate(self: Untrusted[u32], word: type[_Below32]) -> Untrusted[_Below32]: ...
+        @overload
+        def truncate(self: Untrusted[u16], word: type[u8]) -> Untrusted[u8]: ...
+        def truncate(self, word: Any) -> Any: ...
+        def __floordiv__(self, divisor: T | int) -> Self: ...
+        def __mod__(self, divisor: T | int) -> Self: ...
+        def __eq__(self, other: Self | T | int) -> Untrusted[bool]: ...  # type: ignore[override]
+        def __ne__(self, other: Self | T | int) -> Untrusted[bool]: ...  # type: ignore[override]
+        def __lt__(self, other: Self | T | int) -> Untrusted[bool]: ...
+        def __le__(self, other: Self | T | int) -> Untrusted[bool]: ...
+        def __gt__(self, other: Self | T | int) -> Untrusted[bool]: ...
+        def __ge__(self, other: Self | T | int) -> Untrusted[bool]: ...
+    else:
+        __floordiv__ = _kept(operator.floordiv)
+        __mod__ = _kept(operator.mod)
+        __eq__ = _kept(operator.eq)
+        __ne__ = _kept(operator.ne)
+        __lt__ = _kept(operator.lt)
+        __le__ = _kept(operator.le)
+        __gt__ = _kept(operator.gt)
+        __ge__ = _kept(operator.ge)
 
 
 class Secret(Tainted[T]):
@@ -173,39 +164,13 @@ class Secret(Tainted[T]):
         def truncate(self: Secret[u32], word: type[_Below32]) -> Secret[_Below32]: ...
         @overload
         def truncate(self: Secret[u16], word: type[u8]) -> Secret[u8]: ...
-        def truncate(self, word: Any) -> Any:
-            """The low bits, as a narrower word."""
+        def truncate(self, word: Any) -> Any: ...
     else:
-
-        def truncate(self, word):
-            """The low bits, as a narrower word."""
-            return self._of(self._value.truncate(word))
 
         def _refuse(self, _other):
             raise TypeError("a Secret is not compared: constant_time_equal")
 
         __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-
-        # The operators again, without a call between: field arithmetic runs them by the million.
-        def __add__(self, other):
-            result = _new(Secret)
-            result._value = self._value + (other._value if other.__class__ is Secret else self._inner(other))
-            return result
-
-        def __sub__(self, other):
-            result = _new(Secret)
-            result._value = self._value - (other._value if other.__class__ is Secret else self._inner(other))
-            return result
-
-        def __and__(self, other):
-            result = _new(Secret)
-            result._value = self._value & (other._value if other.__class__ is Secret else self._inner(other))
-            return result
-
-        def __xor__(self, other):
-            result = _new(Secret)
-            result._value = self._value ^ (other._value if other.__class__ is Secret else self._inner(other))
-            return result
 
 
 def _require_reason(reason: object) -> None:
@@ -215,22 +180,22 @@ def _require_reason(reason: object) -> None:
 
 def untrusted(value: T) -> Untrusted[T]:
     """Mark a value as chosen by the outside."""
-    return Untrusted._of(value)  # type: ignore[no-any-return]
+    return Untrusted._of(value)
 
 
 def secret(value: T) -> Secret[T]:
     """Mark a value as secret."""
-    return Secret._of(value)  # type: ignore[no-any-return]
+    return Secret._of(value)
 
 
 def widen_untrusted(word: type[W], value: Untrusted[Any]) -> Untrusted[W]:
     """The same number in a wider word; the taint stays."""
-    return Untrusted._of(word(value._value))  # type: ignore[no-any-return]
+    return Untrusted._of(word(value._value))
 
 
 def widen_secret(word: type[W], value: Secret[Any]) -> Secret[W]:
     """The same number in a wider word; the taint stays."""
-    return Secret._of(word(value._value))  # type: ignore[no-any-return]
+    return Secret._of(word(value._value))
 
 
 def declassify(value: Secret[T], reason: str) -> T:
@@ -255,7 +220,7 @@ def declassify_array(array: Array[Secret[T]], reason: str) -> Array[T]:
 def constant_time_equal(a: Secret[W], b: Secret[W]) -> Secret[u64]:
     """1 if both are equal, else 0, without a branch."""
     left, right = _secret_value(a), _secret_value(b)
-    return Secret._of(u64(left == right))  # type: ignore[no-any-return]
+    return Secret._of(u64(left == right))
 
 
 def constant_time_select(flag: Secret[u64], a: Secret[W], b: Secret[W]) -> Secret[W]:

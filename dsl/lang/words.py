@@ -6,11 +6,82 @@ error of mypy, and a compile error.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from dsl.lang.failure import CheckFailed
 
 _new = object.__new__
+_W = TypeVar("_W", bound="Word")
+_U = TypeVar("_U", bound="Unsigned")
+_Compute = Callable[[int, int], Any]
+
+# The operators: each takes a word of its own type, or a literal that takes that type and must fit.
+
+
+def _wrapping(compute: _Compute) -> Callable[[_W, _W | int], _W]:
+    """An operator whose result is taken modulo 2**width."""
+
+    def operate(self: _W, other: Any) -> Any:
+        cls = self.__class__
+        number = other._value if other.__class__ is cls else self._number(other)
+        if number is NotImplemented:
+            return NotImplemented
+        word = _new(cls)  # _wrap, without the call: this runs millions of times in tests of cryptography
+        word._value = ((compute(self._value, number) + cls._bias) & cls._mask) - cls._bias
+        return word
+
+    return operate
+
+
+def _reflected(compute: _Compute) -> Callable[[_W, int], _W]:
+    """The same for a literal on the left."""
+
+    def operate(self: _W, other: Any) -> Any:
+        number = self._number(other)
+        return NotImplemented if number is NotImplemented else self._wrap(compute(number, self._value))
+
+    return operate
+
+
+def _comparing(compute: _Compute) -> Callable[[_W, _W | int], bool]:
+    """A comparison. Beside what has another type it is a TypeError; a tainted value answers itself."""
+
+    def operate(self: _W, other: Any) -> Any:
+        number = self._number(other)
+        if number is NotImplemented and not getattr(other, "_tainted", False):
+            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
+        return NotImplemented if number is NotImplemented else compute(self._value, number)
+
+    return operate
+
+
+def _shifting(compute: _Compute) -> Callable[[_W, Unsigned | int], _W]:
+    """A shift. A literal count must be below the width, a variable one is checked."""
+
+    def operate(self: _W, count: Any) -> Any:
+        number = count._value if isinstance(count, Unsigned) else count
+        if number.__class__ is not int:
+            return NotImplemented
+        if not 0 <= number < self.width:
+            error = ValueError if count.__class__ is int else CheckFailed
+            raise error(f"shift of {self.__class__.__name__} by {number}")
+        return self._wrap(compute(self._value, number))
+
+    return operate
+
+
+def _dividing(compute: _Compute) -> Callable[[_U, _U | int], _U]:
+    """A division; by zero it is a failed check."""
+
+    def operate(self: _U, other: Any) -> Any:
+        number = self._number(other)
+        if number is not NotImplemented and number == 0:
+            raise CheckFailed("division by zero")
+        return NotImplemented if number is NotImplemented else self._wrap(compute(self._value, number))
+
+    return operate
 
 
 class Word:
@@ -70,124 +141,19 @@ class Word:
         word: Any = self.__class__
         return word(other)._value if other.__class__ is int else NotImplemented
 
-    # Each operator tests for its common case in place: these run millions of times in tests of cryptography.
-
-    def __add__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value + number)
-
-    def __sub__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value - number)
-
-    def __mul__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value * number)
-
-    def __and__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value & number)
-
-    def __or__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value | number)
-
-    def __xor__(self, other: Self | int) -> Self:
-        cls = self.__class__
-        right: Any = other
-        number = right._value if right.__class__ is cls else self._number(right)
-        return NotImplemented if number is NotImplemented else cls._wrap(self._value ^ number)
-
-    # The reflected forms are for a literal on the left.
-
-    def __radd__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number + self._value)
-
-    def __rsub__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number - self._value)
-
-    def __rmul__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number * self._value)
-
-    def __rand__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number & self._value)
-
-    def __ror__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number | self._value)
-
-    def __rxor__(self, other: int) -> Self:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(number ^ self._value)
+    __add__, __radd__ = _wrapping(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _wrapping(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _wrapping(operator.mul), _reflected(operator.mul)
+    __and__, __rand__ = _wrapping(operator.and_), _reflected(operator.and_)
+    __or__, __ror__ = _wrapping(operator.or_), _reflected(operator.or_)
+    __xor__, __rxor__ = _wrapping(operator.xor), _reflected(operator.xor)
+    __lshift__, __rshift__ = _shifting(operator.lshift), _shifting(operator.rshift)
+    __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)  # type: ignore[assignment]  # refuse two widths
+    __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
+    __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
 
     def __invert__(self) -> Self:
         return self._wrap(~self._value)
-
-    def _count(self, count: Any) -> Any:
-        """A shift count as a plain number below the width: a literal must be, a variable one is checked."""
-        if count.__class__ is int:
-            if not 0 <= count < self.width:
-                raise ValueError(f"shift of {self.__class__.__name__} by {count}")
-            return count
-        if not isinstance(count, Unsigned):
-            return NotImplemented
-        if count._value >= self.width:
-            raise CheckFailed(f"shift of {self.__class__.__name__} by {count._value}")
-        return count._value
-
-    def __lshift__(self, count: Unsigned | int) -> Self:
-        number = self._count(count)
-        return NotImplemented if number is NotImplemented else self._wrap(self._value << number)
-
-    def __rshift__(self, count: Unsigned | int) -> Self:
-        number = self._count(count)
-        return NotImplemented if number is NotImplemented else self._wrap(self._value >> number)
-
-    # Comparisons
-
-    def _comparable(self, other: Any) -> Any:
-        number = self._number(other)
-        if number is NotImplemented and not getattr(other, "_tainted", False):
-            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
-        return number
-
-    def __eq__(self, other: Self | int) -> bool:  # type: ignore[override]  # so that mypy refuses two widths
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value == number
-
-    def __ne__(self, other: Self | int) -> bool:  # type: ignore[override]
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value != number
-
-    def __lt__(self, other: Self | int) -> bool:
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value < number
-
-    def __le__(self, other: Self | int) -> bool:
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value <= number
-
-    def __gt__(self, other: Self | int) -> bool:
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value > number
-
-    def __ge__(self, other: Self | int) -> bool:
-        number = self._comparable(other)
-        return NotImplemented if number is NotImplemented else self._value >= number
 
     # For the host's Python only: programs have no int.
 
@@ -219,19 +185,7 @@ class Unsigned(Word):
 
     __slots__ = ()
 
-    def _divisor(self, other: Any) -> Any:
-        number = self._number(other)
-        if number == 0 and number is not NotImplemented:
-            raise CheckFailed("division by zero")
-        return number
-
-    def __floordiv__(self, other: Self | int) -> Self:
-        number = self._divisor(other)
-        return NotImplemented if number is NotImplemented else self._wrap(self._value // number)
-
-    def __mod__(self, other: Self | int) -> Self:
-        number = self._divisor(other)
-        return NotImplemented if number is NotImplemented else self._wrap(self._value % number)
+    __floordiv__, __mod__ = _dividing(operator.floordiv), _dividing(operator.mod)
 
     def __rfloordiv__(self, other: int) -> Self:
         word: Any = self.__class__

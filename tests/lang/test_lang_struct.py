@@ -498,7 +498,7 @@ def test_words_in_bytes(model: Machine) -> None:
     with pytest.raises(TypeError):
         octets.store_u32(0, u64(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        frame_array(u16, 8).load_u64(0)  # type: ignore[misc]
+        frame_array(u16, 8).load_u64(0)  # type: ignore[arg-type]
 
 
 def test_failure_in_a_place_for_words(model: Machine) -> None:
