@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from dsl.lang import Array, Record, Secret, Struct, size_of
-from dsl.lang.representation import size_of_type
 from dsl.lang.types import ArrayType, QualifiedType, StructType
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -134,7 +133,7 @@ def secret_bytes(kind: Any) -> list[bool]:
     """For each byte of a field's type: whether it is secret."""
     match kind:
         case QualifiedType(qualifier="secret", inner=inner):
-            return [True] * size_of_type(inner)
+            return [True] * inner.size
         case ArrayType(element=element, length=length) if length is not None:
             return secret_bytes(element) * length
         case StructType(python=python):
@@ -142,4 +141,4 @@ def secret_bytes(kind: Any) -> list[bool]:
             for field in python.__layout__.fields.values():
                 found[field.offset : field.offset + field.size] = secret_bytes(field.type)[: field.size]
             return found
-    return [False] * size_of_type(kind)
+    return [False] * kind.size
