@@ -146,12 +146,12 @@ def tree(sizes: Sizes) -> treemap.Node:
 
 def report(against: str | None, as_json: bool) -> int:
     """Measure, draw and print."""
+    before = None
+    if against is not None:  # first: a revision that does not exist is soon said
+        with step(f"Compiling loader and monitor of {against}"):
+            before = measure_revision(against)
     with step("Compiling loader and monitor"):
         after = measure(paths.ROOT)
-    before = None
-    if against is not None:
-        with step(f"Compiling those of {against}"):
-            before = measure_revision(against)
     paths.OUT.mkdir(parents=True, exist_ok=True)
     (paths.OUT / PICTURE).write_text(treemap.draw(tree(after)))
     if as_json:

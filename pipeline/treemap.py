@@ -78,11 +78,15 @@ def draw(root: Node) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame} font-family="monospace" font-size="10">',
         f'<rect {frame} fill="#ffffff"/>',
     ]
-    _draw(root, Area(0, 0, WIDTH, HEIGHT), root.name, "#eeeeee", 0, lines)
+    folders = sorted({folder.name for program in root.children for folder in program.children})
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(folders)}  # one in all programs
+    _draw(root, Area(0, 0, WIDTH, HEIGHT), root.name, colours, "#eeeeee", 0, lines)
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _draw(node: Node, area: Area, path: str, colour: str, depth: int, lines: list[str]) -> None:
+def _draw(
+    node: Node, area: Area, path: str, colours: dict[str, str], colour: str, depth: int, lines: list[str]
+) -> None:
     if area.width < 1 or area.height < 1:
         return
     title = f"{path}: {node.total:,.0f} bytes"
@@ -104,6 +108,6 @@ def _draw(node: Node, area: Area, path: str, colour: str, depth: int, lines: lis
         (child for child in node.children if child.total > 0), key=lambda child: (-child.total, child.name)
     )
     places = squarify([child.total for child in children], inner)
-    for index, (child, place) in enumerate(zip(children, places, strict=True)):
-        below = COLOURS[index % len(COLOURS)] if depth == 1 else colour
-        _draw(child, place, f"{path}/{child.name}", below, depth + 1, lines)
+    for child, place in zip(children, places, strict=True):
+        below = colours[child.name] if depth == 1 else colour
+        _draw(child, place, f"{path}/{child.name}", colours, below, depth + 1, lines)

@@ -104,6 +104,24 @@ def test_areas_are_in_proportion_and_do_not_overlap(sizes: list[int], width: int
             assert across < 1e-6 or down < 1e-6
 
 
+def test_a_folder_has_one_colour_in_all_programs() -> None:
+    """Whatever its rank by size."""
+    sizes = {("loader", "boot"): 9, ("loader", "dsl"): 5, ("monitor", "vmm"): 9, ("monitor", "dsl"): 20}
+    rows = [size.Row(program, f"{folder}/a.py", "f", "code", count) for (program, folder), count in sizes.items()]
+    picture = ElementTree.fromstring(treemap.draw(size.tree(size.Sizes(tuple(rows), {}))))
+    name = "{http://www.w3.org/2000/svg}"
+    colours: dict[str, set[str | None]] = {}
+    for group in picture.iter(f"{name}g"):
+        title, rectangle = group.find(f"{name}title"), group.find(f"{name}rect")
+        assert title is not None
+        assert rectangle is not None
+        parts = str(title.text).partition(":")[0].split("/")
+        if len(parts) == 3:
+            colours.setdefault(parts[2], set()).add(rectangle.get("fill"))
+    assert {folder: len(found) for folder, found in colours.items()} == {"boot": 1, "dsl": 1, "vmm": 1}
+    assert len(set().union(*colours.values())) == 3
+
+
 def test_the_picture_shows_every_large_symbol() -> None:
     picture = ElementTree.fromstring(treemap.draw(size.tree(BEFORE)))
     titles = {title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")}
