@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from boot.acpi import find_table
 from boot.device import BINDING
 from boot.handoff import TPM_OWNER_MONITOR, Handoff, TpmState
 from boot.header import Entry, EntryKind, ImageHeader
@@ -48,6 +47,7 @@ from dsl.lang import (
     u64,
     upto,
 )
+from dsl.std.acpi import find_table
 from dsl.std.event_log import LOG_CAPACITY, EventLog, log_begin, log_event, log_memory, log_take_all
 from dsl.std.print import append_hexadecimal, append_padded_text
 from dsl.std.sha256 import sha256
@@ -135,7 +135,7 @@ def find_registers(rows: Array[u8]) -> u32:
 @machine
 def start_tpm(handoff: Handoff) -> Array[u8]:
     """Find the TPM and take its locality; the result is its ACPI table, empty if it cannot be used."""
-    rows = find_table(handoff.acpi_root, TPM2)
+    rows = find_table(u64(0), handoff.acpi_root, TPM2)
     nothing = rows.slice(0, 0)
     if rows.length < offset_of(AcpiTpm2, "parameters"):
         return nothing

@@ -77,6 +77,11 @@ def add_choices(verb: argparse.ArgumentParser) -> None:
         help="folders under guests/, separated by commas (default: every folder with a box.toml)",
     )
     verb.add_argument(
+        "--selftest",
+        action="store_true",
+        help="an image that says what the machine has and stops, without boxes: out/selftest.img",
+    )
+    verb.add_argument(
         "--pool", type=positive, metavar="N", help="cut the compiler's register allocator to N registers (4 to 14)"
     )
 

@@ -28,6 +28,7 @@ LOADER = "boot.main:start"
 APPLICATION = "boot.uefi:start"
 APPLICATION_BASE = 0x401000  # a page above a multiple of 64 KiB; firmware loads it where it likes
 MONITOR = "vmm.main:start"
+SELFTEST = "vmm.selftest:start"
 MEBIBYTE = 1 << 20
 LARGE_PAGE = 2 << 20
 TABLES_RESERVE = 6 * MEBIBYTE  # the first MiB, the monitor's page tables, the boxes' EPTs, what alignment costs
@@ -42,6 +43,7 @@ class Choices:
     folders: tuple[Path, ...]
     machine_memory: int
     pool: int | None = None
+    selftest: bool = False  # in place of the monitor, without boxes
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def build(choices: Choices) -> Built:
     compiler = Compiler(header_key, choices.pool)
     loader = compiler.compile("loader", LOADER, BODY_BASE, supplied=True)
     application = compiler.compile("UEFI loader", APPLICATION, APPLICATION_BASE, supplied=True)
-    monitor = compiler.compile("monitor", MONITOR, MONITOR_BASE)
+    monitor = compiler.compile("monitor", SELFTEST if choices.selftest else MONITOR, MONITOR_BASE)
     monitor_memory = -(-monitor.memory_size // LARGE_PAGE) * LARGE_PAGE
     with step("Lowering the boxes"):
         boxes = lower_boxes(
@@ -293,11 +295,11 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def write(built: Built, out: Path = paths.OUT) -> None:
+def write(built: Built, out: Path = paths.OUT, name: str = "terrane") -> None:
     """Write the image, its reference file, and ELF, map and listing of loader and monitor."""
     out.mkdir(parents=True, exist_ok=True)
-    disk.write_sparse(out / "terrane.img", built.disk)
-    reference.write(out / "terrane.json", built.reference)
+    disk.write_sparse(out / f"{name}.img", built.disk)
+    reference.write(out / f"{name}.json", built.reference)
     (out / "font-licence.txt").write_bytes(font.font_licence())
     for label, name in (("loader", "loader"), ("UEFI loader", "uefi-loader"), ("monitor", "monitor")):
         program = built.programs.get(label)

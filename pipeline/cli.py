@@ -76,7 +76,7 @@ def build(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if options.json:
         values = {
-            "image": str(paths.IMAGE),
+            "image": str(built_image(options)),
             "sizes": built.sizes,
             "seconds": round(seconds, 2),
             "reference": built.reference,
@@ -87,9 +87,8 @@ def build(options: argparse.Namespace) -> int:
         print(f"{name:28} {size:>12,} bytes")
     for box in built.reference["boxes"]:
         print(f"{box['name']:28} {'closed' if box['closed'] else 'open':6} {box['sha256']}")
-    print(
-        f"built {paths.IMAGE.relative_to(paths.ROOT)} and {paths.REFERENCE.relative_to(paths.ROOT)} in {seconds:.1f} s"
-    )
+    image = built_image(options).relative_to(paths.ROOT)
+    print(f"built {image} and {image.with_suffix('.json')} in {seconds:.1f} s")
     return OK
 
 
@@ -98,22 +97,31 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
     from dsl.compiler.report import without_collector
     from pipeline import assemble
 
-    choices = assemble.Choices(assemble.box_folders(options.boxes), options.memory * MEBIBYTE, options.pool)
+    if options.selftest and options.boxes:
+        raise UsageError("--selftest: the self-test has no boxes; expected no --boxes")
+    folders = () if options.selftest else assemble.box_folders(options.boxes)
+    choices = assemble.Choices(folders, options.memory * MEBIBYTE, options.pool, options.selftest)
     with without_collector():
         built = assemble.build(choices)
-        assemble.write(built)
+        assemble.write(built, name="selftest" if options.selftest else "terrane")
         gc.freeze()  # what the compiler leaves behind is large, and looking through it again takes half a second
     return built
+
+
+def built_image(options: argparse.Namespace) -> Path:
+    """Where `write_image` writes."""
+    from pipeline import paths, selftest
+
+    return selftest.IMAGE if options.selftest else paths.IMAGE
 
 
 def burn(options: argparse.Namespace) -> int:
     """Build unless an image is given; write it to a disk."""
     from pipeline import burn as burner
-    from pipeline import paths
 
     if options.device is not None and options.image is None:
         write_image(options)
-    image = Path(options.image) if options.image is not None else paths.IMAGE
+    image = Path(options.image) if options.image is not None else built_image(options)
     return burner.burn(options.device, image, frozenset(options.allow), options.yes)
 
 
@@ -126,7 +134,7 @@ def provision(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build unless an image is given; boot; verify."""
-    from pipeline import bochs, explain, paths, qemu, reference
+    from pipeline import bochs, explain, paths, qemu, reference, selftest
     from pipeline import run as runner
     from pipeline.run_qemu import run_qemu
 
@@ -141,10 +149,13 @@ def run(options: argparse.Namespace) -> int:
         bochs.check_installed()
         bochs.check_cpu(options.cpu)
     try:
-        path, expect = paths.IMAGE, paths.REFERENCE
+        path = built_image(options)
+        expect = path.with_suffix(".json")
         if options.image is not None:
-            if options.boxes or options.pool:
-                raise UsageError("--image: boots an image as it is; --boxes and --pool have no meaning with it")
+            if options.boxes or options.pool or options.selftest:
+                raise UsageError(
+                    "--image: boots an image as it is; --boxes, --pool and --selftest have no meaning with it"
+                )
             path = Path(options.image)
             expect = Path(options.expect) if options.expect else path.with_suffix(".json")
         elif options.expect:
@@ -162,8 +173,12 @@ def run(options: argparse.Namespace) -> int:
                 tpm=options.tpm,
                 tpm_state=state,
             )
+            if options.selftest:
+                return selftest.run(emulated, options.timeout)
             return run_qemu(emulated, reference.load(expect), options.timeout, options.json)
         machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
+        if options.selftest:
+            return selftest.run(machine, options.timeout)
         session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
         return runner.run(session, options.json)
     except PipelineError as error:
