@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -59,9 +60,9 @@ def entry_contents(boxes: Sequence[TestBox]) -> list[tuple[int, bytes]]:
     return [*((DESCRIPTOR, box.descriptor()) for box in boxes), *((SEGMENT, data) for data in segments)]
 
 
-def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int] = (FREE, RAM_SIZE)) -> bytearray:
-    """All of RAM at the monitor's entry."""
-    memory = bytearray(RAM_SIZE)
+def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int] = (FREE, RAM_SIZE)) -> mmap.mmap:
+    """All of RAM at the monitor's entry. What nobody touches is never there: most of it."""
+    memory = mmap.mmap(-1, RAM_SIZE)
     memory[MONITOR_PHYSICAL : MONITOR_PHYSICAL + len(image)] = image
     tables = page_tables(image)
     memory[TABLES : TABLES + len(tables)] = tables

@@ -5,6 +5,8 @@ VMX is in `vmx_operation`; what runs in the guests is a test's script.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import random
 import struct
 from collections.abc import Callable
@@ -49,7 +51,7 @@ class ModelFailure(AssertionError):
 class Machine:
     """The machine at the monitor's entry. `run` goes until it halts for good, or somebody calls `stop`."""
 
-    def __init__(self, memory: bytes, processor: Processor, sites: dict[int, Site], entry: int) -> None:
+    def __init__(self, memory: mmap.mmap, processor: Processor, sites: dict[int, Site], entry: int) -> None:
         self.processor = processor
         self.sites = sites
         self.clock = Clock()
@@ -68,8 +70,9 @@ class Machine:
         self.rip = entry
         self.engine: Any = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
-        self.engine.mem_map(0, RAM_SIZE)
-        self.engine.mem_write(0, bytes(memory))
+        self.memory = memory  # RAM itself, for as long as the engine
+        place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self.engine.mem_map_ptr(0, RAM_SIZE, uc.UC_PROT_ALL, place)
         self.engine.mmio_map(
             0xFEC0_0000, 4096,
             lambda uc, offset, size, data: self.io_apic.read(offset), None,

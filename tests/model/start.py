@@ -33,7 +33,7 @@ def machine_for(
     image = (program or monitor()).image
     (entry,) = struct.unpack_from("<I", image, ENTRY_OFFSET)
     memory = physical_memory(image, boxes)
-    machine = VmxMachine(bytes(memory), processor or Processor(), sites_of(image), MONITOR_BASE + entry)
+    machine = VmxMachine(memory, processor or Processor(), sites_of(image), MONITOR_BASE + entry)
     machine.scripts = list(scripts)
     return machine
 

@@ -96,7 +96,7 @@ def machine_of(steps: list[tuple[str, int, int | None]], feature_control: int = 
         memory[region : region + 4] = REVISION.to_bytes(4, "little")
     memory[WRONG_REVISION : WRONG_REVISION + 4] = (REVISION + 1).to_bytes(4, "little")
     processor = Processor().with_msrs({IA32_FEATURE_CONTROL: feature_control})
-    machine = VmxMachine(bytes(memory), processor, find_sites(image, MONITOR_BASE), TEXT)
+    machine = VmxMachine(memory, processor, find_sites(image, MONITOR_BASE), TEXT)
     machine.expects_violation = True
     machine["rsp"] = RESULTS + 3000
     return machine

@@ -1,0 +1,250 @@
+"""`mutate`: break emitted code in one place at a time, and see whether the tests notice.
+
+The tests run in `tests/mutation.py`; here is what is broken, what the survivors mean, and the report. A survivor is a gap in the tests
+unless `tests/mutants.toml` explains it: an explanation names function, source line and kinds of mutation, and says why nothing can tell
+the mutant from the program (`equivalent`), or why its survival is taken (those count against the score).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline import paths
+from pipeline.errors import OK, REFUSED, PipelineError, UsageError
+from pipeline.progress import say
+
+ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
+EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
+KEYS: Final = {"function", "line", "kinds", "equivalent", "reason"}
+KINDS: Final = {"dropped", "condition", "constant", "register"}
+STEP: Final = 100  # mutants between two lines of progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is broken, and by which tests it should be found out. functions, sources: how their names begin."""
+
+    functions: tuple[str, ...]
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+SUBJECTS: Final = {
+    "std": Subject(("dsl.std.",), ("dsl/std/",), ("tests/std",)),
+    "handlers": Subject(
+        ("vmm.",),
+        (
+            "vmm/exits/", "vmm/devices/", "vmm/decoder.py", "vmm/guest_memory.py", "vmm/engine.py",
+            *(f"vmm/vmx/{name}.py" for name in ("hot", "events", "guest_state", "information", "entry")),
+        ),
+        ("tests/model",),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many mutants (0: all), which, how many processes at a time, and how long one mutant's tests may take, in processor seconds."""
+
+    sample: int
+    seed: int
+    jobs: int
+    budget: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why mutants of some kinds on a source line of a function survive."""
+
+    function: str
+    line: str
+    kinds: tuple[str, ...]
+    is_equivalent: bool
+    reason: str
+
+    def covers(self, row: dict[str, Any]) -> bool:
+        """Whether a mutant is one of them."""
+        return row["kind"] in self.kinds and (row["function"], row["source"]) == (self.function, self.line)
+
+
+@dataclass
+class Result:
+    """What a run found. rows: one a mutant, as tests/mutation.py writes them."""
+
+    subject: str
+    total: int
+    rows: list[dict[str, Any]]
+    seconds: float
+    explanations: list[Explanation]
+
+    def explanation(self, row: dict[str, Any]) -> Explanation | None:
+        """The explanation of a survivor."""
+        return next((found for found in self.explanations if found.covers(row)), None)
+
+    def survivors(self) -> list[dict[str, Any]]:
+        """The rows of mutants that no test noticed."""
+        return [row for row in self.rows if row["outcome"] != "killed"]
+
+    def equivalent(self) -> list[dict[str, Any]]:
+        """Survivors that are explained as equivalent."""
+        pairs = ((row, self.explanation(row)) for row in self.survivors())
+        return [row for row, found in pairs if found is not None and found.is_equivalent]
+
+    def score(self) -> float:
+        """Percent killed of those that are not equivalent."""
+        counted = len(self.rows) - len(self.equivalent())
+        return 100.0 * (len(self.rows) - len(self.survivors())) / counted if counted else 0.0
+
+    def stale(self) -> list[Explanation]:
+        """Explanations of which mutants were run and none survived."""
+        found = []
+        for explanation in self.explanations:
+            rows = [row for row in self.rows if explanation.covers(row)]
+            if rows and all(row["outcome"] == "killed" for row in rows):
+                found.append(explanation)
+        return found
+
+
+def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
+    """The explained survivors. Raises UsageError for a row that says too little, too much, or nothing that can be meant."""
+    found = []
+    for number, row in enumerate(tomllib.loads(path.read_text()).get("survivor", []), 1):
+        where = f"{path.name}: survivor {number}"
+        if set(row) != KEYS:
+            raise UsageError(f"{where}: expected the keys {sorted(KEYS)}, found {sorted(row)}")
+        if not row["kinds"] or not set(row["kinds"]) <= KINDS:
+            raise UsageError(f"{where}: expected kinds of {sorted(KINDS)}, found {row['kinds']}")
+        if not row["reason"].strip():
+            raise UsageError(f"{where}: expected a reason, found none")
+        found.append(
+            Explanation(row["function"], row["line"], tuple(row["kinds"]), bool(row["equivalent"]), row["reason"])
+        )
+    return found
+
+
+def run(name: str, subject: Subject, options: Options) -> Result:
+    """Run the mutants. Raises PipelineError if the tests fail without any."""
+    started = time.monotonic()
+    request = {"functions": subject.functions, "sources": subject.sources, **asdict(options)}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, outcomes = Path(folder, "request.json"), Path(folder, "outcomes.jsonl")
+        asked.write_text(json.dumps(request))
+        command = [
+            sys.executable, "-m", "pytest", "-p", "tests.mutation", "-p", "no:faulthandler", "-p", "no:cacheprovider",
+            "--mutants", str(asked), "--outcomes", str(outcomes), "-m", "t1 and not slow", "-k", "not planted", "-q", "-s",
+            *subject.tests,
+        ]  # fmt: skip
+        say(f"{name}: the tests run once without a mutant")
+        process = subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        total, rows = 0, []
+        for row in follow(outcomes, process):
+            if "total" in row:
+                total = row["total"]
+                say(
+                    f"{name}: {row['tests']} tests, {total} mutants, of which {min(options.sample or total, total)} are run"
+                )
+                continue
+            rows.append(row)
+            if len(rows) % STEP == 0:
+                killed = sum(row["outcome"] == "killed" for row in rows)
+                say(f"{name}: {len(rows)} run, {killed} killed")
+        said = process.communicate()[0]
+        if process.returncode or not total:
+            raise PipelineError(f"mutate {name}: expected tests that pass without a mutant, found:\n{said.strip()}")
+    return Result(name, total, rows, time.monotonic() - started, read_explanations())
+
+
+def follow(path: Path, process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file that a process writes, as they come, until it ends."""
+    offset = 0
+    while True:
+        ended = process.poll() is not None
+        if path.exists():
+            with path.open() as file:
+                file.seek(offset)
+                for line in iter(file.readline, ""):
+                    if not line.endswith("\n"):
+                        break
+                    offset += len(line.encode())
+                    yield json.loads(line)
+        if ended:
+            return
+        time.sleep(0.2)
+
+
+def table(result: Result) -> list[str]:
+    """The score by source file."""
+    tallies: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in result.rows:
+        found = result.explanation(row) if row["outcome"] != "killed" else None
+        outcome = "equivalent" if found is not None and found.is_equivalent else row["outcome"]
+        for key in (row["file"] or row["function"].rpartition(".")[0].replace(".", "/") + ".py", "all"):
+            tallies[key][outcome] += 1
+    lines = [f"{'source':34}{'run':>6}{'killed':>8}{'survived':>10}{'unreached':>11}{'equivalent':>12}{'score':>9}"]
+    for key in sorted(tallies, key=lambda key: (key == "all", key)):
+        tally = tallies[key]
+        counted = tally.total() - tally["equivalent"]
+        score = f"{100 * tally['killed'] / counted:.1f} %" if counted else "-"
+        columns = f"{tally['survived']:>10}{tally['unreached']:>11}{tally['equivalent']:>12}{score:>9}"
+        lines.append(f"{key:34}{tally.total():>6}{tally['killed']:>8}{columns}")
+    return lines
+
+
+def survivors(result: Result) -> list[str]:
+    """The survivors by function and source line, with what was changed and the explanation."""
+    groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in result.survivors():
+        groups[row["function"], row["file"], row["line"], row["source"]].append(row)
+    lines, function = [], ""
+    for (symbol, file, number, source), rows in sorted(groups.items()):
+        lines += [] if symbol == function else ["", symbol]
+        function = symbol
+        lines.append(f"  {file}:{number}: {source}" if number else "  (no source line)")
+        for row in rows:
+            note = "no test reaches it" if row["outcome"] == "unreached" else f"{row['tests']} tests pass"
+            found = result.explanation(row)
+            if found is not None:
+                note = f"{'equivalent' if found.is_equivalent else 'accepted'}: {found.reason}"
+            lines.append(f"    {row['kind']:10}+{row['offset']:#x}  {row['before']}  ->  {row['after']}  ({note})")
+    return lines
+
+
+def report(names: list[str], options: Options, as_json: bool) -> int:
+    """Run the subjects and print what survives; refused below ENOUGH, or with an explanation that explains nothing."""
+    unknown = [name for name in names if name not in SUBJECTS]
+    if unknown:
+        raise UsageError(f"mutate: expected {' or '.join(SUBJECTS)}, found {', '.join(unknown)}")
+    results = [run(name, SUBJECTS[name], options) for name in names or SUBJECTS]
+    if as_json:
+        print(json.dumps([as_values(result) for result in results], indent=1))
+    for result in [] if as_json else results:
+        print("\n".join([*survivors(result), "", f"{result.subject}, seed {options.seed}", *table(result)]))
+        print(f"{len(result.rows)} of {result.total} mutants in {result.seconds:.0f} s")
+        for explanation in result.stale():
+            print(f"{EXPLANATIONS.name}: no mutant survives at {explanation.function}: {explanation.line!r}")
+    return OK if all(result.score() >= ENOUGH and not result.stale() for result in results) else REFUSED
+
+
+def as_values(result: Result) -> dict[str, Any]:
+    """The result for --json."""
+    return {
+        "subject": result.subject,
+        "mutants": result.total,
+        "run": len(result.rows),
+        "killed": len(result.rows) - len(result.survivors()),
+        "equivalent": len(result.equivalent()),
+        "score": round(result.score(), 2),
+        "seconds": round(result.seconds, 1),
+        "stale": [[found.function, found.line] for found in result.stale()],
+        "survivors": result.survivors(),
+    }

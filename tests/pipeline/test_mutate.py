@@ -1,0 +1,166 @@
+"""Mutants break one instruction as they say; a weak test lets some live, and they are reported; a thorough one kills them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import mutate
+from pipeline.errors import OK, REFUSED, PipelineError, UsageError
+from pipeline.mutants import CONDITION, CONSTANT, DROPPED, KINDS, REGISTER, Site, changes, mutants_of, sample
+from pipeline.mutate import Explanation, Options, Result, Subject, read_explanations, run
+
+pytestmark = pytest.mark.t1
+FOLDER = "tests/pipeline/mutated/"
+PROGRAM = Subject(("tests.pipeline.mutated.",), (f"{FOLDER}program.py",), ())
+
+
+def subject(test: str) -> Subject:
+    """The small program with one of its tests."""
+    return Subject(PROGRAM.functions, PROGRAM.sources, (FOLDER + test,))
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        ("7405", "je 7", {CONDITION: {"jne 7"}}),
+        ("0f8500000000", "jne 6", {CONDITION: {"je 6"}}),
+        ("0f94c0", "sete al", {CONDITION: {"setne al"}, REGISTER: {"sete cl", "sete dl"}}),
+        ("83f805", "cmp eax, 5", {CONSTANT: {"cmp eax, 4", "cmp eax, 7"}, REGISTER: {"cmp ecx, 5", "cmp edx, 5"}}),
+        ("488b4308", "mov rax, qword ptr [rbx + 8]", {CONSTANT: {"mov rax, qword ptr [rbx + 9]"}}),
+        ("488b0511000000", "mov rax, qword ptr [rip + 0x11]", {CONSTANT: set()}),  # the linker's number
+        ("48c1e807", "shr rax, 7", {CONSTANT: {"shr rax, 6", "shr rax, 0xf"}}),
+        ("c3", "ret", {}),
+    ],
+)
+def test_a_flip_is_what_the_decoder_says(code: str, text: str, expected: dict[str, set[str]]) -> None:
+    """Conditions are inverted, constants and registers changed; a shift by 71 instead of 7 is no mutant."""
+    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    for change in changes(bytes.fromhex(code), text):
+        found[change.kind].add(change.text)
+        assert len(change.applied(bytes.fromhex(code))) == len(code) // 2
+    for kind, texts in expected.items():
+        assert texts <= found[kind], (kind, found[kind])
+    assert "shr rax, 0x47" not in found[CONSTANT]
+    assert not any("rip" in text for text in found[CONSTANT])
+    assert not any("sp" in text for text in found[REGISTER])
+
+
+def test_a_sample_is_a_part_and_always_the_same() -> None:
+    """For one seed."""
+    sites = [Site("f", offset, b"\x83\xc0\x05", "add eax, 5", "", 0) for offset in range(0, 90, 3)]
+    everything = list(mutants_of(sites))
+    assert {mutant.change.kind for mutant in everything} == {DROPPED, CONSTANT, REGISTER}
+    assert sample(everything, 10, 1) == sample(everything, 10, 1) != sample(everything, 10, 2)
+    assert set(sample(everything, 10, 1)) < set(everything)
+    assert sample(everything, 10_000, 1) == everything
+
+
+def test_a_weak_test_is_shown_what_it_misses() -> None:
+    """What never mattered to it survives, by line and text; the score is below what is enough."""
+    result = run("weak", subject("test_weak.py"), Options(0, 1, 1, 20))
+    survivors = result.survivors()
+    assert any(row["source"] == "if byte < limit and byte > largest:" for row in survivors)
+    assert result.score() < mutate.ENOUGH
+    text = "\n".join(mutate.survivors(result))
+    assert f"{FOLDER}program.py:" in text
+    assert "tests pass" in text
+
+
+def test_a_thorough_test_kills_them() -> None:
+    """All but those that nothing can tell apart, which are few."""
+    result = run("thorough", subject("test_thorough.py"), Options(0, 1, 1, 20))
+    assert result.total == len(result.rows) > 20
+    assert result.score() >= mutate.ENOUGH, "\n".join(mutate.survivors(result))
+
+
+def test_tests_that_fail_by_themselves_are_an_error(tmp_path: Path) -> None:
+    """They say nothing about mutants."""
+    failing = tmp_path / "test_failing.py"
+    failing.write_text(
+        "import pytest\n\n\n@pytest.mark.t1\ndef test_it() -> None:\n    raise ValueError('by itself')\n"
+    )
+    with pytest.raises(PipelineError, match=r"(?s)expected tests that pass without a mutant.*by itself"):
+        run("failing", Subject(("none.",), ("none",), (str(failing),)), Options(0, 1, 1, 20))
+
+
+def row(outcome: str, kind: str = CONSTANT, function: str = "f", source: str = "a = b") -> dict[str, object]:
+    """A row as tests/mutation.py writes it, with what is looked at here."""
+    return {
+        "outcome": outcome,
+        "kind": kind,
+        "function": function,
+        "source": source,
+        "file": "x.py",
+        "line": 1,
+        "tests": 1,
+        "offset": 4,
+        "before": "nop",
+        "after": "nop",
+    }
+
+
+def test_scores_and_explanations() -> None:
+    """Equivalent mutants do not count, accepted ones do; an explanation that explains nothing is found."""
+    equivalent = Explanation("f", "a = b", (CONSTANT,), True, "never read")
+    accepted = Explanation("g", "a = b", (CONSTANT,), False, "rare")
+    rows = (
+        [row("killed")] * 6 + [row("survived")] * 2 + [row("survived", function="g")] * 2 + [row("unreached", REGISTER)]
+    )
+    result = Result("x", 100, rows, 1.0, [equivalent, accepted])
+    assert len(result.equivalent()) == 2
+    assert result.score() == pytest.approx(100 * 6 / 9)
+    assert not result.stale()
+    result.explanations = [equivalent, accepted, Explanation("f", "gone", (CONSTANT,), True, "r")]
+    assert not result.stale()  # none of its mutants was run
+    result.rows.append(row("killed", source="gone"))
+    assert result.stale() == [result.explanations[2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[survivor]]\nfunction = "f"', r"survivor 1: expected the keys .*, found \['function'\]"),
+        (
+            '[[survivor]]\nfunction="f"\nline="l"\nkinds=["broken"]\nequivalent=true\nreason="r"',
+            r"expected kinds of .*, found \['broken'\]",
+        ),
+        (
+            '[[survivor]]\nfunction="f"\nline="l"\nkinds=["dropped"]\nequivalent=true\nreason=" "',
+            "expected a reason, found none",
+        ),
+    ],
+)
+def test_an_explanation_says_everything(tmp_path: Path, text: str, message: str) -> None:
+    """Keys, kinds and a reason."""
+    path = tmp_path / "mutants.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_explanations(path)
+
+
+def test_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused below the score, or with a stale explanation; an unknown subject is named."""
+    explanation = Explanation("f", "gone", (CONSTANT,), True, "r")
+    cases = [([row("killed")], OK), ([row("survived")], REFUSED), ([row("killed", source="gone")], REFUSED)]
+    for rows, status in cases:
+        monkeypatch.setattr(mutate, "run", lambda *_, rows=rows: Result("std", 1, rows, 1.0, [explanation]))
+        for as_json in (False, True):
+            assert mutate.report(["std"], Options(0, 1, 1, 20), as_json) == status
+    assert "gone" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="expected std or handlers, found boot"):
+        mutate.report(["boot"], Options(0, 1, 1, 20), False)
+
+
+@pytest.mark.parametrize(
+    ("function", "source", "test"),
+    [
+        ("dsl.std.print.", "dsl/std/print.py", "tests/std/test_print.py"),
+        ("dsl.std.screen.", "dsl/std/screen.py", "tests/std/test_screen.py"),
+    ],
+)
+def test_a_fixed_sample(function: str, source: str, test: str) -> None:
+    """Of two routines of the library that programs share: the tests kill enough of the mutants."""
+    result = run(function, Subject((function,), (source,), (test,)), Options(40, 1, 1, 20))
+    assert result.score() >= mutate.ENOUGH, "\n".join(mutate.survivors(result))

@@ -1,0 +1,58 @@
+"""Emitted code that talks to ports, in Unicorn: what it reads comes from a test, what it writes is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import unicorn as uc
+from unicorn import x86_const as x86
+
+from dsl.lang import size_of
+from tests.execution.emulated import Emulated
+from tests.worlds import program_of
+
+MEMORY = 0x3000_0000  # what a test gives the code to work on
+MEMORY_SIZE = 0x40000
+
+
+class Ported:
+    """One function as emitted bytes. read: gives what a port answers, by its number. accesses: ("in" or "out", port, value), in order."""
+
+    def __init__(self, function: Callable[..., Any], read: Callable[[int], int] = lambda port: 0xFF) -> None:
+        self.read = read
+        self.accesses: list[tuple[str, int, int]] = []
+        self.emulated = Emulated(program_of(function), record=True)
+        self.engine = self.emulated.engine
+        self.engine.mem_map(MEMORY, MEMORY_SIZE)
+        self.engine.hook_add(uc.UC_HOOK_INSN, self.on_in, None, 1, 0, x86.UC_X86_INS_IN)
+        self.engine.hook_add(uc.UC_HOOK_INSN, self.on_out, None, 1, 0, x86.UC_X86_INS_OUT)
+
+    def on_in(self, _engine: object, port: int, size: int, _data: object) -> int:
+        """Answer an IN."""
+        value = self.read(port)
+        self.accesses.append(("in", port, value))
+        return value
+
+    def on_out(self, _engine: object, port: int, size: int, value: int, _data: object) -> None:
+        """Keep an OUT."""
+        self.accesses.append(("out", port, value))
+
+    def call(self, *arguments: int) -> int:
+        """Run it; what it leaves in RAX."""
+        results = self.emulated.call(self.emulated.program.entry, list(arguments))
+        assert not isinstance(results, str), "a check failed"
+        return results[0]
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Put bytes into the memory that the code works on; their address."""
+        self.engine.mem_write(MEMORY + offset, data)
+        return MEMORY + offset
+
+    def get(self, offset: int, size: int) -> bytes:
+        """Bytes of that memory."""
+        return bytes(self.engine.mem_read(MEMORY + offset, size))
+
+    def struct(self, offset: int, kind: Any) -> bytes:
+        """The bytes of a Struct there."""
+        return self.get(offset, size_of(kind))
