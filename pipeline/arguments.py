@@ -14,6 +14,7 @@ SETUP_GROUPS = {  # which sets of packages a verb needs before it starts; see pi
     "check": ("build", "run", "test"),
     "bench": ("build", "run", "bench"),
     "boot": ("build", "run"),
+    "mutate": ("build", "run", "test"),
     "explain": ("build",),
     "size": ("build",),
     "verify": ("host",),
@@ -275,6 +276,20 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         help="leave out whole machines and the slow ones: under two minutes on two cores",
     )
     test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
+    mutate = verb("mutate", "Break emitted code in one place at a time and report which mutants the tests kill.")
+    mutate.add_argument("subject", nargs="*", metavar="SUBJECT", help="std, handlers (default: both)")
+    mutate.add_argument("--sample", type=positive, metavar="N", default=2000, help="mutants of each (default 2000)")
+    mutate.add_argument("--all", action="store_true", help="all of them: hours")
+    mutate.add_argument("--seed", type=int, metavar="N", default=1, help="which sample (default 1)")
+    mutate.add_argument("--jobs", type=positive, metavar="N", help="processes at a time (default: one a processor)")
+    mutate.add_argument(
+        "--budget",
+        type=positive,
+        metavar="SECONDS",
+        default=20,
+        help="processor time of one mutant's tests (default 20)",
+    )
+    add_json(mutate)
     verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")
 
 

@@ -6,6 +6,7 @@ import argparse
 import gc
 import hashlib
 import json
+import os
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ def perform(options: argparse.Namespace) -> int:
         "boot": boot,
         "explain": explain_address,
         "size": size,
+        "mutate": mutate,
     }
     return verbs[options.verb](options)
 
@@ -293,6 +295,15 @@ def size(options: argparse.Namespace) -> int:
     from pipeline import size as sizes
 
     return sizes.report(options.against, options.json)
+
+
+def mutate(options: argparse.Namespace) -> int:
+    """Break the emitted code and see whether the tests notice."""
+    from pipeline import mutate as mutation
+
+    processes = options.jobs or os.cpu_count() or 1
+    chosen = mutation.Options(0 if options.all else options.sample, options.seed, processes, options.budget)
+    return mutation.report(options.subject, chosen, options.json)
 
 
 def boot(options: argparse.Namespace) -> int:
