@@ -20,6 +20,7 @@ from pipeline.reference import LayerReference, Reference
 from pipeline.verify_certificates import (
     DIGITAL_SIGNATURE,
     KEY_CERT_SIGN,
+    SIGNATURE_SIZE,
     Certified,
     Node,
     VerificationError,
@@ -31,7 +32,6 @@ from pipeline.verify_tpm import TPM_ITEMS, TPM_LAYERS, TpmFacts, verify_tpm
 
 NONCE_SIZE = 32  # bytes
 REPORT_SIZE = 32  # bytes: zero-padded text
-SIGNATURE_SIZE = 64  # bytes
 LEAF_LAYER = "endorsed key"
 AS_BUILT = "the signed row, configuration and mode of this build"
 RUN_TIME = (Kind.DEVICE, Kind.MONITOR, Kind.BOX, Kind.ENDORSEMENT)

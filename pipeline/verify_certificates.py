@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from pipeline import chain
@@ -16,6 +17,8 @@ from pipeline.errors import PipelineError
 
 NOT_BEFORE = datetime.datetime(2018, 3, 22, 23, 59, 59, tzinfo=datetime.UTC)
 NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+SIGNATURE_SIZE = 64  # bytes
+WHOLE_BYTES = bytes([0x03, 1 + SIGNATURE_SIZE, 0])  # a BIT STRING whose last byte has no padding
 KEY_CERT_SIGN, DIGITAL_SIGNATURE = "keyCertSign", "digitalSignature"
 USAGES = {
     "digital_signature": DIGITAL_SIGNATURE,
@@ -94,6 +97,8 @@ def ed25519_key(layer: str, parsed: x509.Certificate) -> Ed25519PublicKey:
 def check_signature(layer: str, parsed: x509.Certificate, signer: Ed25519PublicKey, signer_name: str) -> None:
     """The signature must be the signer's."""
     require(layer, "signature algorithm", "Ed25519", algorithm_name(parsed))
+    end = parsed.public_bytes(Encoding.DER)[-len(WHOLE_BYTES) - SIGNATURE_SIZE : -SIGNATURE_SIZE]
+    require(layer, "signature: head of its bit string", WHOLE_BYTES.hex(), end.hex())  # the parser takes any padding
     try:
         signer.verify(parsed.signature, parsed.tbs_certificate_bytes)
     except InvalidSignature:

@@ -29,6 +29,14 @@ def test_no_changed_evidence_is_accepted(
     assert accepted == []
 
 
+def test_padding_of_a_signature_is_refused(tmp_path: Path) -> None:
+    """Seed 31751 said that a signature's last byte may have padding, which the certificate parser takes."""
+    attacker = attacker_of(TpmMachine(), tmp_path)
+    made = attacker.change(31751)
+    assert made is not None
+    assert not attacker.is_accepted(made[1])
+
+
 def test_an_attack_that_works_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one check taken out of the verifier, the campaign finds it."""
     attacker: Attacker = attacker_of(TpmMachine(), tmp_path)
