@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from dsl.compiler.encode import EncodingError, decode
+from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.machine import CONDITIONS, NUMBERS
 from pipeline import paths
 
