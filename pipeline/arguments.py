@@ -87,6 +87,22 @@ def add_choices(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_terms(verb: argparse.ArgumentParser) -> None:
+    """Give a verb what the image's signed header says of the whole."""
+    verb.add_argument(
+        "--release",
+        action="store_true",
+        help="without the development secret: boots only where a TPM, provisioned and approved, gives one",
+    )
+    verb.add_argument(
+        "--security-version",
+        type=positive,
+        metavar="N",
+        default=1,
+        help="a machine whose floor is higher refuses this image (default 1; see provision --raise-floor)",
+    )
+
+
 def add_setup(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """Add setup, doctor and keys."""
     verb("setup", "Install what is needed: Debian packages (as root), a virtual environment, the guests' packages.")
@@ -104,6 +120,7 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     """Add build, run and bench."""
     build = verb("build", "Build out/terrane.img and its reference file out/terrane.json.")
     add_choices(build)
+    add_terms(build)
     build.add_argument(
         "--memory",
         type=positive,
@@ -115,6 +132,7 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
 
     run = verb("run", "Build, boot in Bochs, fetch the closed box's evidence for a fresh nonce, verify it.")
     add_choices(run)
+    add_terms(run)
     run.add_argument(
         "--engine",
         choices=("bochs", "qemu"),
@@ -174,6 +192,7 @@ def add_burn(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "device", metavar="DEVICE", nargs="?", help="a whole disk, such as /dev/sdb: all on it will be lost"
     )
     add_choices(burn)
+    add_terms(burn)
     burn.set_defaults(memory=256)
     burn.add_argument("--image", metavar="FILE", help="write this image as it is, and build nothing")
     burn.add_argument(

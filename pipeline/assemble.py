@@ -5,6 +5,7 @@ A pure function of the tree, the keys and the guests' packages: bit-identical in
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.metadata
@@ -14,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boot.header import HEADER_SIZE, EntryKind
+from boot.header import FLAG_DEBUG, FLAG_TPM_REQUIRED, HEADER_SIZE, EntryKind
 from pipeline import chain, disk, entries, font, image, keys, paths, provision, reference, release, secure_boot
 from pipeline.authenticode import image_digest, sign_image
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
 
-SECURITY_VERSION = 1
-DEBUG = True  # the development secret is in the image, and everything says so
-POSTURE = chain.POSTURE_DEBUG | chain.POSTURE_DEVELOPMENT_SECRET
 LOADER = "boot.main:start"
 APPLICATION = "boot.uefi:start"
 APPLICATION_BASE = 0x401000  # a page above a multiple of 64 KiB; firmware loads it where it likes
@@ -37,6 +35,29 @@ TOOLS = ("peachpy", "keystone-engine", "capstone", "cryptography")
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What the signed header says of the whole. `release`: no development secret is in the image, and it boots with a TPM's alone."""
+
+    security_version: int = 1
+    release: bool = False
+
+    @property
+    def flags(self) -> int:
+        """The header's flags."""
+        return FLAG_TPM_REQUIRED if self.release else FLAG_DEBUG
+
+    @property
+    def posture(self) -> int:
+        """What the layers' certificates say where no TPM is; of a release, the part that does not come from the TPM."""
+        return 0 if self.release else chain.POSTURE_DEBUG | chain.POSTURE_DEVELOPMENT_SECRET
+
+    @property
+    def mode(self) -> int:
+        """The layers' mode."""
+        return chain.MODE_NORMAL if self.release else chain.MODE_DEBUG
+
+
+@dataclass(frozen=True)
 class Choices:
     """What decides the content of an image. `folders`: the boxes'; `pool`: registers of the allocator, or None; sizes in bytes."""
 
@@ -44,6 +65,7 @@ class Choices:
     machine_memory: int
     pool: int | None = None
     selftest: bool = False  # in place of the monitor, without boxes
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True)
@@ -143,7 +165,7 @@ def build(choices: Choices) -> Built:
             list(choices.folders), choices.machine_memory, monitor_memory + TABLES_RESERVE, compiler.for_box
         )
     files = system_partition(application.pe())
-    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs, files=files)
+    return pack_image(all_keys, loader.image, monitor.image, boxes, compiler.programs, files=files, terms=choices.terms)
 
 
 def system_partition(application: bytes) -> dict[str, bytes]:
@@ -172,6 +194,7 @@ def pack_image(
     programs: dict[str, Any],
     emit: Callable[[bytes, int], tuple[bytes, bytes]] = loader_stages,
     files: dict[str, bytes] | None = None,
+    terms: Terms = Terms(),
 ) -> Built:
     """Sign and lay out compiled programs and lowered boxes. `files`: the EFI system partition's (`disk.build_disk`)."""
     files = files or {}
@@ -182,9 +205,11 @@ def pack_image(
     monitor_sha256 = hashlib.sha256(monitor).digest()
 
     def partition_for(loader_sha256: bytes) -> tuple[image.Partition, list[bytes]]:
-        links = release.release_chain(all_keys, SECURITY_VERSION, loader_sha256, monitor_sha256, identities)
-        entries = image.collect_entries(monitor, descriptors, segments, links, all_keys.development_secret, approvals())
-        return image.build_partition(entries, SECURITY_VERSION, DEBUG, all_keys), links
+        version = terms.security_version
+        links = release.release_chain(all_keys, version, loader_sha256, monitor_sha256, identities)
+        secret = None if terms.release else all_keys.development_secret
+        entries = image.collect_entries(monitor, descriptors, segments, links, secret, approvals())
+        return image.build_partition(entries, version, terms.flags, all_keys), links
 
     # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
     size = len(partition_for(bytes(32))[0].data)
@@ -194,7 +219,8 @@ def pack_image(
     if len(partition.data) != size:
         raise PipelineError(f"partition: expected {size} bytes whatever the loader's hash, found {len(partition.data)}")
     whole = disk.build_disk(stage1, stage2, partition.data, files)
-    values = reference_values(all_keys, loader_sha256, partition, links, boxes, hashlib.sha256(whole).hexdigest())
+    digest = hashlib.sha256(whole).hexdigest()
+    values = reference_values(all_keys, loader_sha256, partition, links, boxes, digest, terms)
     values["boot"] = boot_values(stage1, stage2, application, partition)
     values["authority"] = (provision.authority_key() or b"").hex()
     sizes = {
@@ -224,14 +250,19 @@ def reference_values(
     links: list[bytes],
     boxes: list[Box],
     image_sha256: str,
+    terms: Terms = Terms(),
 ) -> dict[str, Any]:
     """What the reference file says."""
     header_key = keys.public_bytes(all_keys.header)
     monitor_row = partition.rows(EntryKind.MONITOR)[0]
     box_rows = partition.rows(EntryKind.DESCRIPTOR)
-    named = [(chain.MONITOR_NAME, monitor_row.row, SECURITY_VERSION)]
-    named += [(placed.entry.name, placed.row, SECURITY_VERSION) for placed in box_rows]
-    device, *layers = chain.expected_chain(all_keys.development_secret, header_key, chain.MODE_DEBUG, POSTURE, named)
+    version = terms.security_version
+    named = [(chain.MONITOR_NAME, monitor_row.row, version)]
+    named += [(placed.entry.name, placed.row, version) for placed in box_rows]
+    secret = all_keys.development_secret
+    device, *layers = chain.expected_chain(secret, header_key, terms.mode, terms.posture, named)
+    if terms.release:  # keys follow from a secret that only the machine's TPM has
+        device, *layers = (dataclasses.replace(layer, public_key=b"") for layer in (device, *layers))
     described = [layer_values(layer) for layer in layers]
     for values, box in zip(described[1:], boxes, strict=True):
         values["closed"] = box.closed
@@ -239,13 +270,13 @@ def reference_values(
         values["ready"] = box.ready
         values["packages"] = [package.describe() for package in box.packages]
     return {
-        "mode": chain.MODE_DEBUG,
-        "posture": POSTURE,
-        "security_version": SECURITY_VERSION,
+        "mode": terms.mode,
+        "posture": terms.posture,
+        "security_version": version,
         "release_root": release.fingerprint(links[0]),
         "header_key": header_key.hex(),
         "loader_sha256": loader_sha256.hex(),
-        "device": {"public_key": device.public_key.hex(), "identifier": device.identifier},
+        "device": {"public_key": device.public_key.hex()},
         "monitor": described[0],
         "boxes": described[1:],
         "image_sha256": image_sha256,
@@ -280,7 +311,6 @@ def layer_values(layer: chain.ExpectedLayer) -> dict[str, Any]:
         "configuration": layer.configuration.hex(),
         "security_version": layer.security_version,
         "public_key": layer.public_key.hex(),
-        "identifier": layer.identifier,
     }
 
 

@@ -101,8 +101,9 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
 
     if options.selftest and options.boxes:
         raise UsageError("--selftest: the self-test has no boxes; expected no --boxes")
+    terms = assemble.Terms(options.security_version, options.release)
     folders = () if options.selftest else assemble.box_folders(options.boxes)
-    choices = assemble.Choices(folders, options.memory * MEBIBYTE, options.pool, options.selftest)
+    choices = assemble.Choices(folders, options.memory * MEBIBYTE, options.pool, options.selftest, terms)
     with without_collector():
         built = assemble.build(choices)
         assemble.write(built, name="selftest" if options.selftest else "terrane")

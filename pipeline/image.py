@@ -91,8 +91,8 @@ def place_entries(entries: list[Entry], security_version: int) -> list[PlacedEnt
     return placed
 
 
-def build_partition(entries: list[Entry], security_version: int, debug: bool, keys: Keys) -> Partition:
-    """Lay out the entries and sign the header."""
+def build_partition(entries: list[Entry], security_version: int, flags: int, keys: Keys) -> Partition:
+    """Lay out the entries and sign the header. `flags`: of boot.header."""
     placed = place_entries(entries, security_version)
     last = placed[-1]
     size = last.offset + len(last.entry.data)
@@ -104,7 +104,7 @@ def build_partition(entries: list[Entry], security_version: int, debug: bool, ke
                 "version": layout.HEADER_VERSION,
                 "header_size": layout.HEADER_SIZE,
                 "entry_count": len(placed),
-                "flags": layout.FLAG_DEBUG if debug else 0,
+                "flags": flags,
                 "security_version": security_version,
                 "image_size": size,
             },

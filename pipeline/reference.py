@@ -59,7 +59,7 @@ class Reference:
     release_root: str  # SHA-256 of the root certificate
     header_key: bytes
     loader_sha256: str
-    device_key: bytes
+    device_key: bytes  # empty for a release, whose image carries no secret
     monitor: LayerReference
     boxes: tuple[LayerReference, ...]
     boot: BootReference
@@ -111,6 +111,9 @@ class _Reader:
             raise ReferenceError(f"{self.place}: expected {2 * size} hex digits, found {text!r}")
         return data
 
+    def hex_or_nothing(self, size: int) -> bytes:
+        return self.hex(size) if self.text() else b""
+
     def items(self) -> list[_Reader]:
         return [_Reader(item, f"{self.place}[{index}]") for index, item in enumerate(self.typed(list, "a list"))]
 
@@ -123,7 +126,7 @@ def layer(reader: _Reader) -> LayerReference:
         sha256=reader.at("sha256").hex(32).hex(),
         configuration=reader.at("configuration").hex(68),
         security_version=reader.at("security_version").number(),
-        public_key=reader.at("public_key").hex(32),
+        public_key=reader.at("public_key").hex_or_nothing(32),
         closed=reader.at("closed").flag() if "closed" in reader.value else False,
         ready=reader.at("ready").text() if "ready" in reader.value else "",
     )
@@ -162,11 +165,11 @@ def load(path: Path) -> Reference:
         release_root=top.at("release_root").hex(32).hex(),
         header_key=top.at("header_key").hex(32),
         loader_sha256=top.at("loader_sha256").hex(32).hex(),
-        device_key=top.at("device").at("public_key").hex(32),
+        device_key=top.at("device").at("public_key").hex_or_nothing(32),
         monitor=layer(top.at("monitor")),
         boxes=tuple(layer(item) for item in top.at("boxes").items()),
         boot=boot(top.at("boot")),
-        authority=top.at("authority").hex(32) if values["authority"] else b"",
+        authority=top.at("authority").hex_or_nothing(32),
     )
 
 

@@ -91,7 +91,9 @@ def root_of(reference: Reference, root: Root | None) -> Root:
     """The root that is asked for: by default the owner's, where the reference names one. Raises VerificationError where it cannot be."""
     if root is Root.TPM and not reference.authority:
         raise VerificationError("device", "root", "a reference with the owner's provisioning CA", "one without")
-    return root or (Root.TPM if reference.authority else Root.DEVELOPMENT)
+    if root is Root.DEVELOPMENT and not reference.device_key:
+        raise VerificationError("device", "root", "a build that carries a development secret", "a release")
+    return root or (Root.TPM if reference.authority or not reference.device_key else Root.DEVELOPMENT)
 
 
 def verify_evidence(

@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from boot.header import EntryKind
+from boot.header import FLAG_DEBUG, EntryKind
 from pipeline import assemble, chain, der, evidence, image, keys, reference, release
 from pipeline.evidence import Item, Kind
 
@@ -143,7 +143,7 @@ class Machine:
         identities = [(name, hashlib.sha256(data).digest()) for name, data in boxes]
         self.release = release.release_chain(self.keys, 1, loader, hashlib.sha256(monitor).digest(), identities)
         entries = image.collect_entries(monitor, boxes, [b"segment"], self.release, self.keys.development_secret)
-        self.partition = image.build_partition(entries, 1, True, self.keys)
+        self.partition = image.build_partition(entries, 1, FLAG_DEBUG, self.keys)
         closed: list[Any] = [FakeBox(name == BOX, f"{name} ready") for name, _ in boxes]
         self.values = assemble.reference_values(self.keys, loader, self.partition, self.release, closed, "00" * 32)
         self.values["boot"] = assemble.boot_values(b"stage 1", b"2" * 40000, APPLICATION, self.partition)
