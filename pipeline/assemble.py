@@ -16,9 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from boot.header import FLAG_DEBUG, FLAG_TPM_REQUIRED, HEADER_SIZE, EntryKind
-from pipeline import chain, disk, entries, font, image, keys, paths, provision, reference, release, secure_boot
+from pipeline import (
+    chain,
+    compiled,
+    disk,
+    entries,
+    font,
+    image,
+    keys,
+    paths,
+    provision,
+    reference,
+    release,
+    secure_boot,
+)
 from pipeline.authenticode import image_digest, sign_image
 from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
+from pipeline.compiled import Compiled
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step
 
@@ -74,7 +88,7 @@ class Built:
 
     disk: bytes
     reference: dict[str, Any]
-    programs: dict[str, Any]  # name -> dsl.compiler.pipeline.Program
+    programs: dict[str, Compiled]
     boxes: tuple[Box, ...]
     sizes: dict[str, int]
 
@@ -95,24 +109,26 @@ class Compiler:
         """`header_key` goes into the programs that ask for it, and so does the font."""
         self.supplied = {"boot.header_key": header_key, "std.font": font.font_table()}
         self.pool = pool
-        self.programs: dict[str, Any] = {}
+        self.programs: dict[str, Compiled] = {}
         self.entries = entries.Entries(paths.COMPILED, COMPILED_LIMIT)
 
-    def compile(self, label: str, name: str, base: int, supplied: bool = False) -> Any:
+    def compile(self, label: str, name: str, base: int, supplied: bool = False) -> Compiled:
         """Compile `module:function` at a base. Raises PipelineError with the compiler's own message."""
-        from dsl.compiler import pipeline as compiler
-        from dsl.compiler.diagnostics import CompileError
+        tables = self.supplied if supplied else {}
+        key = compiled.key_of(name, base, self.pool, tables)
+        program = compiled.load(self.entries, key)
+        if program is None:
+            from dsl.compiler.diagnostics import CompileError
+            from dsl.compiler.pipeline import compile_program
 
-        options: dict[str, Any] = {"base": base, "cache": self.entries}
-        if supplied:
-            options["supplied"] = self.supplied
-        if self.pool is not None:
-            options["pool"] = self.pool
-        try:
-            with step(f"Compiling {label}"):
-                program = compiler.compile_program(machine_function(name), **options)
-        except CompileError as error:
-            raise PipelineError(f"compiling {name}:\n{error}") from None
+            try:
+                with step(f"Compiling {label}"):
+                    made = compile_program(
+                        machine_function(name), base=base, supplied=tables, pool=self.pool, cache=self.entries
+                    )
+                    program = compiled.keep(self.entries, key, made)
+            except CompileError as error:
+                raise PipelineError(f"compiling {name}:\n{error}") from None
         self.programs[label] = program
         return program
 
@@ -191,7 +207,7 @@ def pack_image(
     loader: bytes,
     monitor: bytes,
     boxes: list[Box],
-    programs: dict[str, Any],
+    programs: dict[str, Compiled],
     emit: Callable[[bytes, int], tuple[bytes, bytes]] = loader_stages,
     files: dict[str, bytes] | None = None,
     terms: Terms = Terms(),

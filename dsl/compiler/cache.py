@@ -1,7 +1,7 @@
 """Code that was generated before, found by what it came from: the IR after inlining, the compiler's own source, its tools, its settings.
 
 Keys do not hold spans, only which of them are equal, and which begin on one line: code names them by number, in the order in which the
-IR mentions them, so a comment costs no miss. A module whose IR is the same before inlining, spans included, is not inlined again.
+IR mentions them, so a comment costs no miss.
 Entries are a digest and JSON; one that is not whole, or does not read, is a miss. What is read goes through the linker's check like any
 other code: every instruction is decoded and compared with its text.
 """
@@ -12,10 +12,10 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.code import Code, Line
@@ -24,7 +24,6 @@ from dsl.compiler.machine import Trap
 
 TOOLS: Final = ("peachpy", "keystone-engine", "capstone")
 DIGEST: Final = 64  # characters in front of an entry's JSON
-T = TypeVar("T")
 Entries = MutableMapping[str, bytes]
 Row = tuple[str, int, int, int, int]  # a span's fields
 
@@ -83,63 +82,33 @@ class Description:
         return repr(data)
 
 
-class Cache:
-    """The codes of one compilation's functions, in a mapping that outlives it. settings: all else that decides what is generated."""
+def remembering(
+    make: Callable[[ir.Function], Code], entries: Entries, settings: object
+) -> Callable[[ir.Function], Code]:
+    """`make`, but for functions whose code is in a mapping; what it makes goes there. settings: all else that decides what it makes."""
+    before = f"{compiler_digest()} {settings!r}\n"
 
-    def __init__(self, entries: Entries, settings: object) -> None:
-        self.entries = entries
-        self.settings = f"{compiler_digest()} {settings!r}\n"
+    def find(function: ir.Function) -> Code:
+        description = Description(function)
+        key = hashlib.sha256((before + description.text).encode()).hexdigest()
+        code = read(entries.get(key, b""), description.rows)
+        if code is None:
+            code = make(function)
+            text = json.dumps(save(code, description.spans), separators=(",", ":")).encode()
+            entries[key] = hashlib.sha256(text).hexdigest().encode() + text
+        return code
 
-    def codes(
-        self, module: ir.Module, inline: Callable[[ir.Module], None], make: Callable[[ir.Function], Code]
-    ) -> list[Code]:
-        """The code of every function that is left after inlining; the module keeps the objects that are left."""
-        whole = [Description(function) for function in module.functions.values()]
-        texts = [f"{description.text}\n{description.rows}" for description in whole]
-        key = self._key("module", "\n\n".join([*texts, *module.objects]))
-        known = self._read(key, self._load_module)
-        if known is not None:
-            codes, objects = known
-            module.objects = {symbol: module.objects[symbol] for symbol in objects}
-            return codes
-        inline(module)
-        rows, codes = [], []
-        for function in module.functions.values():
-            description = Description(function)
-            name = self._key("function", description.text)
-            code = self._read(name, partial(load, rows=description.rows))
-            if code is None:
-                code = make(function)
-                self._write(name, save(code, description.spans))
-            rows.append([name, description.rows])
-            codes.append(code)
-        self._write(key, {"functions": rows, "objects": list(module.objects)})
-        return codes
+    return find
 
-    def _load_module(self, values: Any) -> tuple[list[Code], list[str]]:
-        codes = []
-        for key, rows in values["functions"]:
-            code = self._read(key, partial(load, rows=rows))
-            if code is None:
-                raise KeyError(key)
-            codes.append(code)
-        return codes, values["objects"]
 
-    def _key(self, kind: str, text: str) -> str:
-        return hashlib.sha256(f"{kind} {self.settings}{text}".encode()).hexdigest()
-
-    def _read(self, key: str, load_values: Callable[[Any], T]) -> T | None:
-        entry = self.entries.get(key, b"")
-        if hashlib.sha256(entry[DIGEST:]).hexdigest().encode() != entry[:DIGEST]:
-            return None
-        try:
-            return load_values(json.loads(entry[DIGEST:]))
-        except (ValueError, TypeError, KeyError, IndexError):
-            return None
-
-    def _write(self, key: str, values: Any) -> None:
-        text = json.dumps(values, separators=(",", ":")).encode()
-        self.entries[key] = hashlib.sha256(text).hexdigest().encode() + text
+def read(entry: bytes, rows: list[Row]) -> Code | None:
+    """The code in an entry; None if it is not whole, or does not read."""
+    if hashlib.sha256(entry[DIGEST:]).hexdigest().encode() != entry[:DIGEST]:
+        return None
+    try:
+        return load(json.loads(entry[DIGEST:]), rows)
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
 
 
 def save(code: Code, spans: dict[ir.Span, int]) -> dict[str, Any]:

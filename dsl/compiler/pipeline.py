@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.allocate import allocate
-from dsl.compiler.cache import Cache, Entries
+from dsl.compiler.cache import Entries, remembering
 from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
 from dsl.compiler.choose import choose
@@ -152,9 +152,8 @@ def compile_module(
     if pool is not None and not 4 <= pool <= len(POOL):
         raise ValueError(f"pool: {pool} registers, expected 4 to {len(POOL)}")
     entry = next(iter(module.functions))
-    expand = inline if "inline" not in left_out else keep
 
-    def make(function: ir.Function) -> Code:
+    def compile_one(function: ir.Function) -> Code:
         if isinstance(function.assembly, ir.Kernel):
             return build_kernel(function)
         if function.assembly is not None:
@@ -162,17 +161,14 @@ def compile_module(
         optimise(function, left_out, dump, verify)
         return generate(function, pool, dump)
 
+    make: Callable[[ir.Function], Code] = compile_one
     if cache is not None and not dump and not verify:
-        codes = Cache(cache, (pool, sorted(left_out))).codes(module, expand, make)
-    else:
-        expand(module)
-        codes = [make(function) for function in module.functions.values()]
+        make = remembering(compile_one, cache, (pool, sorted(left_out)))
+    if "inline" not in left_out:
+        inline(module)
+    codes = [make(function) for function in module.functions.values()]
     linked = link(codes, list(module.objects.values()), entry, base)
     return Program(linked, entry, statistics(linked))
-
-
-def keep(module: ir.Module) -> None:
-    """Inline nothing."""
 
 
 def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:

@@ -63,21 +63,15 @@ class Recorded(dict[str, bytes]):
     def __init__(self) -> None:
         super().__init__()
         self.made: set[str] = set()
-        self.modules = 0
 
     def __setitem__(self, key: str, entry: bytes) -> None:
         super().__setitem__(key, entry)
-        values = json.loads(entry[DIGEST:])
-        if "functions" in values:
-            self.modules += 1
-        else:
-            self.made.add(values["symbol"])
+        self.made.add(json.loads(entry[DIGEST:])["symbol"])
 
-    def news(self) -> tuple[set[str], int]:
-        """What was written since the last call: functions, and modules."""
-        made, modules = self.made, self.modules
-        self.made, self.modules = set(), 0
-        return made, modules
+    def news(self) -> set[str]:
+        """The functions that were written since the last call."""
+        made, self.made = self.made, set()
+        return made
 
 
 class Samples:
@@ -112,30 +106,30 @@ def parts(program: Program) -> tuple[Any, ...]:
     return program.image, program.elf(), program.listing(), program.map(), program.linked.checks, program.linked.lines
 
 
-CHANGES: Final[tuple[tuple[str, str, str, set[str], int], ...]] = (
+CHANGES: Final[tuple[tuple[str, str, str, set[str]], ...]] = (
     # what changes, the text before and after, functions generated anew
-    ("nothing", "", "", set(), 0),
-    ("an inlined callee's constant", "u64(40)", "u64(41)", {"sample.fill"}, 1),
-    ("a struct's offset", "    second: u64", "    between: u64\n    second: u64", {"sample.entry", "sample.read"}, 1),
-    ("a comment above an inlined function", "@machine\ndef step", "# why\n@machine\ndef step", set(), 1),
-    ("a comment in a function", "    if count == 0:\n", "    # why\n    if count == 0:\n", set(), 1),
-    ("two lines joined", ":\n        return step()", ": return step()", {"sample.fill"}, 1),
-    ("a constant that only one function holds", "fill(count - 1) + 1", "fill(count - 1) + 2", {"sample.fill"}, 1),
+    ("nothing", "", "", set()),
+    ("an inlined callee's constant", "u64(40)", "u64(41)", {"sample.fill"}),
+    ("a struct's offset", "    second: u64", "    between: u64\n    second: u64", {"sample.entry", "sample.read"}),
+    ("a comment above an inlined function", "@machine\ndef step", "# why\n@machine\ndef step", set()),
+    ("a comment in a function", "    if count == 0:\n", "    # why\n    if count == 0:\n", set()),
+    ("two lines joined", ":\n        return step()", ": return step()", {"sample.fill"}),
+    ("a constant that only one function holds", "fill(count - 1) + 1", "fill(count - 1) + 2", {"sample.fill"}),
 )
 
 
-@pytest.mark.parametrize(("_", "old", "new", "functions", "modules"), CHANGES, ids=[row[0] for row in CHANGES])
+@pytest.mark.parametrize(("_", "old", "new", "functions"), CHANGES, ids=[row[0] for row in CHANGES])
 def test_a_warm_compilation_equals_the_cold_one(
-    samples: Samples, _: str, old: str, new: str, functions: set[str], modules: int
+    samples: Samples, _: str, old: str, new: str, functions: set[str]
 ) -> None:
     """Only what depends on the change is generated anew, and the result is what a compilation without a cache gives."""
     recorded = Recorded()
     before = parts(compile_function(samples.load(SOURCE).entry, cache=recorded))
-    assert recorded.news() == (FUNCTIONS, 1)
+    assert recorded.news() == FUNCTIONS
     assert old in SOURCE
     changed = samples.load(SOURCE.replace(old, new, 1) if old else SOURCE)
     warm = parts(compile_function(changed.entry, cache=recorded))
-    assert recorded.news() == (functions, modules)
+    assert recorded.news() == functions
     assert warm == parts(compile_function(changed.entry))
     assert (warm == before) == (not old)
 
@@ -145,10 +139,10 @@ def test_settings_are_part_of_the_key(samples: Samples) -> None:
     entry, recorded = samples.load(SOURCE).entry, Recorded()
     for options in ({}, {"pool": 4}, {"disable": ["fold"]}, {"pool": 4, "disable": ["fold"]}):
         first = parts(compile_function(entry, cache=recorded, **options))
-        assert recorded.news() == (FUNCTIONS, 1)
+        assert recorded.news() == FUNCTIONS
         assert first == parts(compile_function(entry, **options))
         assert parts(compile_function(entry, cache=recorded, **options)) == first
-        assert recorded.news() == (set(), 0)
+        assert recorded.news() == set()
 
 
 def sealed(content: bytes) -> bytes:
@@ -178,8 +172,7 @@ def test_a_damaged_entry_is_a_miss_and_written_again(samples: Samples, damage: s
         dict.__setitem__(recorded, key, DAMAGES[damage](content))
         assert parts(compile_function(entry, cache=recorded)) == whole
         assert recorded == kept
-        functions, modules = recorded.news()
-        assert len(functions) + modules >= 1
+        assert len(recorded.news()) == 1
 
 
 @pytest.mark.parametrize("function", [programs.order, programs.frame_objects, programs.dispatched, programs.loops])
@@ -187,7 +180,7 @@ def test_programs_of_all_kinds_come_back_whole(function: Any) -> None:
     """Slots, dispatch, intrinsics, checks and loops: a second compilation generates nothing and is the first."""
     recorded = Recorded()
     first = parts(compile_function(function, cache=recorded))
-    assert recorded.news()[1] == 1
+    assert recorded.news()
     assert parts(compile_function(function, cache=recorded)) == first
-    assert recorded.news() == (set(), 0)
+    assert recorded.news() == set()
     assert first == parts(compile_function(function))
