@@ -121,7 +121,7 @@ RULES: Final = {
         Allowed(
             APPLICATION_HOMES,
             frozenset((X2APIC_COMMAND, x86.IA32_EFER)),
-            indirect=("boot/firmware.py", "boot/uefi_disk.py"),  # efi_call
+            indirect=("boot/firmware.py", "boot/uefi_disk.py", "boot/uefi_log.py"),  # efi_call
             vectors=HASHING,
         ),
     ),

@@ -11,6 +11,9 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from dsl.lang import Array, Record, Secret, Struct, size_of
 from dsl.lang.types import ArrayType, QualifiedType, StructType
+from dsl.std.edwards25519 import ENTRY_LIMBS
+from dsl.std.edwards25519_tables import ENTRIES, SPACING, TEETH
+from dsl.std.scalar25519 import DIGIT_COUNT, SIGN_COUNT
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = ("dsl/std", "boot", "vmm", "guests")
@@ -20,16 +23,17 @@ NUMBER: Final = 1  # a public word
 ROOM: Final = 1 << 14  # bytes of secrets that the arguments of one function take at most
 # What functions ask of their public arguments and of the lengths of arrays, by parameter, or by function and parameter.
 SHAPES: Final = {
-    "digits": 64, "base_digits": 64, "digest": 64, "code": 64, "signature": 64, "pseudorandom_key": 64, "block": 128,
+    "digest": 64, "code": 64, "signature": 64, "pseudorandom_key": 64, "block": 128,
     "wide": 8, "limbs": 5, "descriptor": 68, "certificate": 700, "message": 200, "words": 4,
     "write_device_certificate.out": 1024, "write_layer_certificate.out": 1024,
     "write_endorsement.out": 1024, "hkdf_extract.secret_input": 64,
     "multiply_words.product": 10, "multiply_words.left": 5, "multiply_words.right": 5,
     "subtract_words.left": 5, "subtract_words.right": 5, "subtract_order_once.words": 5,
     "compress.state": 8, "compress.words": 16, "load_words.words": 16, "load_words.block": 128, "next_sixteen_words.words": 16,
-    "sixteen_steps.words": 16, "sixteen_steps.constants": 16, "field_square_times.count": 3, "select_base.position": 0,
+    "sixteen_steps.words": 16, "sixteen_steps.constants": 16, "field_square_times.count": 3,
     "sha512_update.data": 300, "hmac_update.data": 300, "sha512.data": 300, "field_set.number": 9, "mix.pool": 32, "gather.pool": 32,
-    "random_fill.out": 100, "row": 120,
+    "random_fill.out": 100, "row": 120, "entries": ENTRIES * ENTRY_LIMBS, "comb": 0, "select_comb.bits": (TEETH - 1) * SPACING + 1,
+    "scalar_signed_bits.bits": SIGN_COUNT, "first_digits": DIGIT_COUNT, "second_digits": DIGIT_COUNT,
 }  # fmt: skip
 
 
@@ -106,9 +110,7 @@ class Arguments:
         inner = get_args(element)[0] if get_args(element) else element
         length = self.shape(name, BYTES if inner.width == 8 else WORDS)
         size = length * inner.width // 8
-        content = (
-            self.secret(size) if get_origin(element) is Secret else bytes(range(1, 256))[:size].ljust(size, b"\x05")
-        )
+        content = self.secret(size) if get_origin(element) is Secret else b"\1" * size
         return [self.put(content), length]
 
     def content(self, kind: Any) -> bytes:

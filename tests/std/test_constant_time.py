@@ -17,7 +17,7 @@ from dsl.std.x509 import KeyPair
 from dsl.std.x25519 import x25519
 from tests.execution.emulated import Emulated
 from tests.execution.traced import Tracer
-from tests.std.secret_takers import Arguments, functions, takes_secret
+from tests.std.secret_takers import SHAPES, Arguments, functions, parameters, takes_secret
 from tests.worlds import Unicorn
 
 
@@ -62,7 +62,6 @@ PLACE: Final = 0x4000_0000  # arguments in Unicorn
 TAKERS: Final = functions()
 DECLASSIFYING: Final = {  # what may leave more than one trace, and why
     "dsl.std.edwards25519.point_is_identity": "the point of a public key or a signature; the answer is public",
-    "dsl.std.edwards25519.point_has_prime_order": "the same",
     "dsl.std.edwards25519.recover_x": "the same: whether a public encoding is a point",
     "boot.device.derive_monitor": "the identifier in the monitor's certificate is public, and its hex digits are read from a table",
 }
@@ -127,9 +126,17 @@ def test_an_exception_is_one(symbol: str) -> None:
 def test_takers_are_found_by_what_they_take() -> None:
     """By a secret word, an array, a field of a Struct and one of a Record; a function of public things is none."""
     found = {symbol.rpartition(".")[2] for symbol in TAKERS}
-    assert {"take_limbs_if", "hmac_update", "field_square", "step", "derive_monitor", "write_endorsement"} <= found
+    assert {"addend_negate_if", "hmac_update", "field_square", "step", "derive_monitor", "write_endorsement"} <= found
     assert not {"ed25519_verify", "derive_identifier", "sha256", "fill_names"} & found
     assert all(takes_secret(function) for function in (leaks_by_address, leaks_by_branch, leaks_by_size))
+
+
+@pytest.mark.t0
+def test_no_row_of_the_shapes_is_left_over() -> None:
+    """Each names a parameter that there is."""
+    names = {name for function in TAKERS.values() for name in parameters(function)}
+    names |= {f"{function.__name__}.{name}" for function in TAKERS.values() for name in parameters(function)}
+    assert set(SHAPES) <= names
 
 
 @pytest.mark.t1
