@@ -1,0 +1,124 @@
+"""Every function of the emitted monitor gives its caller back the registers and the stack that the calling convention promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import unicorn as uc
+
+from boot.handoff import MONITOR_BASE
+from dsl.compiler.capstone import decode
+from dsl.hw import vmx
+from tests.devices.scripts import SCRIPTS
+from tests.model.start import machine_for
+from tests.model.test_devices import access
+from tests.model.test_hypercalls import Tally, hypercall_script
+from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine
+from tests.vmm.images import TestBox, monitor
+from vmm.descriptor import StartMode
+
+pytestmark = pytest.mark.t1
+REASON = vmx.ExitReason
+SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
+# Entered by a jump, with no caller that they return to; and leave_guest's caller is the guest.
+WITHOUT_CALLER = ("vmm.vmx.entry.", "vmm.cpu.", "vmm.main.start")
+
+
+class Calls:
+    """The calls that a machine is in: at each function's start its caller's registers, compared at its RET."""
+
+    def __init__(self, machine: VmxMachine) -> None:
+        self.machine = machine
+        self.open: dict[int, dict[str, int]] = {}  # by stack pointer at the function's start
+        self.returns: set[int] = set()  # of functions that were seen to return
+        program = monitor()
+        for name, (address, size, kind) in program.symbols.items():
+            if kind != "function" or name.startswith(WITHOUT_CALLER):
+                continue
+            self.hook(self.enter, address)
+            start = address - MONITOR_BASE
+            for at, _, text in decode(program.image[start : start + size], address):
+                if text == "ret":
+                    self.hook(self.leave, at)
+
+    def hook(self, action: Any, address: int) -> None:
+        """Look at one instruction."""
+        machine = self.machine
+        machine.engine.hook_add(
+            uc.UC_HOOK_CODE, lambda *_: machine.guarded(lambda: action(address)), None, address, address
+        )
+
+    def enter(self, address: int) -> None:
+        """A function starts; by a jump from another's end, it still has that one's caller."""
+        machine = self.machine
+        stack = machine["rsp"]
+        back = machine.read_word(stack)
+        if stack not in self.open or self.open[stack]["return"] != back:
+            self.open[stack] = {name: machine[name] for name in SAVED} | {"return": back}
+
+    def leave(self, address: int) -> None:
+        """It returns."""
+        machine = self.machine
+        before = self.open.pop(machine["rsp"], None)
+        assert before is not None, f"the return at {address:#x} is of no call: the stack is not where it was"
+        found = {name: machine[name] for name in SAVED} | {"return": machine.read_word(machine["rsp"])}
+        assert found == before, f"the return at {address:#x} loses what its caller had"
+        self.returns.add(address)
+
+
+def exits(guest: Guest) -> Script:
+    """Exits of every reason that a box survives, each in the ways that its handler tells apart."""
+    long_mode = {vmx.GUEST_RFLAGS: 0x202, vmx.GUEST_INTERRUPTIBILITY: 0}
+    for number in (0, 4, 8):
+        for kind in (0, 1) if number == 8 else (0,):
+            for value in (0x8000_0033, 9, 1 << 40):
+                yield Exit(
+                    REASON.CONTROL_REGISTER_ACCESS, number | kind << 4, 3, registers={"rax": value}, fields=long_mode
+                )
+    for msr in (0x10, 0x17, 0x8B, 0xC000_0080, 0x3A):
+        for reason in (REASON.RDMSR, REASON.WRMSR):
+            for value in (0x501, 0):
+                yield Exit(reason, length=2, registers={"rcx": msr, "rax": value, "rdx": 0}, fields=long_mode)
+    for value in (1, 7, 2):
+        yield Exit(REASON.XSETBV, length=3, registers={"rcx": 0, "rax": value, "rdx": 0}, fields=long_mode)
+    for reason in (REASON.INVD, REASON.WBINVD_OR_WBNOINVD, REASON.RDPMC, REASON.GETSEC, REASON.RDRAND, REASON.CPUID):
+        yield Exit(
+            reason, length=2, registers={"rax": 0xD, "rcx": 1}, fields=long_mode | {vmx.GUEST_INTERRUPTIBILITY: 1}
+        )
+    for vector in (1, 17, 0xE):
+        for shadow in (0, 1):
+            fields = long_mode | {vmx.GUEST_INTERRUPTIBILITY: shadow, vmx.GUEST_RFLAGS: 0x302}
+            if vector != 0xE:
+                yield Exit(
+                    REASON.EXCEPTION_OR_NMI, interruption=0x8000_0300 | vector | (vector == 17) << 11, fields=fields
+                )
+    yield Exit(REASON.INVD, length=2, vectoring=0x8000_0B0D, vectoring_error=5, fields=long_mode)
+    yield Exit(REASON.EXTERNAL_INTERRUPT, interruption=0x8000_003F, fields=long_mode)
+    for name in (
+        "pit_interrupts",
+        "uart_receive_fifo",
+        "cmos",
+        "keyboard",
+        "pci_ports",
+        "pic_priorities",
+        "absent_ports",
+    ):
+        for step in SCRIPTS[name][:120]:
+            if step[0] == "wait":
+                yield Exit(REASON.PREEMPTION_TIMER, ticks=step[1] * 1000, fields=long_mode)
+            elif step[0] == "inta":
+                yield Exit(REASON.INTERRUPT_WINDOW, fields=long_mode)
+            else:
+                yield access(step)
+    yield Exit(REASON.HLT, length=1, fields=long_mode)
+
+
+@pytest.mark.parametrize("script", [exits, hypercall_script(80, 5, Tally())], ids=["exits", "hypercalls"])
+def test_callers_find_their_registers(script: Any) -> None:
+    """Through the exits of a box's life, its start and its end among them."""
+    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
+    calls = Calls(machine)
+    machine.run()
+    assert not machine.exceptions, machine.serial_text()[-500:]
+    assert len(calls.returns) > 30
