@@ -13,6 +13,7 @@ from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 
 WORK: Final = 3  # instructions that both sides together may have
 CHOICES: Final = 2  # values that differ
+WEIGHTS: Final = COSTS | {"mul": 3, "umulh": 3}
 
 
 def choose(function: Function) -> None:
@@ -31,7 +32,7 @@ def _choose(block: Block) -> bool:
     edges = [join.predecessors.index(block if side is join else side) for side in (first, second)]
     work = [value for side in sides for value in side.values[:-1]]
     choices = [phi for phi in join.phis() if phi.arguments[edges[0]] is not phi.arguments[edges[1]]]
-    if len(choices) > CHOICES or sum(COSTS.get(value.operation, 1) for value in work) > WORK:
+    if len(choices) > CHOICES or sum(WEIGHTS.get(value.operation, 1) for value in work) > WORK:
         return False
     for side in sides:
         del side.values[:-1]

@@ -54,13 +54,20 @@ def select_comparison(s: Selector, value: Value) -> None:
 
 
 def select_select(s: Selector, value: Value) -> None:
+    """A conditional move onto the value that is changed in place: what the loop carries, or nobody needs any more."""
     flag, chosen, other = value.arguments
-    target, taken, fallback = s.result(value), s.register(chosen), s.source(other)
-    if isinstance(fallback, int):
-        s.load_constant(target.number, fallback)
-    else:
+    swapped = s.carries(chosen, value) or chosen.constant is not None or (s.lives_on(other) and not s.lives_on(chosen))
+    swapped = swapped and not s.carries(other, value) and other.constant is None
+    if swapped:
+        chosen, other = other, chosen
+    target, taken = s.result(value), s.register(chosen)
+    if other.constant is None:  # copied behind the comparison, which may read what it overwrites
+        condition = s.condition(flag)
         s.copied(value, other)
-    s.emit(f"cmov{s.condition(flag)}", target, taken)
+    else:
+        s.load_constant(target.number, other.constant)
+        condition = s.condition(flag)
+    s.emit(f"cmov{inverse(condition) if swapped else condition}", target, taken)
 
 
 def select_zext(s: Selector, value: Value) -> None:

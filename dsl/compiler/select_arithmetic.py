@@ -46,7 +46,7 @@ def better_swapped(s: Selector, value: Value) -> bool:
         return False
     if left.operation == "const" or s.can_fold(right):
         return left.operation == "const"
-    carried = [part.operation == "phi" and value in part.arguments for part in (left, right)]
+    carried = [s.carries(part, value) for part in (left, right)]
     if s.can_fold(left) or any(carried):
         return s.can_fold(left) or not carried[0]
     return s.lives_on(left) and not s.lives_on(right)

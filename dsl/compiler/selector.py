@@ -268,6 +268,13 @@ class Selector:
         """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""
         return self.resolve(value) in self.demanded
 
+    def carries(self, phi: ir.Value, value: ir.Value) -> bool:
+        """Whether a phi takes a value on its loop's next turn, maybe through a phi of the turn's end."""
+        return phi.operation == "phi" and any(
+            argument is value or (argument.operation == "phi" and value in argument.arguments)
+            for argument in phi.arguments
+        )
+
     def sole_use(self, value: ir.Value) -> bool:
         return len(self.users[value]) == 1
 
@@ -337,7 +344,8 @@ class Selector:
         width = max(left.width, 8)
         read = self.read if self.sole_use(value) or value is self.value else self.register
         if right.constant == 0 and condition in ("e", "ne", "l", "ge"):
-            if left.operation == "and" and left.width >= 32 and self.sole_use(left) and left not in self.demanded:
+            narrow = left.width < 32 and condition in ("l", "ge")  # the mask's highest bit would be no sign there
+            if left.operation == "and" and not narrow and self.sole_use(left) and left not in self.demanded:
                 self.test(left, width)
                 return condition
             first = read(left, width)

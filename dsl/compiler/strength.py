@@ -1,17 +1,22 @@
-"""Strength reduction: in an innermost loop, the product of a counter and something that stays becomes a sum that grows along."""
+"""Strength reduction: in an innermost loop, what costs a product and grows alike with each turn becomes a sum that grows along."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, replace, users
 from dsl.compiler.ir import Block, Function, Value
 
-MOST: Final = 3  # products a loop: each takes a register
+MOST: Final = 3  # sums a loop: each takes a register
+SCALED: Final = 3  # bits that an address shifts its index by for nothing
+Growth = dict[
+    Value, int | Value
+]  # by how much a value grows with each turn: a constant, or a value from outside of the loop
 
 
 def reduce_strength(function: Function) -> None:
-    """Replace products by counters in every innermost loop that is entered from one place."""
+    """Replace products by sums in every innermost loop that is entered from one place."""
     dominators = Dominators(function)
     loops = Loops(dominators)
     replaced: dict[Value, Value] = {}
@@ -20,81 +25,105 @@ def reduce_strength(function: Function) -> None:
         outside = [block for block in header.predecessors if block not in body]
         innermost = not any(other in body for other in loops.bodies if other is not header)
         if innermost and len(outside) == 1 and outside[0].terminator.operation == "jump":
-            blocks = [block for block in dominators.order if block in body]
-            _reduce_loop(header, blocks, outside[0], replaced, used)
-    replace(function, replaced)
+            latches = [block for block in header.predecessors if block in body]
+            always = [
+                block for block in dominators.order if all(dominators.dominates(block, latch) for latch in latches)
+            ]
+            values = [value for block in always if block in body for value in block.values]
+            _reduce_loop(header, body, values, outside[0], replaced, used)
+    if replaced:
+        replace(function, replaced)
+        fold(function)
 
 
 def _reduce_loop(
-    header: Block, body: list[Block], before: Block, replaced: dict[Value, Value], used: dict[Value, list[Value]]
+    header: Block,
+    body: set[Block],
+    values: list[Value],
+    before: Block,
+    replaced: dict[Value, Value],
+    used: dict[Value, list[Value]],
 ) -> None:
+    """Replace some of the values, which every turn computes."""
     room = MOST
     for phi in list(header.phis()):
         step = _step(phi, before)
-        if step is None:
-            continue
-        for block in body:
-            for product in list(block.values):
-                other = _other_factor(product, phi)
-                if other is not None and room and other.block not in body and _is_one(step):
-                    room -= 1
-                    total, rest = _total(product, body, used)
-                    replaced[total] = _counter(phi, other, rest, before, header)
+        growth: Growth = {} if step is None else {phi: step}
+        costly: set[Value] = set()
+        for value in values:
+            grown = _growth(value, growth, body)
+            if grown is None:
+                continue
+            growth[value] = grown
+            if not isinstance(grown, int) or not costly.isdisjoint(value.arguments) or _is_scaled(value):
+                costly.add(value)
+        for value in values:
+            # the last of a chain: a constant more is part of an address
+            ends = any(user not in growth or _adds_constant(user) for user in used[value])
+            sum_or_product = value.operation == "add" or not isinstance(growth.get(value, 0), int)
+            last = ends and not any(_adds_constant(part) or part in replaced for part in (value, *value.arguments))
+            if room and value in costly and last and sum_or_product:
+                room -= 1
+                replaced[value] = _counter(phi, value, growth, before)
 
 
-def _step(phi: Value, before: Block) -> Value | None:
+def _growth(value: Value, growth: Growth, body: set[Block]) -> int | Value | None:
+    """By how much a value grows with each turn, in terms of what is known of others; None: it stays, or that is not so simple."""
+    grown = [growth[argument] for argument in value.arguments if argument in growth]
+    stays = [argument for argument in value.arguments if argument not in growth]
+    if len(grown) != 1 or len(stays) != 1 or (stays[0].block in body and stays[0].constant is None):
+        return None
+    (by,), (other,) = grown, stays
+    if value.operation == "add":
+        return by
+    if value.operation == "mul" and isinstance(by, int):
+        return by * other.constant if other.constant is not None else other if by == 1 else None
+    if value.operation == "shl" and isinstance(by, int) and other is value.arguments[1] and other.constant is not None:
+        return by << other.constant
+    return None
+
+
+def _is_scaled(value: Value) -> bool:
+    """Whether a constant multiple is more than an address takes in passing."""
+    return value.operation == "mul" or (value.operation == "shl" and value.arguments[1].integer > SCALED)
+
+
+def _adds_constant(value: Value) -> bool:
+    return value.operation == "add" and value.arguments[1].constant is not None
+
+
+def _step(phi: Value, before: Block) -> int | None:
     """What every turn adds to a counter; None if the phi is none."""
-    assert phi.block is not None
     turns = {value for value, source in zip(phi.arguments, phi.block.predecessors, strict=True) if source is not before}
-    if len(turns) != 1:
-        return None
     turn = turns.pop()
-    return turn.arguments[1] if turn.operation == "add" and turn.arguments[0] is phi else None
+    return turn.arguments[1].constant if not turns and turn.operation == "add" and turn.arguments[0] is phi else None
 
 
-def _is_one(step: Value) -> bool:
-    return step.operation == "const" and step.data == 1
-
-
-def _total(product: Value, body: list[Block], used: dict[Value, list[Value]]) -> tuple[Value, Value | None]:
-    """The sum with something that stays which alone uses the product, and that something; else the product itself."""
-    if len(used[product]) == 1 and used[product][0].operation == "add":
-        total = used[product][0]
-        rest = next((argument for argument in total.arguments if argument is not product), product)
-        if total.block in body and rest.block not in body and rest.operation != "const":
-            return total, rest
-    return product, None
-
-
-def _other_factor(product: Value, phi: Value) -> Value | None:
-    """The factor beside the counter; none for constants, which cost little."""
-    if product.operation != "mul" or phi not in product.arguments:
-        return None
-    left, right = product.arguments
-    other = right if left is phi else left
-    return None if other is phi or other.operation == "const" else other
-
-
-def _counter(phi: Value, factor: Value, rest: Value | None, before: Block, header: Block) -> Value:
-    """A phi that is the counter times the factor, plus the rest: it starts so, and grows by the factor."""
+def _counter(phi: Value, total: Value, growth: Growth, before: Block) -> Value:
+    """A phi that is the total on every turn: computed before the loop for the first one, then a sum."""
+    header = phi.block
     edge = header.predecessors.index(before)
-    start = phi.arguments[edge]
-    if start.operation == "const" and start.data == 1:
-        start = factor
-    elif start.operation != "const" or start.data != 0:
-        start = Value("mul", phi.width, [start, factor], None, phi.span, before)
-        before.values.insert(-1, start)
-    if rest is not None:
-        if start.operation == "const" and start.data == 0:
-            start = rest
-        else:
-            start = Value("add", phi.width, [start, rest], None, phi.span, before)
-            before.values.insert(-1, start)
-    grown = next(value for index, value in enumerate(phi.arguments) if index != edge)
-    counter = Value("phi", phi.width, [], None, phi.span, header)
-    turned = Value("add", phi.width, [counter, factor], None, grown.span, grown.block)
-    counter.arguments = [start if source is before else turned for source in header.predecessors]
+    first = {phi: phi.arguments[edge]}
+
+    def at_first(value: Value) -> Value:
+        if value in growth and value not in first:
+            arguments = [at_first(argument) for argument in value.arguments]
+            first[value] = Value(value.operation, value.width, arguments, None, value.span, before)
+            before.values.insert(-1, first[value])
+        return first.get(value, value)
+
+    start, step = at_first(total), growth[total]
+    turned = next(argument for index, argument in enumerate(phi.arguments) if index != edge)
+    place = turned.block
+    more = (
+        [Value("const", total.width, [], step % (1 << total.width), total.span, place)] if isinstance(step, int) else []
+    )
+    counter = Value("phi", total.width, [], None, total.span, header)
+    grown = Value(
+        "add", total.width, [counter, *more] if isinstance(step, int) else [counter, step], None, turned.span, place
+    )
+    counter.arguments = [start if source is before else grown for source in header.predecessors]
     header.values.insert(0, counter)
-    assert grown.block is not None
-    grown.block.values.insert(grown.block.values.index(grown) + 1, turned)
+    at = place.values.index(turned) + 1
+    place.values[at:at] = [*more, grown]
     return counter

@@ -9,9 +9,10 @@ from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel
 from dsl.compiler.inline import COSTS
 from dsl.compiler.ir import COMPARISONS, Block, Function, Value
+from dsl.compiler.number import number
 
 TURNS: Final = 16
-LARGEST: Final = 64  # instructions of all turns together
+LARGEST: Final = 96  # instructions of all turns together
 
 
 def unroll(function: Function) -> None:
@@ -19,6 +20,7 @@ def unroll(function: Function) -> None:
     while _unroll_one(function):
         relabel(function)
         fold(function)
+        number(function)
 
 
 def _unroll_one(function: Function) -> bool:
