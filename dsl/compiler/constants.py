@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
-from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
+from dsl.compiler.operands import LARGEST_INTEGER, Integer, Named, Nothing, Operand, Typed
 from dsl.compiler.source import Sources
 from dsl.lang.addresses import Address
 from dsl.lang.annotations import resolve
@@ -46,7 +46,7 @@ class Constants:
             return Nothing()
         if isinstance(python, bool):
             return Typed(BOOL, (builder.constant(int(python), 1),))
-        if isinstance(python, int):
+        if isinstance(python, int) and python.bit_length() <= LARGEST_INTEGER:
             return Integer(int(python))
         declaration = None if isinstance(python, type) else getattr(python, "__declaration__", None)
         if isinstance(declaration, Declaration) and isinstance(python, Array | Struct):

@@ -24,26 +24,25 @@ def refuse_escapes(unit: Unit) -> None:
             report_stored(unit, function, stored)
 
 
-def origins(value: ir.Value, seen: set[ir.Value] | None = None) -> set[ir.Value]:
+def origins(value: ir.Value) -> set[ir.Value]:
     """The frame slots and parameters that a reference may come from; a callee may give back whatever it got."""
-    seen = set() if seen is None else seen
-    if value in seen:
-        return set()
-    seen.add(value)
-    match value.operation:
-        case "frame" | "parameter":
-            return {value}
-        case "add":
-            parts = value.arguments[:1]
-        case "phi":
-            parts = value.arguments
-        case "select":
-            parts = value.arguments[1:]
-        case "extract":
-            parts = value.arguments[0].arguments
-        case _:
-            return set()
-    return {origin for part in parts for origin in origins(part, seen)}
+    seen, pending = {value}, [value]
+    while pending:
+        part = pending.pop()
+        match part.operation:
+            case "phi":
+                parts = part.arguments
+            case "add":
+                parts = part.arguments[:1]
+            case "select":
+                parts = part.arguments[1:]
+            case "extract":
+                parts = part.arguments[0].arguments
+            case _:
+                parts = []
+        pending += [other for other in parts if other not in seen]
+        seen.update(parts)
+    return {part for part in seen if part.operation in ("frame", "parameter")}
 
 
 def report_kept(unit: Unit, function: ir.Function, carried: dict[ir.Value, str]) -> None:

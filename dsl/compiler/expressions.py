@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.memory import element_place, field_of, field_place, load_operand
-from dsl.compiler.operands import Named, Operand, Place, Typed
+from dsl.compiler.operands import LARGEST_INTEGER, Named, Operand, Place, Typed
 from dsl.lang.types import ArrayType
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def build_time(lowering: Lowering, python: object, node: ast.expr, text: str) ->
 
 
 def constant(lowering: Lowering, node: ast.Constant) -> Operand:
+    if isinstance(node.value, int) and node.value.bit_length() > LARGEST_INTEGER:
+        raise lowering.error("literal-range", node, f"an int constant has at most {LARGEST_INTEGER} bits")
     if node.value is None or isinstance(node.value, bool | int | str):
         return build_time(lowering, node.value, node, repr(node.value))
     kind = type(node.value).__name__

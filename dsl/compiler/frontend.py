@@ -12,12 +12,14 @@ from dsl.compiler.constants import Constants
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
 from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.kernels import read_kernel
+from dsl.compiler.loading import declaration_error
 from dsl.compiler.lower import Lowering, assigned_names
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
 from dsl.compiler.source import SourceFile, Sources
 from dsl.lang.annotations import resolve
+from dsl.lang.failure import DeclarationError
 from dsl.lang.types import Type
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ class Unit:
             symbol = self.pending.pop(0)
             try:
                 self.module.functions[symbol] = self.compile(symbol, self.requests[symbol])
+            except DeclarationError as problem:
+                self.report(declaration_error(problem))
             except Reported:
                 continue
 

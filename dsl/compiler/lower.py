@@ -18,12 +18,14 @@ from dsl.compiler.conditions import condition, narrows, truth
 from dsl.compiler.diagnostics import Diagnostic, Note, Reported
 from dsl.compiler.expressions import evaluate, place_of
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.loading import declaration_error
 from dsl.compiler.memory import load, store
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
 from dsl.compiler.operators import operate
 from dsl.compiler.signatures import Signature
 from dsl.compiler.source import SourceFile
 from dsl.lang import types as t
+from dsl.lang.failure import DeclarationError
 from dsl.lang.types import NONE, U64
 
 if TYPE_CHECKING:
@@ -183,7 +185,15 @@ class Lowering:
         """Lower statements; an error in one does not hide those in the next."""
         for statement in statements:
             try:
-                self.statement(statement)
+                try:
+                    self.statement(statement)
+                except DeclarationError as problem:
+                    self.unit.report(declaration_error(problem))
+                    raise Reported() from None
+                except RecursionError:
+                    raise self.error(
+                        "unsupported", statement, "this is nested too deeply", "give parts names"
+                    ) from None
             except Reported:
                 self.failed |= assigned_names([statement]) - self.builder.environment.keys()
                 self.failed |= {name for name in assigned_names([statement]) if name not in self.declared}

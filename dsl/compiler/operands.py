@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from typing import Final
 
 from dsl.compiler import ir
 from dsl.lang.types import Type, WordType
@@ -63,6 +64,9 @@ class Typed(Operand):
     def is_unsigned(self) -> bool:
         """Whether it is a public unsigned word."""
         return isinstance(self.type, WordType) and not self.type.signed
+
+
+LARGEST_INTEGER: Final = 4096  # bits: a build-time int beyond that is a mistake, and Python would not even print it
 
 
 @dataclass(frozen=True, slots=True)

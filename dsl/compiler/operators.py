@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dsl.compiler import ir
 from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce, conversion_help, public, taint_barrier
-from dsl.compiler.operands import Integer, Operand, Typed
+from dsl.compiler.operands import LARGEST_INTEGER, Integer, Operand, Typed
 from dsl.lang import types as t
 from dsl.lang.types import BOOL, U64, tainted
 
@@ -85,8 +85,12 @@ def operate(lowering: Lowering, op: ast.operator, left: Operand, right: Operand,
 def integer_operation(lowering: Lowering, sign: Sign, left: int, right: int, node: ast.AST) -> Integer:
     if sign.integers is None:
         raise lowering.error("unsupported", node, f"the operator '{sign.text}' is not in the language")
-    if sign.text in ("<<", "**") and not 0 <= right <= 4096:
+    if sign.text in ("<<", ">>", "**") and not 0 <= right <= LARGEST_INTEGER:
         raise lowering.error("shift-range", node, f"the count {right} is out of range")
+    bits = left.bit_length()
+    size = {"**": bits * right, "<<": bits + right}.get(sign.text, bits + right.bit_length())
+    if size > LARGEST_INTEGER:
+        raise lowering.error("literal-range", node, f"this int constant may take more than {LARGEST_INTEGER} bits")
     try:
         return Integer(sign.integers(left, right))
     except (ZeroDivisionError, ValueError) as problem:

@@ -97,12 +97,14 @@ def _field_lines(file: str, class_line: int) -> list[tuple[str, int]]:
 
 def resolve_fields(cls: DeclaredClass) -> dict[str, t.Type]:
     """The types of a class's annotated fields, in order."""
-    from dsl.lang.failure import DeclarationError
+    from dsl.lang.failure import DeclarationError, UnknownName
 
     resolved = {}
     for name, annotation in inspect.get_annotations(cls).items():
         try:
             resolved[name] = resolve(annotation, cls._names)
+        except NameError as error:
+            raise UnknownName(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
         except TypeError as error:
             raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
     return resolved

@@ -34,6 +34,10 @@ class DeclarationError(TypeError):
         self.line = line
 
 
+class UnknownName(DeclarationError, NameError):
+    """A declaration names what is not there, or not yet: a class further down in the module is found at first use."""
+
+
 class Failure:
     """Why a function did not give its result: a u64 code, never 0. Compared by code; narrow with isinstance."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import dsl.compiler
 from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.frontend import build_module
+from dsl.compiler.loading import load_file
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(path.name.removesuffix(".py.txt") for path in CASES.glob("*.py.txt"))
@@ -22,18 +22,12 @@ def compile_text(name: str, source: str, folder: Path) -> str:
     module_name = f"case_{name.replace('-', '_')}"
     path = folder / f"{module_name}.py"
     path.write_text(source, encoding="utf-8")
-    specification = importlib.util.spec_from_file_location(module_name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module_name] = module
     try:
-        specification.loader.exec_module(module)
-        build_module(module.entry)
+        build_module(load_file(path, module_name).entry)
     except CompileError as error:
         return f"{error}\n"
     finally:
-        del sys.modules[module_name]
+        sys.modules.pop(module_name, None)
     return ""
 
 
@@ -48,7 +42,7 @@ def test_bad_program_gets_exactly_this_text(name: str, tmp_path: Path) -> None:
 def test_every_error_code_has_a_case() -> None:
     """The codes in the compiler's source and the cases are the same set."""
     (folder,) = dsl.compiler.__path__
-    pattern = re.compile(r"(?:error|Diagnostic)\(\s*\"([a-z-]+)\"")
+    pattern = re.compile(r"(?:error|Diagnostic|at)\(\s*\"([a-z-]+)\"")
     codes = {code for path in Path(folder).glob("*.py") for code in pattern.findall(path.read_text(encoding="utf-8"))}
     assert codes == set(NAMES)
 

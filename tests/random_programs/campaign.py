@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import argparse
 import ast
-import gc
-import multiprocessing
 import os
 import random
-import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tests.execution.support import load_source
+from tests.parallel import Died, Progress, results
 from tests.random_programs.agreement import Counts, Difference, check_calls, options_of
 from tests.random_programs.generator import make_module
 from tests.random_programs.shrink import kind_of, runnable, shrink
@@ -32,8 +28,6 @@ INPUTS: Final = 4  # calls of each program
 SAMPLE: Final = (
     4  # of so many modules one has its IR checked after every pass, not only after the last, and its constructs counted
 )
-CHUNK: Final = 400  # modules that one process takes, so that memory stays bounded
-SECONDS: Final = 120  # for one module: more is a program that never ends
 FAILURES: Final = 5  # that are made small and shown
 
 
@@ -117,90 +111,26 @@ def constructs(source: str) -> Counter[str]:
     return found
 
 
-def work(seeds: list[int], told: Connection) -> None:
-    """Check modules, telling of each before and after it. Dies if one takes too long."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    gc.disable()  # it costs a fifth of the time
-    with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(seeds):
-            if number % 8 == 0:
-                gc.collect()
-            told.send(seed)
-            signal.alarm(SECONDS)
-            try:
-                found = check_module(seed, Path(folder))
-            except Exception as error:
-                found = Found(seed, difference=Difference(f"generator: {type(error).__name__}", str(error)))
-            signal.alarm(0)
-            told.send(found)
-
-
-@dataclass
-class Worker:
-    """A process, what it tells, what is still to be done of its seeds, and the one it is at."""
-
-    process: Any
-    told: Connection
-    seeds: list[int]
-    at: int | None = None
-
-
-def start(seeds: list[int]) -> Worker:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(seeds, sender), daemon=True)
-    process.start()
-    sender.close()
-    return Worker(process, receiver, list(seeds))
+def guarded(seed: int, folder: Path) -> Found:
+    """check_module; a mistake of the generator is a difference too."""
+    try:
+        return check_module(seed, folder)
+    except Exception as error:
+        return Found(seed, difference=Difference(f"generator: {type(error).__name__}", str(error)))
 
 
 def run(first: int, count: int, jobs: int, quiet: bool = False) -> Total:
     """Check the modules from a seed on that hold `count` programs."""
-    total, began, shown = Total(), time.monotonic(), time.monotonic()
-    waiting = list(range(first, first + -(-count // PROGRAMS)))
-    chunk = min(CHUNK, -(-len(waiting) // jobs))
-    workers: list[Worker] = []
-    while waiting or workers:
-        while waiting and len(workers) < jobs:
-            workers.append(start(waiting[:chunk]))
-            del waiting[:chunk]
-        for told in wait([worker.told for worker in workers]):
-            worker = next(worker for worker in workers if worker.told is told)
-            known = len(total.differences)
-            if not hear(worker, total):
-                workers.remove(worker)
-                waiting[:0] = worker.seeds
-            for seed, difference in total.differences[known:]:
-                print(f"seed {seed}: {difference.kind}", flush=True)
-        if not quiet and time.monotonic() - shown > 10:
-            shown = time.monotonic()
-            print(progress(total, shown - began), flush=True)
-    print(progress(total, time.monotonic() - began), flush=True)
+    total, progress = Total(), Progress("programs", quiet)
+    for seed, found in results(range(first, first + -(-count // PROGRAMS)), guarded, jobs):
+        if isinstance(found, Died):
+            found = Found(seed, difference=Difference(f"died by {found.how}", "the process that ran it died"))
+        total.add(found)
+        if found.difference:
+            print(f"seed {seed}: {found.difference.kind}", flush=True)
+        progress.tick(total.programs, len(total.differences))
+    print(progress.line(total.programs, len(total.differences)), flush=True)
     return total
-
-
-def hear(worker: Worker, total: Total) -> bool:
-    """Take in what a worker tells; whether it lives."""
-    try:
-        message = worker.told.recv()
-    except EOFError:
-        worker.process.join()
-        code = worker.process.exitcode
-        if worker.at is not None:
-            name = signal.Signals(-code).name if code < 0 else f"status {code}"
-            total.add(Found(worker.at, difference=Difference(f"died by {name}", "the process that ran it died")))
-        return False
-    if isinstance(message, int):
-        worker.at = message
-        worker.seeds.remove(message)
-    else:
-        worker.at = None
-        total.add(message)
-    return True
-
-
-def progress(total: Total, seconds: float) -> str:
-    return f"{total.programs:,} programs, {total.programs / seconds:.1f} programs/s, differences in {len(total.differences)} modules"
 
 
 def explain(seed: int, difference: Difference, folder: Path) -> str:

@@ -1,0 +1,97 @@
+"""A program's file becomes a module. What goes wrong in it before any function is compiled is an error with its place, like any other."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from dsl.compiler.diagnostics import CompileError, Diagnostic
+from dsl.compiler.ir import Span
+from dsl.compiler.source import display_name
+from dsl.lang.failure import DeclarationError
+
+# What runs between a mistake and its being noticed: the language's own code, and Python's.
+NOT_ITS_OWN: Final = (str(Path(__file__).parents[1] / "lang"), __file__, "<", *{sys.prefix, sys.base_prefix})
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """Import a file as a module of this name. Raises CompileError if it is no Python, declares something wrongly, or raises."""
+    refuse_unreadable(path, name)
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise FileNotFoundError(f"{path}: expected a Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        with diagnosed(path, name):
+            specification.loader.exec_module(module)
+    except CompileError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def refuse_unreadable(path: Path, name: str) -> None:
+    """Sources are UTF-8 without null bytes: Python takes some others, whose lines nobody could show."""
+    content = path.read_bytes()
+    try:
+        place = content.decode().encode().find(b"\0")
+    except UnicodeDecodeError as error:
+        place = error.start
+    if place >= 0:
+        text = f"the byte {content[place]:#04x} here is no part of a UTF-8 text"
+        raise CompileError([at("syntax", text, str(path), str(path), name, content.count(b"\n", 0, place) + 1)])
+
+
+@contextmanager
+def diagnosed(path: Path, name: str) -> Iterator[None]:
+    """What the import of a module raises becomes a CompileError."""
+    try:
+        yield
+    except Exception as error:  # a module is any Python, which may raise anything
+        raise CompileError([diagnose(error, str(path), name)]) from None
+
+
+def diagnose(error: Exception, path: str, name: str) -> Diagnostic:
+    """What an import raised, as an error at the place that it names, else at the last line of the program's own that was running."""
+    if isinstance(error, SyntaxError) and error.filename is not None and error.lineno:
+        end = (error.end_offset or 0) - 1 if error.end_lineno == error.lineno else -1
+        return at("syntax", error.msg, error.filename, path, name, error.lineno, ((error.offset or 1) - 1, end))
+    if isinstance(error, DeclarationError):
+        return declaration_error(error)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    rows = [row for row in traceback.extract_tb(error.__traceback__) if not row.filename.startswith(NOT_ITS_OWN)]
+    if not rows or rows[-1].lineno is None:
+        return at("module-level", text, path, path, name, 1)
+    row = rows[-1]
+    columns = (row.colno or 0, row.end_colno or 0) if row.end_lineno == row.lineno else (-1, -1)
+    return at("module-level", text, row.filename, path, name, row.lineno or 1, columns)
+
+
+def declaration_error(error: DeclarationError) -> Diagnostic:
+    """What is declared wrongly, at its declaration."""
+    return at("declaration", error.message, error.file, "", "", error.line)
+
+
+def at(
+    code: str, text: str, file: str, path: str, name: str, line: int, columns: tuple[int, int] = (-1, -1)
+) -> Diagnostic:
+    """An error on one line of a file; columns that the line does not have stand for all of it."""
+    modules = (other for other, module in sys.modules.items() if getattr(module, "__file__", None) == file)
+    known = next(modules, Path(file).stem)
+    text_of_file = Path(file).read_bytes().decode("utf-8-sig", "replace")  # all of it may not be readable
+    lines = re.split("\r\n|\r|\n", text_of_file)
+    line = min(line, len(lines))
+    shown = lines[line - 1]
+    first, end = (
+        columns if 0 <= columns[0] <= columns[1] <= len(shown) else (len(shown) - len(shown.lstrip()), len(shown))
+    )
+    span = Span(display_name(file, name if file == path else known), line, first, line, end)
+    return Diagnostic(code, text.partition("\n")[0], span, shown)
