@@ -16,6 +16,7 @@ from dsl.compiler.loading import declaration_error
 from dsl.compiler.lower import Lowering, assigned_names
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
+from dsl.compiler.region import enclose
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
 from dsl.compiler.source import SourceFile, Sources
 from dsl.lang.annotations import resolve
@@ -34,6 +35,7 @@ def build_module(entry: Callable[..., Any]) -> ir.Module:
     refuse_recursion(unit)
     if not unit.diagnostics:
         refuse_escapes(unit)
+        enclose(unit)
     if unit.diagnostics:
         raise CompileError(unit.diagnostics)
     unit.prune(symbol)

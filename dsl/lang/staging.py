@@ -251,7 +251,7 @@ def dispatch(functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[
 @dataclass(frozen=True, slots=True)
 class MachineOptions:
     """What @machine was told. depth: how many activations may be live at once; model: what runs under CPython in its place;
-    kernel: `module.path.function` that builds the machine code.
+    kernel: `module.path.function` that builds the machine code; simd: the XMM registers are saved around it.
     """
 
     naked: bool = False
@@ -259,6 +259,7 @@ class MachineOptions:
     depth: int | None = None
     model: Callable[..., Any] | None = None
     kernel: str | None = None
+    simd: bool = False
     code: Any = field(default=None, compare=False)  # the code object as written, where another one runs under CPython
 
 
@@ -272,6 +273,7 @@ def machine(
     depth: int | None = None,
     model: Callable[..., Any] | None = None,
     kernel: str | None = None,
+    simd: bool = False,
 ) -> Callable[[F], F]: ...
 def machine(
     function: Any = None,
@@ -282,12 +284,14 @@ def machine(
     depth: int | None = None,
     model: Callable[..., Any] | None = None,
     kernel: str | None = None,
+    simd: bool = False,
 ) -> Any:
     """Mark a function for compilation and return it, the same object.
 
     naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this
     many activations at once. model: the Python function that runs under CPython instead. kernel: its machine code is a PeachPy function,
     made by the Python function of this dotted name; the body is what it does under CPython, ordinary Python, and is not compiled.
+    simd: XMM0 to XMM15 are saved before its body and restored after it, so that kernels which use them may be called from there.
     """
 
     def mark(function: Any) -> Any:
@@ -295,9 +299,11 @@ def machine(
             raise TypeError(f"@machine takes a function, not {function!r}")
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
+        if simd and (naked or kernel is not None):
+            raise TypeError(f"{function.__name__}: a simd region is a function with a body of its own")
         code = function.__code__
         marked: Any = function
-        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, kernel, code)
+        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, kernel, simd, code)
         if model is not None:
             _run_instead(function, model)
         elif depth is not None:

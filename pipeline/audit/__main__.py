@@ -14,6 +14,7 @@ from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
 from pipeline.audit.exits import check_exits
 from pipeline.audit.instructions import check_instructions
+from pipeline.audit.regions import check_regions
 from pipeline.audit.rules import EXITS, RULES, Rules
 from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import check_stacks, find_recursion
@@ -28,6 +29,10 @@ SUPPLIED: Final = {"boot.header_key": bytes(32), "std.font": bytes(FONT_SIZE)}
 def audit(code: Code, rules: Rules) -> tuple[list[Finding], list[str]]:
     """Findings of one program, and lines that say how deep its stacks get. Without a bound (recursion) stacks are not measured."""
     findings = [*check_sections(code.name, code.program), *check_instructions(code, rules.allowed)]
+    if rules.has_guests:
+        findings += check_regions(
+            code, tuple(root for stack in rules.stacks for root, _ in (*stack.roots, *stack.interrupts))
+        )
     recursion = find_recursion(code)
     if recursion:
         return findings + recursion, []

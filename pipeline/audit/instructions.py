@@ -9,8 +9,8 @@ from typing import Final
 
 from dsl.compiler.frames import Step
 from pipeline.audit.code import Code, Finding
+from pipeline.audit.regions import VECTOR, find_regions
 
-VECTOR: Final = re.compile(r"\b[xyz]?mm\d+\b|\bst\(")
 INDIRECT: Final = re.compile(r"(?:call|jmp|ljmp|lcall)\b(?! 0x)")
 NEVER: Final = {  # mnemonic: why no program has it
     "invd": "drops what other processors have written",
@@ -52,7 +52,10 @@ def check_instructions(code: Code, allowed: Allowed) -> list[Finding]:
     """Every instruction against every rule."""
     findings: list[Finding] = []
     seen: dict[str, list[str]] = {}
+    regions = find_regions(code)
     for function, steps in code.functions.items():
+        if function in regions:
+            continue
         targets = {step.target for step in steps if step.target is not None}
         for index, step in enumerate(steps):
             where = code.where(step, function)

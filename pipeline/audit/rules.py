@@ -37,6 +37,7 @@ class Rules:
     stacks: tuple[Stack, ...]
     allowed: Allowed
     declared: dict[str, int] = field(default_factory=dict)
+    has_guests: bool = False  # whose vector registers are in the processor: see regions.py
 
 
 MONITOR_STACKS: Final = (
@@ -134,6 +135,7 @@ RULES: Final = {
             computed=("vmm/apic.py",),  # apic_write: X2APIC_BASE plus a register's offset
         ),
         declared={"vmm.vmx.entry.return_to_run_loop": REFILLED_SIZE},
+        has_guests=True,
     ),
 }
 EXITS: Final = Exits(

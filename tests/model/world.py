@@ -44,7 +44,7 @@ class Called(VmxMachine):
         memory[MONITOR_PHYSICAL : MONITOR_PHYSICAL + len(program.image)] = program.image
         tables = page_tables(program.image)
         memory[TABLES : TABLES + len(tables)] = tables
-        super().__init__(bytes(memory), processor, sites_of(program.image), program.symbols[program.entry][0])
+        super().__init__(memory, processor, sites_of(program.image), program.symbols[program.entry][0])
 
     def _add_hooks(self) -> None:
         """The account of instructions comes first: those that the model carries out are in it."""

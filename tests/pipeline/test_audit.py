@@ -15,9 +15,11 @@ from dsl.compiler.capstone import decode
 from dsl.compiler.frames import Step, frames
 from dsl.compiler.keystone import assemble
 from dsl.compiler.pipeline import Program, compile_function
+from dsl.compiler.region import REGION
 from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
 from pipeline.audit.code import Code, Finding, code_of
 from pipeline.audit.instructions import NEVER, PRIVILEGED, Allowed, check_instructions
+from pipeline.audit.regions import check_regions, find_regions
 from pipeline.audit.sections import check_sections
 from pipeline.audit.stack import Stack, check_stacks, find_recursion
 
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE: Final = __name__
 STRICT: Final = Allowed({}, frozenset({0x1B}), once=("vmxoff",))
 CELLS: Final = static_array(u64, 4)
+FORGETFUL: Final = REGION.replace("movaps xmm15, xmmword ptr [rsp + 240]; ", "")
 OWN_STACK: Final = static_array(u8, 4096)
 
 
@@ -180,7 +183,7 @@ SAMPLES: Final[dict[str, str | bytes]] = {  # as Capstone names it: text for Key
 def planted_code(sample: str | bytes) -> Code:
     """A program of one function with one instruction: its bytes from Keystone, its text from Capstone, as in a linked program."""
     data = sample if isinstance(sample, bytes) else assemble(sample, 0x1000)
-    steps = [Step(0x1000 + at, 0x1000 + at + size, decoded) for at, size, decoded in decode(data, 0x1000)]
+    steps = [Step(at, at + size, decoded) for at, size, decoded in decode(data, 0x1000)]
     assert len(steps) == 1, sample
     return Code(
         "planted", None, {"planted.function": steps}, {}, {"planted.function": ()}, {0x1000: "planted.function"}
@@ -260,6 +263,70 @@ def test_calls_by_address_have_a_home_and_jumps_none() -> None:
     allowed = Allowed({}, frozenset(), indirect=HOME.homes["wrmsr"])
     assert findings_of(calls_indirectly, allowed) == []
     assert [finding.rule for finding in findings_of(jumps_indirectly, allowed)] == ["indirect"]
+
+
+@machine(simd=True)
+def in_region(a: u64) -> u64:
+    """What a kernel does, where it may."""
+    uses_vectors()
+    return a + 1
+
+
+@machine
+def reaches_it(a: u64) -> u64:
+    """Both ways."""
+    return in_region(a) ^ 5
+
+
+@machine
+def reaches_past_it(a: u64) -> u64:
+    """Both ways."""
+    uses_vectors()
+    return in_region(a) ^ 5
+
+
+@machine(naked=True)
+def almost_a_region() -> None:
+    """A region that forgets XMM15."""
+    asm(FORGETFUL, body=uses_vectors)
+
+
+def region_findings(function: Callable[..., Any]) -> list[str]:
+    return [
+        finding.text
+        for finding in check_regions(code_of("planted", compiled(function)), (f"{HERE}.{function.__name__}",))
+    ]
+
+
+def test_vectors_in_a_region_are_fine() -> None:
+    code = code_of("planted", compiled(reaches_it))
+    assert find_regions(code) == {f"{HERE}.in_region": f"{HERE}.in_region.body"}
+    assert region_findings(reaches_it) == []
+    assert region_findings(middle) == []
+    here = str(Path(__file__).relative_to(ROOT))
+    assert check_instructions(code, Allowed({}, frozenset(), vectors=(here,))) == []
+    rules = [finding.rule for finding in check_instructions(code, STRICT)]
+    assert rules == ["vector"]  # the kernel's, which needs a home; the region's own moves do not
+
+
+@pytest.mark.parametrize(
+    ("function", "path"),
+    [(uses_vectors, "uses_vectors"), (reaches_past_it, "reaches_past_it > {0}.uses_vectors"), (almost_a_region, "almost_a_region")],
+)  # fmt: skip
+def test_a_vector_outside_a_region_is_found(function: Callable[..., Any], path: str) -> None:
+    """By the way that leads there; a region that restores fewer registers than it saved is none."""
+    assert f"planted: {HERE}.{path.format(HERE)}: expected vector registers in a simd region alone" in region_findings(
+        function
+    )
+
+
+def test_vex_is_found_even_where_vectors_are_at_home() -> None:
+    places = {0x1000: ("a.py", 1)}
+    for text, rules in (("pxor xmm0, xmm1", []), ("vpxor xmm0, xmm1, xmm2", ["vector"])):
+        code = replace(planted_code(text), places=places)
+        assert [
+            finding.rule for finding in check_instructions(code, Allowed({}, frozenset(), vectors=("a.py",)))
+        ] == rules
 
 
 def stack(size: int, *roots: str, interrupts: tuple[str, ...] = ()) -> Stack:
