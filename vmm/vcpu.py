@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
+from dsl.hw import vmx
 from dsl.lang import Array, HostPhysical, HostVirtual, Struct, array, u8, u16, u32, u64
 
 NO_DEADLINE: Final = 0xFFFF_FFFF_FFFF_FFFF  # TSC value or nanoseconds that never come
 
 
-class Exit(Enum):
-    """Why a guest stopped, normalised. The numbers are VMX's basic exit reasons (SDM Vol. 3D, appendix C)."""
-
-    EXCEPTION_OR_NMI = u32(0)
-    EXTERNAL_INTERRUPT = u32(1)
-    TRIPLE_FAULT = u32(2)
-    INIT_SIGNAL = u32(3)
-    INTERRUPT_WINDOW = u32(7)
-    TASK_SWITCH = u32(9)
-    CPUID = u32(10)
-    GETSEC = u32(11)
-    HLT = u32(12)
-    INVD = u32(13)
-    RDPMC = u32(15)
-    RSM = u32(17)
-    VMCALL = u32(18)
-    VMCLEAR = u32(19)
-    VMLAUNCH = u32(20)
-    VMPTRLD = u32(21)
-    VMPTRST = u32(22)
-    VMREAD = u32(23)
-    VMRESUME = u32(24)
-    VMWRITE = u32(25)
-    VMXOFF = u32(26)
-    VMXON = u32(27)
-    CONTROL_REGISTER = u32(28)
-    DEBUG_REGISTER = u32(29)
-    IO_INSTRUCTION = u32(30)
-    RDMSR = u32(31)
-    WRMSR = u32(32)
-    ENTRY_FAILURE_GUEST_STATE = u32(33)
-    ENTRY_FAILURE_MSR_LOADING = u32(34)
-    MWAIT = u32(36)
-    MONITOR = u32(39)
-    ENTRY_FAILURE_MACHINE_CHECK = u32(41)
-    DESCRIPTOR_TABLE = u32(46)
-    LOCAL_DESCRIPTOR_TABLE = u32(47)
-    EPT_VIOLATION = u32(48)
-    EPT_MISCONFIGURATION = u32(49)
-    INVEPT = u32(50)
-    PREEMPTION_TIMER = u32(52)
-    INVVPID = u32(53)
-    WBINVD = u32(54)
-    XSETBV = u32(55)
-    RDRAND = u32(57)
-    INVPCID = u32(58)
-    VMFUNC = u32(59)
-    ENCLS = u32(60)
-    RDSEED = u32(61)
+Exit: TypeAlias = vmx.ExitReason  # why a guest stopped: VMX's basic reasons are the normalised ones; another engine maps its own to them
 
 
 class Resume(Enum):

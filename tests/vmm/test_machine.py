@@ -152,7 +152,7 @@ def test_an_unknown_exit_stops_its_box_alone(tmp_path: Path, monkeypatch: pytest
     from vmm.main import start
     from vmm.vcpu import Exit
 
-    handlers = {key: value for key, value in vmm.exits.dispatch.ENTRIES.items() if key is not Exit.WBINVD}
+    handlers = {key: value for key, value in vmm.exits.dispatch.ENTRIES.items() if key is not Exit.WBINVD_OR_WBNOINVD}
     monkeypatch.setattr(vmm.scheduler, "HANDLERS", dispatch(handlers, default=handle_unknown_exit))
     program = compile_program(start, base=MONITOR_BASE)
     monkeypatch.setattr(images, "monitor", lambda: program)
