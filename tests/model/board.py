@@ -44,6 +44,7 @@ class Ports:
 
     clock: Clock
     serial: bytearray = field(default_factory=bytearray)
+    typed: bytearray = field(default_factory=bytearray)  # what the serial port still has to give
     registers: dict[int, int] = field(default_factory=dict)
     written: list[tuple[int, int]] = field(default_factory=list)
     count_end: int = 0  # TSC value at which channel 2's output rises
@@ -53,7 +54,9 @@ class Ports:
         """IN of a byte. Takes a microsecond; a look at the PIT's output takes a millisecond, to keep runs short."""
         self.clock.pass_ticks(TSC_HZ // 1_000_000)
         if port == COM1 + 5:
-            return LINE_STATUS_IDLE
+            return LINE_STATUS_IDLE | bool(self.typed)
+        if port == COM1 and self.typed:
+            return self.typed.pop(0)
         if port == 0x71:
             return RTC.get(self.registers.get(0x70, 0) & 0x7F, 0)
         if port == PORT_B:

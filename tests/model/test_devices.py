@@ -11,6 +11,7 @@ from tests.devices.record import NO_INTERRUPT, START
 from tests.devices.scripts import SCRIPTS, Step
 from tests.devices.test_traces import compared, recorded
 from tests.model import board
+from tests.model.board import COM1
 from tests.model.processor import TSC_HZ
 from tests.model.start import machine_for
 from tests.model.vmx_operation import Exit, Guest, Script
@@ -82,3 +83,106 @@ def test_answers_are_those_of_the_reference(name: str, monkeypatch: pytest.Monke
     decimal = {register: number // 10 << 4 | number % 10 for register, number in numbers.items()}
     monkeypatch.setattr(board, "RTC", board.RTC | decimal)
     run_against(SCRIPTS[name], [answer for _, answer in recorded(name)])
+
+
+# --- What comes from outside: resets, typed input, the date
+
+
+def write(port: int, value: int, width: int = 1) -> Exit:
+    """OUT, with interrupts off."""
+    return access(("out4" if width == 4 else "out", port, value))
+
+
+RESETS = [
+    ([(0xCF9, 0x02), (0xCF9, 0x06)], True), ([(0xCF9, 0x04)], True), ([(0xCF9, 0x02), (0xCF9, 0x0A)], False), ([(0x64, 0xFE)], True),
+    ([(0x64, 0xFF)], False), ([(0x64, 0xD1), (0x60, 0xFE)], True), ([(0x64, 0xD1), (0x60, 0xDF)], False), ([(0x92, 1)], False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("writes", "resets"), RESETS)
+def test_a_box_that_asks_for_a_reset_stops(writes: list[tuple[int, int]], resets: bool) -> None:
+    """By the reset control register, or through the keyboard controller; other values do nothing of the kind."""
+    ran = []
+
+    def script(guest: Guest) -> Script:
+        for port, value in writes:
+            yield write(port, value)
+        ran.append(True)
+        yield Exit(REASON.TRIPLE_FAULT)
+
+    machine = machine_for([LONG], [script])
+    machine.run()
+    assert bool(ran) == (not resets)
+    assert ("box a stopped: it asked for a reset (exit reason 30," in machine.serial_text()) == resets
+
+
+def test_what_is_typed_comes_in() -> None:
+    """Each byte once, in order, while the box reads; when it does not, what its buffers hold comes, and the rest is lost."""
+    typed = bytes(0x20 + number % 90 for number in range(300))
+    received = bytearray()
+
+    def script(guest: Guest) -> Script:
+        ports = guest.machine.ports
+        for total in (len(typed), 3000):
+            ports.typed += (typed * 10)[:total]
+            while ports.typed:  # the port is looked at when the box's time is over
+                yield Exit(REASON.PREEMPTION_TIMER, ticks=6_000_000)
+            quiet = 0
+            received.clear()
+            while quiet < 3:
+                yield access(("in", COM1 + 5))
+                if guest["rax"] & 1:
+                    quiet = 0
+                    yield access(("in", COM1))
+                    received.append(guest["rax"] & 0xFF)
+                else:
+                    quiet += 1
+                    yield Exit(REASON.PREEMPTION_TIMER, ticks=6_000_000)
+            kept = min(total, len(received))
+            assert bytes(received) == (typed * 10)[:kept]
+            assert kept == total if total < 2048 else 2048 <= kept < 2048 + 32
+
+    machine = machine_for([LONG], [script])
+    machine.time_limit = 2**62
+    machine.run()
+    assert not machine.exceptions
+    assert received
+
+
+DATES = [
+    "1970-01-01 00:00:01", "1999-12-31 23:59:50", "2000-02-28 12:34:50", "2000-02-29 00:00:00", "2000-03-01 01:00:00",
+    "2023-02-28 09:08:07", "2024-02-29 13:14:15", "2024-12-31 23:59:40", "2099-06-15 17:18:19", "2100-02-28 20:21:22",
+    "2100-03-01 00:00:00", "2400-02-29 11:11:11", "2026-11-30 06:07:08", "2027-07-31 19:59:30", "2001-09-09 01:46:40",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("date", DATES)
+@pytest.mark.parametrize("status", [0x02, 0x06, 0x00, 0x04])
+def test_a_box_has_the_machine_s_date(date: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in any format that a clock may have: decimal or binary, 24 or 12 hours."""
+    now = datetime.fromisoformat(date)
+
+    def spelt(number: int) -> int:
+        return number if status & 4 else number // 10 << 4 | number % 10
+
+    hour = spelt(now.hour) if status & 2 else spelt((now.hour + 11) % 12 + 1) | (now.hour >= 12) << 7
+    registers = {0: spelt(now.second), 2: spelt(now.minute), 4: hour, 7: spelt(now.day), 8: spelt(now.month)}
+    registers |= {9: spelt(now.year % 100), 0x32: spelt(now.year // 100), 0xA: 0x26, 0xB: status}
+    monkeypatch.setattr(board, "RTC", registers)
+    found: dict[int, int] = {}
+
+    def script(guest: Guest) -> Script:
+        for register in (0, 2, 4, 6, 7, 8, 9, 0x32):
+            yield write(0x70, register)
+            yield access(("in", 0x71))
+            found[register] = guest["rax"] & 0xFF
+
+    machine = machine_for([LONG], [script])
+    machine.run()
+    assert not machine.exceptions
+    decimal = {
+        register: (value >> 4 and (value >> 4) * 10 + (value & 15)) or value for register, value in found.items()
+    }
+    shown = datetime(decimal[0x32] * 100 + decimal[9], decimal[8], decimal[7], decimal[4], decimal[2], decimal[0])
+    assert 0 <= (shown - now).total_seconds() <= 2
+    assert found[6] == shown.isoweekday() % 7 + 1
