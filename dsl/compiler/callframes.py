@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from dsl.compiler.frames import WORD, Frame, frames, steps_by_function
+from dsl.compiler.frames import WORD, Frame, frames
 from dsl.compiler.leb128 import signed, unsigned
 from dsl.compiler.link import Linked
 
@@ -24,7 +24,7 @@ def frame_section(linked: Linked) -> bytes:
     )
     common = struct.pack("<IBBBB", COMMON, 4, 0, 8, 0) + unsigned(1) + signed(-WORD) + unsigned(RETURN_ADDRESS)
     out = _entry(common + entry_rules)
-    for name, steps in steps_by_function(linked).items():
+    for name, steps in linked.functions.items():
         symbol = linked.symbols[name]
         known = frames(steps)
         rules = _rules(symbol.address, [(step.address, known.get(step.address, Frame(None))) for step in steps])

@@ -11,35 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dsl.compiler.link import Linked
+from dsl.compiler.link import Step
 from dsl.compiler.machine import CALLEE_SAVED, NAMES
 
 WORD: Final = 8  # bytes; what a call, a push and a pop move
 SAVED_NAMES: Final = frozenset(NAMES[64][register] for register in CALLEE_SAVED)
 ADJUST: Final = re.compile(r"(add|sub) rsp, (-?(?:0x)?[0-9a-f]+)")
-TARGET: Final = re.compile(r"(call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
 KEEPS: Final = re.compile(r"mov (r\w+), rsp")
 SETS_STACK: Final = re.compile(r"(?:mov|lea|and|or|xor|pop|xchg) [re]sp\b|xchg \w+, rsp\b")
 ENDS: Final = ("ret", "ud2", "iretq", "jmp", "ljmp")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One instruction where it lies."""
-
-    address: int
-    end: int
-    text: str
-
-    @property
-    def mnemonic(self) -> str:
-        return self.text.partition(" ")[0]
-
-    @property
-    def target(self) -> int | None:
-        """Where a direct call or jump goes."""
-        match = TARGET.fullmatch(self.text)
-        return int(match[2], 16) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +33,6 @@ class Frame:
     depth: int | None = WORD
     saved: tuple[tuple[str, int], ...] = ()
     kept: tuple[str, int, tuple[tuple[str, int], ...]] | None = field(default=None, compare=False)
-
-
-def steps_by_function(linked: Linked) -> dict[str, list[Step]]:
-    """Each function's instructions, by address."""
-    functions = sorted(
-        (symbol.address, symbol.size, name) for name, symbol in linked.symbols.items() if symbol.kind == "function"
-    )
-    rows = iter(sorted((address, line.text) for address, line in linked.lines))
-    row = next(rows, None)
-    found: dict[str, list[Step]] = {}
-    for start, size, name in functions:
-        inside: list[tuple[int, str]] = []
-        while row is not None and row[0] < start + size:
-            inside.append(row)
-            row = next(rows, None)
-        ends = [address for address, _ in inside[1:]] + [start + size]
-        found[name] = [Step(address, end, text) for (address, text), end in zip(inside, ends, strict=True)]
-    return found
 
 
 def frames(steps: list[Step]) -> dict[int, Frame]:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 
 def unsigned(value: int) -> bytes:
-    """ULEB128."""
-    out = bytearray()
-    while True:
-        low, value = value & 0x7F, value >> 7
-        out.append(low | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
+    """ULEB128: seven bits a byte, the lowest first; the top bit says that more follow."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes((low | 0x80,)) + unsigned(rest) if rest else bytes((low,))
 
 
 def signed(value: int) -> bytes:
-    """SLEB128."""
-    out = bytearray()
-    while True:
-        low, value = value & 0x7F, value >> 7
-        done = (value == 0 and not low & 0x40) or (value == -1 and low & 0x40)
-        out.append(low | (0 if done else 0x80))
-        if done:
-            return bytes(out)
+    """SLEB128: the same, and the last byte's bit 6 is the sign."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes((low,)) if rest == -(low >> 6) else bytes((low | 0x80,)) + signed(rest)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dsl.compiler.capstone import EncodingError, decode, same
-from dsl.compiler.code import Code, Line
-from dsl.compiler.ir import LINKER_SYMBOLS, DataObject
+from dsl.compiler.code import Code
+from dsl.compiler.ir import LINKER_SYMBOLS, DataObject, Span
 from dsl.compiler.machine import Trap
 from dsl.compiler.spelling import spell_displacement
 
@@ -25,7 +25,9 @@ LINE: Final = 64  # bytes of a cache line
 CHECK_ROW: Final = struct.Struct("<IHH")
 FILE_NAME: Final = 32  # bytes of a row of the check table's file names
 INT3: Final = 0xCC  # fills the gaps between functions
+TARGET: Final = re.compile(r"(?:call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
 MENTION: Final = re.compile(r"<([^<>]+)\+(-?\d+)>")
+Place = tuple[str, int]  # file and line
 
 
 class LinkError(Exception):
@@ -41,24 +43,51 @@ class Symbol:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction where it lies. place: what it stands for, which for a failed check's ud2 is the check; span: where it came from."""
+
+    address: int
+    end: int
+    text: str
+    span: Span | None = None
+    place: Place | None = None
+
+    @property
+    def mnemonic(self) -> str:
+        return self.text.partition(" ")[0]
+
+    @property
+    def target(self) -> int | None:
+        """Where a direct call or jump goes."""
+        match = TARGET.fullmatch(self.text)
+        return int(match[1], 16) if match else None
+
+
 @dataclass(slots=True)
 class Linked:
-    """A linked program. lines: every instruction with its absolute address."""
+    """A linked program. functions: the instructions of each, by address; checks: offsets of ud2 and the checks that they stand for."""
 
     base: int
     image: bytes
     memory_size: int
     symbols: dict[str, Symbol]
-    lines: list[tuple[int, Line]] = field(default_factory=list)
-    text_end: int = 0
-    checks: list[tuple[int, Trap]] = field(default_factory=list)
+    text_end: int
+    checks: list[tuple[int, Trap]]
+    functions: dict[str, list[Step]] = field(default_factory=dict)
 
-    def places(self) -> list[tuple[int, tuple[str, int]]]:
-        """File and line of each instruction that has any, by address. A failed check's ud2 stands for the check, as in the check table."""
-        checks = {self.base + offset: (trap.file, trap.line) for offset, trap in self.checks}
-        rows = sorted(self.lines, key=lambda row: row[0])
-        found = ((at, checks.get(at) or (line.span and (line.span.file, line.span.line))) for at, line in rows)
-        return [(at, place) for at, place in found if place]
+    @property
+    def lines(self) -> list[tuple[int, Step]]:
+        """Every instruction by its address."""
+        return [(step.address, step) for steps in self.functions.values() for step in steps]
+
+    def places(self) -> list[tuple[int, Place]]:
+        """File and line of each instruction that has any, by address."""
+        return [(address, step.place) for address, step in self.lines if step.place]
+
+    def code(self, step: Step) -> bytes:
+        """The bytes of an instruction."""
+        return self.image[step.address - self.base : step.end - self.base]
 
 
 def align_up(value: int, to: int) -> int:
@@ -100,9 +129,8 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
         start = symbols[item.symbol].address - base
         assert item.content is not None
         image[start : start + len(item.content)] = item.content
-    linked = Linked(base, bytes(image), memory_size, symbols, text_end=text_end, checks=checks)
-    for code in codes:
-        _verify(linked, code)
+    linked = Linked(base, bytes(image), memory_size, symbols, text_end, checks)
+    linked.functions = {code.symbol: _verify(linked, code) for code in codes}
     return linked
 
 
@@ -172,12 +200,14 @@ def _patch(code: Code, symbols: dict[str, Symbol]) -> None:
         code.data[relocation.offset : relocation.offset + 4] = displacement.to_bytes(4, "little", signed=True)
 
 
-def _verify(linked: Linked, code: Code) -> None:
+def _verify(linked: Linked, code: Code) -> list[Step]:
     """Decode a function where it lies; every instruction must be the one that was asked for."""
     start = linked.symbols[code.symbol].address
     offset = start - linked.base
     decoded = decode(linked.image[offset : offset + len(code.data)], start)
     asked = {start + line.offset: line for line in code.lines}
+    checks = {start + at: (trap.file, trap.line) for at, trap in code.checks}
+    steps = []
     for at, size, text in decoded:
         line = asked.pop(at, None)
         if line is None:
@@ -185,9 +215,11 @@ def _verify(linked: Linked, code: Code) -> None:
         wanted = _resolve(line.text, linked.symbols, start, at + size)
         if wanted and not same(wanted, text):
             raise EncodingError(f"{code.symbol}+{at - start:#x}: asked for {wanted!r}, decodes to {text!r}")
-        linked.lines.append((at, Line(line.offset, text, line.span)))
+        place = checks.get(at) or ((line.span.file, line.span.line) if line.span else None)
+        steps.append(Step(at, at + size, text, line.span, place))
     if asked:
         raise EncodingError(f"{code.symbol}: instructions at {[hex(at) for at in asked]} are not where they were put")
+    return steps
 
 
 def _resolve(text: str, symbols: dict[str, Symbol], start: int, end: int) -> str:

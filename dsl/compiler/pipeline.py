@@ -32,10 +32,9 @@ from dsl.compiler.machine import POOL
 from dsl.compiler.machine_secrets import refuse_machine_leaks
 from dsl.compiler.number import number
 from dsl.compiler.pe import write_pe
-from dsl.compiler.report import list_program, map_program, without_collector
+from dsl.compiler.report import as_html, as_text, list_program, map_program, without_collector
 from dsl.compiler.secrets import refuse_leaks
 from dsl.compiler.select import select
-from dsl.compiler.show import as_html, as_text
 from dsl.compiler.spelling import render
 from dsl.compiler.strength import reduce_strength
 from dsl.compiler.tail import expose_tail_calls

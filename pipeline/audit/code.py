@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dsl.compiler.frames import Step, steps_by_function
+from dsl.compiler.link import Step
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Code:
 
 def code_of(name: str, program: Any) -> Code:
     """Take a program apart."""
-    functions = steps_by_function(program.linked)
+    functions = program.linked.functions
     starts = {steps[0].address: function for function, steps in functions.items() if steps}
     calls = {
         function: tuple(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from dsl.compiler.frames import Step
+from dsl.compiler.link import Step
 from pipeline.audit.code import Code, Finding
 from pipeline.audit.regions import VECTOR, find_regions
 

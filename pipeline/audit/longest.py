@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from dsl.compiler.frames import Frame, Step, successors
+from dsl.compiler.frames import Frame, successors
+from dsl.compiler.link import Step
 from pipeline.audit.bounds import Loop, loops_of
 from pipeline.audit.code import Code, callee_of
 

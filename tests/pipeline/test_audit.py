@@ -12,8 +12,9 @@ from typing import Any, Final
 import pytest
 
 from dsl.compiler.capstone import decode
-from dsl.compiler.frames import Step, frames
+from dsl.compiler.frames import frames
 from dsl.compiler.keystone import assemble
+from dsl.compiler.link import Step
 from dsl.compiler.pipeline import Program, compile_function
 from dsl.compiler.region import REGION
 from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
