@@ -75,7 +75,10 @@ def erase(call: Call) -> Operand:
 
 
 def text(call: Call) -> Operand:
-    content = call.text(0, "text(...)").encode()
+    try:
+        content = call.text(0, "text(...)").encode()
+    except UnicodeEncodeError:
+        raise call.error("literal-range", "a text is UTF-8, which has no surrogates", argument=0) from None
     if not content:
         raise call.error("literal-range", "a text has at least one character", argument=0)
     symbol = call.lowering.unit.constants.text_symbol(call.lowering.namespace["__name__"], content)

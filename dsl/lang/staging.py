@@ -297,6 +297,8 @@ def machine(
     def mark(function: Any) -> Any:
         if not isinstance(function, FunctionType):
             raise TypeError(f"@machine takes a function, not {function!r}")
+        if depth is not None and (depth.__class__ is not int or depth < 1):
+            raise TypeError(f"@machine(depth={depth!r}): expected a positive int")
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
         if simd and (naked or kernel is not None):

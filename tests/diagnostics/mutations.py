@@ -160,8 +160,8 @@ def by_syntax(text: bytes, source: random.Random) -> bytes:
     if not functions:
         return by_bytes(text, source)
     change = source.choice(CHANGES)
-    change(tree, source.choice(functions), source)
     try:
+        change(tree, source.choice(functions), source)
         return ast.unparse(ast.fix_missing_locations(tree)).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError, TypeError):
         return by_bytes(text, source)
