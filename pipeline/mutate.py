@@ -7,6 +7,7 @@ the mutant from the program (`equivalent`), or why its survival is taken (those 
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +29,8 @@ ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
 EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
 KEYS: Final = {"function", "line", "kinds", "equivalent", "reason"}
 KINDS: Final = {"dropped", "condition", "constant", "register"}
-LEFT_OUT: Final = "not planted and not constant_time"  # tests of tests; traces, which wrong results leave as they are
+MARKS: Final = "not t0 and not t2 and not t3 and not slow"  # t0 runs no emitted code
+LEFT_OUT: Final = "not planted and not trace and not exception_is_one"  # tests of tests; traces, which wrong results leave as they are
 STEP: Final = 100  # mutants between two lines of progress
 
 
@@ -65,7 +68,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why mutants of some kinds on a source line of a function survive."""
+    """Why mutants of some kinds on a source line of a function survive, wherever that function was inlined."""
 
     function: str
     line: str
@@ -75,7 +78,7 @@ class Explanation:
 
     def covers(self, row: dict[str, Any]) -> bool:
         """Whether a mutant is one of them."""
-        return row["kind"] in self.kinds and (row["function"], row["source"]) == (self.function, self.line)
+        return row["kind"] in self.kinds and (row["origin"], row["source"]) == (self.function, self.line)
 
 
 @dataclass
@@ -142,7 +145,7 @@ def run(name: str, subject: Subject, options: Options) -> Result:
         asked.write_text(json.dumps(request))
         command = [
             sys.executable, "-m", "pytest", "-p", "tests.mutation", "-p", "no:faulthandler", "-p", "no:cacheprovider",
-            "--mutants", str(asked), "--outcomes", str(outcomes), "-m", "t1 and not slow", "-k", LEFT_OUT, "-q", "-s",
+            "--mutants", str(asked), "--outcomes", str(outcomes), "-m", MARKS, "-k", LEFT_OUT, "-q", "-s",
             *subject.tests,
         ]  # fmt: skip
         say(f"{name}: the tests run once without a mutant")
@@ -155,7 +158,7 @@ def run(name: str, subject: Subject, options: Options) -> Result:
                     f"{name}: {row['tests']} tests, {total} mutants, of which {min(options.sample or total, total)} are run"
                 )
                 continue
-            rows.append(row)
+            rows.append(row | {"origin": origin(row)})
             if len(rows) % STEP == 0:
                 killed = sum(row["outcome"] == "killed" for row in rows)
                 say(f"{name}: {len(rows)} run, {killed} killed")
@@ -163,6 +166,24 @@ def run(name: str, subject: Subject, options: Options) -> Result:
         if process.returncode or not total:
             raise PipelineError(f"mutate {name}: expected tests that pass without a mutant, found:\n{said.strip()}")
     return Result(name, total, rows, time.monotonic() - started, read_explanations())
+
+
+def origin(row: dict[str, Any]) -> str:
+    """The function in whose source a mutant's line stands; without a line, the function whose code it is."""
+    for first, last, name in function_lines(row["file"]):
+        if first <= row["line"] <= last:
+            return f"{row['file'].removesuffix('.py').replace('/', '.')}.{name}"
+    return str(row["function"])
+
+
+@cache
+def function_lines(file: str) -> list[tuple[int, int, str]]:
+    """First line, last line and name of each function of a source of this tree."""
+    path = paths.ROOT / file
+    if not file or not path.is_file():
+        return []
+    found = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
+    return [(node.lineno, node.end_lineno or node.lineno, node.name) for node in found]
 
 
 def follow(path: Path, process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:

@@ -91,6 +91,7 @@ def row(outcome: str, kind: str = CONSTANT, function: str = "f", source: str = "
         "outcome": outcome,
         "kind": kind,
         "function": function,
+        "origin": function,
         "source": source,
         "file": "x.py",
         "line": 1,

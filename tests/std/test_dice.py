@@ -182,6 +182,17 @@ def test_certificates_are_signed_down_the_chain(world: World) -> None:
 
 
 @worlds
+def test_signatures_are_those_of_the_standard(world: World) -> None:
+    """Each is the one that RFC 8032 makes of key and content: any other would verify too, but its nonce may give the key away."""
+    built = build(world)
+    signers = [built.device, built.device, built.monitor, built.box]
+    for signer, der in zip(signers, built.certificates, strict=True):
+        certificate = x509.load_der_x509_certificate(der)
+        private = Ed25519PrivateKey.from_private_bytes(signer.content[:32])
+        assert certificate.signature == private.sign(certificate.tbs_certificate_bytes)
+
+
+@worlds
 def test_endorsement_holds_nonce_and_data(world: World) -> None:
     """The leaf carries the caller's key, and the nonce and the hash of the data in its extension."""
     leaf = build(world).certificates[3]
