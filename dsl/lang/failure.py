@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -76,9 +75,3 @@ class Failure:
 def stop(message: str) -> NoReturn:
     """Stop the machine for good with this text; never returns."""
     raise Stopped(message)
-
-
-def caller(depth: int) -> tuple[str, int]:
-    """File and line of the frame `depth` calls above the caller's own: where a declaration stands."""
-    frame = sys._getframe(depth + 1)
-    return frame.f_code.co_filename, frame.f_lineno

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import resolve
@@ -251,46 +251,36 @@ def dispatch(functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[
 @dataclass(frozen=True, slots=True)
 class MachineOptions:
     """What @machine was told. depth: how many activations may be live at once; model: what runs under CPython in its place;
-    kernel: `module.path.function` that builds the machine code; simd: the XMM registers are saved around it.
+    kernel: `module.path.function` that builds the machine code.
     """
 
     naked: bool = False
-    hardware_only: bool = False
     depth: int | None = None
     model: Callable[..., Any] | None = None
     kernel: str | None = None
     simd: bool = False
-    code: Any = field(default=None, compare=False)  # the code object as written, where another one runs under CPython
+
+
+class _Options(TypedDict, total=False):
+    """The same as keywords."""
+
+    naked: bool
+    depth: int | None
+    model: Callable[..., Any] | None
+    kernel: str | None
+    simd: bool
 
 
 @overload
 def machine(function: F, /) -> F: ...
 @overload
-def machine(
-    *,
-    naked: bool = False,
-    hardware_only: bool = False,
-    depth: int | None = None,
-    model: Callable[..., Any] | None = None,
-    kernel: str | None = None,
-    simd: bool = False,
-) -> Callable[[F], F]: ...
-def machine(
-    function: Any = None,
-    /,
-    *,
-    naked: bool = False,
-    hardware_only: bool = False,
-    depth: int | None = None,
-    model: Callable[..., Any] | None = None,
-    kernel: str | None = None,
-    simd: bool = False,
-) -> Any:
+def machine(**options: Unpack[_Options]) -> Callable[[F], F]: ...
+def machine(function: Any = None, /, **options: Unpack[_Options]) -> Any:
     """Mark a function for compilation and return it, the same object.
 
-    naked: its body is one asm(...). hardware_only: it has no meaning under CPython. depth: it may call itself, with at most this
-    many activations at once. model: the Python function that runs under CPython instead. kernel: its machine code is a PeachPy function,
-    made by the Python function of this dotted name; the body is what it does under CPython, ordinary Python, and is not compiled.
+    naked: its body is one asm(...). depth: it may call itself, with at most this many activations at once.
+    model: the Python function that runs under CPython instead. kernel: its machine code is a PeachPy function, made by the Python
+    function of this dotted name; the body is what it does under CPython, ordinary Python, and is not compiled.
     simd: XMM0 to XMM15 are saved before its body and restored after it, so that kernels which use them may be called from there.
     """
 
@@ -301,15 +291,14 @@ def machine(
             raise TypeError(f"@machine(depth={depth!r}): expected a positive int")
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
-        if simd and (naked or kernel is not None):
-            raise TypeError(f"{function.__name__}: a simd region is a function with a body of its own")
-        code = function.__code__
         marked: Any = function
-        marked.__machine__ = MachineOptions(naked, hardware_only, depth, model, kernel, simd, code)
-        if model is not None:
-            _run_instead(function, model)
-        elif depth is not None:
-            _run_instead(function, _counted(function, depth))
+        told = marked.__machine__ = MachineOptions(**options)
+        if told.simd and (told.naked or told.kernel is not None):
+            raise TypeError(f"{function.__name__}: a simd region is a function with a body of its own")
+        if told.model is not None:
+            _run_instead(function, told.model)
+        elif told.depth is not None:
+            _run_instead(function, _counted(function, told.depth))
         return function
 
     return mark if function is None else mark(function)

@@ -204,9 +204,9 @@ def test_machine_functions_are_themselves() -> None:
     marked: Any = machine(same)
     assert marked is plain
     assert getattr(plain, "__machine__").naked is False  # noqa: B009
-    optioned: Any = machine(hardware_only=True)(plain)
+    optioned: Any = machine(naked=True)(plain)
     assert optioned is plain
-    assert optioned.__machine__.hardware_only is True
+    assert optioned.__machine__.naked is True
 
     def with_default(a: u64 = u64(1)) -> u64:
         return a
