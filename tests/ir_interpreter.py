@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dsl.compiler import ir
-from dsl.compiler.evaluate import evaluate
 from dsl.lang import Machine, intrinsics
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import CheckFailed, Stopped
+from dsl.lang.operations import evaluate
 from dsl.lang.types import RecordType
 
 BASE: Final = 0x7000_0000_0000  # where the module's objects and frames lie

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from dsl.compiler.evaluate import as_signed
 from dsl.compiler.ir import Value
+from dsl.lang.operations import as_signed
 
 if TYPE_CHECKING:
     from dsl.compiler.fold import Folder

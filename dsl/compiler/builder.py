@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from dsl.compiler import ir
 from dsl.compiler.dead import remove_dead
-from dsl.compiler.evaluate import BINARY, UNARY, evaluate
 from dsl.compiler.flow import merge_lines
 from dsl.compiler.graph import drop_unreachable, relabel, replace
+from dsl.lang.operations import BINARY, UNARY, evaluate
 from dsl.lang.types import Type
 
 Values = tuple[ir.Value, ...]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.algebra import RULES
-from dsl.compiler.evaluate import BINARY, UNARY, evaluate
 from dsl.compiler.flow import simplify_flow
 from dsl.compiler.graph import replace, reverse_postorder
 from dsl.compiler.ir import Block, Function, Span, Value
+from dsl.lang.operations import BINARY, UNARY, evaluate
 
 ROUNDS: Final = 8
 COMMUTATIVE: Final = frozenset(("add", "mul", "umulh", "and", "or", "xor", "eq", "ne"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.carry import carry_taken, is_carry_of
-from dsl.compiler.evaluate import as_signed
 from dsl.compiler.ir import Value
 from dsl.compiler.machine import RAX, RCX, RDX, Register, Source
 from dsl.compiler.selector import Handler, Selector
+from dsl.lang.operations import as_signed
 
 PLAIN: Final = ("add", "sub", "and", "or", "xor")
 COMMUTES: Final = ("add", "and", "or", "xor", "mul")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dsl.compiler import ir
-from dsl.compiler.evaluate import as_signed
 from dsl.compiler.graph import Dominators, Loops, users
 from dsl.compiler.machine import (
     ARGUMENTS,
@@ -27,6 +26,7 @@ from dsl.compiler.machine import (
     inverse,
 )
 from dsl.compiler.number import writes_memory
+from dsl.lang.operations import as_signed
 
 CONDITION_OF: Final = {"eq": "e", "ne": "ne", "ult": "b", "ule": "be", "slt": "l", "sle": "le"}
 SWAPPED: Final = {"e": "e", "ne": "ne", "b": "a", "be": "ae", "l": "g", "le": "ge"}

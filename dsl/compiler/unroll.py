@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.compiler.evaluate import BINARY, UNARY, evaluate
 from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel
 from dsl.compiler.inline import COSTS
 from dsl.compiler.ir import COMPARISONS, Block, Function, Value
 from dsl.compiler.number import number
+from dsl.lang.operations import BINARY, UNARY, evaluate
 
 TURNS: Final = 16
 LARGEST: Final = 96  # instructions of all turns together

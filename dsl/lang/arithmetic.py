@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
 from dsl.lang.failure import OUT_OF_RANGE, CheckFailed, Failure
+from dsl.lang.operations import BINARY, UNARY
 from dsl.lang.record import Record
 from dsl.lang.taint import Secret
 from dsl.lang.words import Signed, Unsigned, Word, i8, i16, i32, i64, u8, u16, u32, u64
 
+T = TypeVar("T")
 # Constrained, not bound: with a bound, u64 beside u32 would both be read as their base class.
 W = TypeVar("W", u8, u16, u32, u64, i8, i16, i32, i64)
 U = TypeVar("U", u8, u16, u32, u64)
 I = TypeVar("I", i8, i16, i32, i64)
+UX = TypeVar("UX", u8, u16, u32, u64, Secret[u8], Secret[u16], Secret[u32], Secret[u64])
+WX = TypeVar("WX", u8, u16, u32, u64, i8, i16, i32, i64, Secret[u8], Secret[u16], Secret[u32], Secret[u64])
 _MASK = (1 << 64) - 1
 _new = object.__new__
 _tuple: Any = tuple.__new__
@@ -139,157 +144,128 @@ def _modulo(count: Any, width: int) -> int:
     return count._value % width
 
 
-def _on_bits(x: Any, change: Any) -> Any:
-    """Change applied to x's bits and width; a secret stays one."""
-    inner = x._value if x.__class__ is Secret else x
+def _on_bits(x: T, compute: Callable[[int, int], int]) -> T:
+    """An operation on x's bits and width; a secret stays one."""
+    value: Any = x
+    inner = value._value if value.__class__ is Secret else value
     if not isinstance(inner, Unsigned):
         raise TypeError(f"an unsigned word is needed here, not {inner.__class__.__name__}")
-    result = inner._wrap(change(inner._value, inner.width))
-    return Secret._of(result) if x.__class__ is Secret else result
+    bits: Any = inner._wrap(compute(inner._value, inner.width))
+    result: T = Secret._of(bits) if value.__class__ is Secret else bits
+    return result
 
 
-@overload
-def rotate_left(x: U, n: Unsigned | int) -> U: ...
-@overload
-def rotate_left(x: Secret[U], n: Unsigned | int) -> Secret[U]: ...
-def rotate_left(x: Any, n: Any) -> Any:
+def rotate_left(x: UX, n: Unsigned | int) -> UX:
     """X rotated left by n modulo its width."""
-    return _on_bits(x, lambda bits, width: bits << _modulo(n, width) | bits >> (width - _modulo(n, width)))
+    return _on_bits(x, lambda bits, width: BINARY["rotl"](bits, _modulo(n, width), width))
 
 
-@overload
-def rotate_right(x: U, n: Unsigned | int) -> U: ...
-@overload
-def rotate_right(x: Secret[U], n: Unsigned | int) -> Secret[U]: ...
-def rotate_right(x: Any, n: Any) -> Any:
+def rotate_right(x: UX, n: Unsigned | int) -> UX:
     """X rotated right by n modulo its width."""
-    return _on_bits(x, lambda bits, width: bits >> _modulo(n, width) | bits << (width - _modulo(n, width)))
+    return _on_bits(x, lambda bits, width: BINARY["rotr"](bits, _modulo(n, width), width))
 
 
-@overload
-def shift_left_wrapping(x: W, n: Unsigned | int) -> W: ...
-@overload
-def shift_left_wrapping(x: Secret[W], n: Unsigned | int) -> Secret[W]: ...
-def shift_left_wrapping(x: Any, n: Any) -> Any:
+def shift_left_wrapping(x: WX, n: Unsigned | int) -> WX:
     """X shifted left by n modulo its width."""
-    inner = x._value if x.__class__ is Secret else x
-    return x << _modulo(n, inner.width)
+    value: Any = x
+    return value << _modulo(n, (value._value if value.__class__ is Secret else value).width)  # type: ignore[no-any-return]
 
 
-@overload
-def shift_right_wrapping(x: W, n: Unsigned | int) -> W: ...
-@overload
-def shift_right_wrapping(x: Secret[W], n: Unsigned | int) -> Secret[W]: ...
-def shift_right_wrapping(x: Any, n: Any) -> Any:
+def shift_right_wrapping(x: WX, n: Unsigned | int) -> WX:
     """X shifted right by n modulo its width; the sign enters a signed word."""
-    inner = x._value if x.__class__ is Secret else x
-    return x >> _modulo(n, inner.width)
+    value: Any = x
+    return value >> _modulo(n, (value._value if value.__class__ is Secret else value).width)  # type: ignore[no-any-return]
 
 
-@overload
-def byte_swap(x: U) -> U: ...
-@overload
-def byte_swap(x: Secret[U]) -> Secret[U]: ...
-def byte_swap(x: Any) -> Any:
+def byte_swap(x: UX) -> UX:
     """X with its bytes reversed."""
-    return _on_bits(x, lambda bits, width: int.from_bytes(bits.to_bytes(width // 8, "little"), "big"))
+    return _on_bits(x, UNARY["bswap"])
 
 
-def _public(x: Any) -> None:
+def _counted(x: T, operation: str) -> T:
     if x.__class__ is Secret:
         raise TypeError("not for secrets")
+    return _on_bits(x, UNARY[operation])
 
 
 def count_leading_zeros(x: U) -> U:
     """Zeros above the highest bit set; of zero: the width."""
-    _public(x)
-    return _on_bits(x, lambda bits, width: width - bits.bit_length())  # type: ignore[no-any-return]
+    return _counted(x, "lzcnt")
 
 
 def count_trailing_zeros(x: U) -> U:
     """Zeros below the lowest bit set; of zero: the width."""
-    _public(x)
-    return _on_bits(x, lambda bits, width: (bits & -bits).bit_length() - 1 if bits else width)  # type: ignore[no-any-return]
+    return _counted(x, "tzcnt")
 
 
 def population_count(x: U) -> U:
     """How many bits are set."""
-    _public(x)
-    return _on_bits(x, lambda bits, _width: bits.bit_count())  # type: ignore[no-any-return]
+    return _counted(x, "popcnt")
 
 
-def _word(x: Any) -> Any:
-    if not isinstance(x, Word):
-        raise TypeError(f"a word is needed here, not {x.__class__.__name__}")
-    return x
-
-
-def _same(a: Any, b: Any) -> tuple[Any, Any]:
+def _same(a: T | int, b: T | int) -> tuple[T, T]:
     """Both as words of one type; one may be a literal."""
-    if a.__class__ is int:
-        return _word(b).__class__(a), b
-    if b.__class__ is int:
-        return a, _word(a).__class__(b)
-    if _word(a).__class__ is not _word(b).__class__:
-        raise TypeError(f"{a!r} beside {b!r}: both of one type")
-    return a, b
+    left: Any = a
+    right: Any = b
+    if left.__class__ is int and isinstance(b, Word):
+        left = right.__class__(left)
+    if right.__class__ is int and isinstance(a, Word):
+        right = left.__class__(right)
+    if left.__class__ is not right.__class__ or not issubclass(left.__class__, Word):
+        raise TypeError(f"{a!r} beside {b!r}: words of one type are needed here")
+    return left, right
 
 
 def minimum(a: W, b: W | int) -> W:
     """The smaller of two."""
     left, right = _same(a, b)
-    return left if left <= right else right  # type: ignore[no-any-return]
+    return left if left <= right else right
 
 
 def maximum(a: W, b: W | int) -> W:
     """The larger of two."""
     left, right = _same(a, b)
-    return left if left >= right else right  # type: ignore[no-any-return]
+    return left if left >= right else right
 
 
-def _signed_division(a: Any, b: Any) -> tuple[Any, int, int]:
+def _divided(a: I, b: I | int, operation: str) -> I:
     left, right = _same(a, b)
     if not isinstance(left, Signed):
         raise TypeError(f"signed words are needed here, not {left.__class__.__name__}")
     if right == 0:
         raise CheckFailed("division by zero")
-    quotient = abs(left._value) // abs(right._value)
-    quotient = -quotient if (left._value < 0) != (right._value < 0) else quotient
-    return left, quotient, left._value - quotient * right._value
+    return left._wrap(BINARY[operation](left._value & left._mask, right._value & left._mask, left.width))
 
 
 def divide_truncating(a: I, b: I | int) -> I:
     """The quotient of signed words, toward zero. Zero stops; the lowest divided by -1 wraps to itself."""
-    left, quotient, _remainder = _signed_division(a, b)
-    return left._wrap(quotient)  # type: ignore[no-any-return]
+    return _divided(a, b, "sdiv")
 
 
 def remainder_truncating(a: I, b: I | int) -> I:
     """The remainder of divide_truncating; it has the sign of a. Zero stops."""
-    left, _quotient, remainder = _signed_division(a, b)
-    return left._wrap(remainder)  # type: ignore[no-any-return]
+    return _divided(a, b, "srem")
 
 
-def _checked(left: Any, number: int) -> Any:
+def _checked(a: W, b: W | int, compute: Callable[[int, int], int]) -> W | Failure:
+    left, right = _same(a, b)
+    number = compute(left._value, right._value)
     return left._wrap(number) if left.lowest <= number <= left.highest else Failure(OUT_OF_RANGE)
 
 
 def checked_add(a: W, b: W | int) -> W | Failure:
     """The sum, or Failure(1) if it does not fit."""
-    left, right = _same(a, b)
-    return _checked(left, left._value + right._value)  # type: ignore[no-any-return]
+    return _checked(a, b, operator.add)
 
 
 def checked_subtract(a: W, b: W | int) -> W | Failure:
     """The difference, or Failure(1) if it does not fit."""
-    left, right = _same(a, b)
-    return _checked(left, left._value - right._value)  # type: ignore[no-any-return]
+    return _checked(a, b, operator.sub)
 
 
 def checked_multiply(a: W, b: W | int) -> W | Failure:
     """The product, or Failure(1) if it does not fit."""
-    left, right = _same(a, b)
-    return _checked(left, left._value * right._value)  # type: ignore[no-any-return]
+    return _checked(a, b, operator.mul)
 
 
 # Loops

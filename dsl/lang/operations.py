@@ -1,4 +1,4 @@
-"""What the pure operations of the IR compute, on plain integers: one definition for folding and for interpreting.
+"""What operations on words compute, on plain integers: one definition for CPython, for folding and for interpreting IR.
 
 Every argument and result is in 0 <= x < 2**width. `evaluate` gives None where an operation has no constant meaning.
 """
