@@ -94,7 +94,7 @@ def test_every_error_is_explained() -> None:
 @pytest.mark.t0
 def test_every_public_name_is_mentioned() -> None:
     """What programs may import stands in the reference; of the instruction table, one example an entry is enough."""
-    names = set(dsl.lang.__all__) - set(intrinsics.__all__)
+    names = {name for name in dsl.lang.__all__ if not hasattr(intrinsics, name)}
     assert {name for name in names if not re.search(rf"\b{name}\b", TEXT)} == set()
 
 
