@@ -287,12 +287,13 @@ def machine(function: Any = None, /, **options: Unpack[_Options]) -> Any:
     def mark(function: Any) -> Any:
         if not isinstance(function, FunctionType):
             raise TypeError(f"@machine takes a function, not {function!r}")
-        if depth is not None and (depth.__class__ is not int or depth < 1):
-            raise TypeError(f"@machine(depth={depth!r}): expected a positive int")
+        told = MachineOptions(**options)
+        if told.depth is not None and (told.depth.__class__ is not int or told.depth < 1):
+            raise TypeError(f"@machine(depth={told.depth!r}): expected a positive int")
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
         marked: Any = function
-        told = marked.__machine__ = MachineOptions(**options)
+        marked.__machine__ = told
         if told.simd and (told.naked or told.kernel is not None):
             raise TypeError(f"{function.__name__}: a simd region is a function with a body of its own")
         if told.model is not None:
