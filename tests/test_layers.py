@@ -18,6 +18,7 @@ ENCODERS: Final = {
     "dsl.compiler.kernels",
     "dsl.compiler.keystone",
     "dsl.std.kernels.field25519",
+    "dsl.std.kernels.sha2",
     "dsl.std.kernels.sha256",
     "dsl.std.kernels.target",
 }

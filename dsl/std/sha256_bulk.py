@@ -16,7 +16,15 @@ from dsl.hw.x86 import (
 )
 from dsl.lang import Array, Struct, frame_array, machine, minimum, static, u8, u32, u64
 from dsl.lang.intrinsics import cpuid
-from dsl.std.sha256 import BLOCK_SIZE, ROUND_CONSTANTS, Sha256, compress, sha256_begin, sha256_finish, sha256_update
+from dsl.std.sha256 import (
+    BLOCK_SIZE,
+    ROUND_CONSTANTS,
+    Sha256,
+    compress_blocks,
+    sha256_begin,
+    sha256_finish,
+    sha256_update,
+)
 
 
 class Extensions(Struct):
@@ -39,14 +47,14 @@ def use_sha_extensions() -> None:
 @machine(kernel="dsl.std.kernels.sha256.compress")
 def compress_extension(state: Array[u32], blocks: Array[u8], constants: Array[u32]) -> None:
     """Mix whole blocks into the state with the SHA extensions; uses XMM0 to XMM8."""
-    compress(state, blocks)
+    compress_blocks(state, blocks)
 
 
 @machine(kernel="dsl.std.kernels.sha256.compress_two")
 def compress_two_extension(states: Array[u32], first: Array[u8], second: Array[u8], constants: Array[u32]) -> None:
     """Mix whole blocks, equally many and at least one, into each of two states with the SHA extensions; uses XMM0 to XMM14."""
-    compress(states.slice(0, 8), first)
-    compress(states.slice(8, 8), second)
+    compress_blocks(states.slice(0, 8), first)
+    compress_blocks(states.slice(8, 8), second)
 
 
 @machine

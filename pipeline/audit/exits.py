@@ -44,7 +44,9 @@ def check_exits(code: Code, exits: Exits, handlers: tuple[Callable[..., Any], ..
     whole = Longest(code, listings=exits.listings)
     loops: set[tuple[str, int]] = set()
     for name, budget in (*exits.roots.items(), *((name, exits.handlers[name]) for name in of_handlers)):
-        longest = whole if name in code.functions else Longest(code_of(name, compile_function(of_handlers[name])))
+        longest = whole
+        if name not in code.functions:
+            longest = Longest(code_of(name, compile_function(of_handlers[name])), listings=exits.listings)
         length = longest.of(name)
         loops |= longest.unbounded[name]
         said = "does not return" if length == NEVER else f"{length:,.0f}"

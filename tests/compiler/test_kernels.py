@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ import pytest
 from dsl.compiler import ir, kernels
 from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.keystone import assemble
+from dsl.compiler.machine import NAMES, NUMBERS
 from dsl.compiler.pipeline import compile_function
-from dsl.std import field25519, sha256_bulk
+from dsl.std import field25519, sha256, sha256_bulk, sha512
 from dsl.std.edwards25519 import select_entry
 from dsl.std.x25519 import ladder_step
 
@@ -25,15 +27,20 @@ FIELD: Final = (
     field25519.field_square,
     ladder_step,
 )
-HASHES: Final = (sha256_bulk.compress_extension, sha256_bulk.compress_two_extension)
-CONSTANT_TIME: Final = {  # what these kernels consist of; none of it takes a time that depends on its operands
+ON_SECRETS: Final = {  # and the registers that hold public arguments: addresses and lengths
+    **dict.fromkeys(FIELD[:4], frozenset(("rdi", "rsi", "rdx"))),
+    ladder_step: frozenset(("rdi",)),
+    select_entry: frozenset(("rdi", "rsi", "rdx")),
+    sha256.compress: frozenset(("rdi", "rdx", "rcx", "r9")),
+    sha512.compress: frozenset(("rdi", "rdx", "rcx", "r9")),
+}
+EXTENSIONS: Final = (sha256_bulk.compress_extension, sha256_bulk.compress_two_extension)
+CONSTANT_TIME: Final = {  # what kernels on secrets consist of: none of it takes a time that depends on its operands
     *(
         "mov",
         "lea",
         "add",
         "adc",
-        "adcx",
-        "adox",
         "sub",
         "sbb",
         "mulx",
@@ -41,15 +48,22 @@ CONSTANT_TIME: Final = {  # what these kernels consist of; none of it takes a ti
         "and",
         "xor",
         "shr",
+        "ror",
+        "rorx",
+        "bswap",
         "btr",
         "test",
         "cmp",
-        "dec",
     ),
-    *("cmove", "cmovne", "push", "pop", "ret", "jne"),
+    *("dec", "cmove", "cmovne", "push", "pop", "ret", "jne"),
 }
 MEMORY: Final = re.compile(r"\[([^\]]*)\]")
 SPAN: Final = ir.Span("x.py", 1, 0, 1, 1)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a test is called by."""
+    return f"{function.__module__}.{function.__name__}"
 
 
 def listing(function: Callable[..., Any]) -> list[str]:
@@ -65,7 +79,7 @@ def code_of(function: Callable[..., Any]) -> bytes:
 
 
 @pytest.mark.t1
-@pytest.mark.parametrize("function", [*FIELD, select_entry, *HASHES], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", [*ON_SECRETS, *EXTENSIONS], ids=name_of)
 def test_keystone_agrees(function: Callable[..., Any]) -> None:
     """Each instruction, assembled from its text by Keystone, decodes to the same text."""
     for at, size, text in decode(code_of(function)):
@@ -74,47 +88,76 @@ def test_keystone_agrees(function: Callable[..., Any]) -> None:
         assert len(again) <= size or text.startswith("j")
 
 
-@pytest.mark.t1
-@pytest.mark.parametrize("function", FIELD, ids=lambda function: function.__name__)
-def test_field_kernels_are_straight_lines(function: Callable[..., Any]) -> None:
-    """No branch, no slow or odd instruction, and every address is a register that still holds an argument, plus a constant."""
-    public = {"rdi", "rsi", "rdx"}
-    for text in listing(function):
+def registers_of(text: str) -> list[str]:
+    """The registers that a text names, as their 64 bits are called."""
+    return [NAMES[64][NUMBERS[word][0]] for word in re.findall(r"\b[a-z]\w*", text) if word in NUMBERS]
+
+
+def leaks(lines: list[str], public: frozenset[str]) -> list[str]:
+    """Instructions whose time or address may depend on what is not public, read from top to bottom.
+
+    A register is public that holds an argument which is, or a sum of such a register and a constant, or what was pushed of one. A branch
+    follows a comparison of public registers, or of one with memory where the kernel keeps such a sum.
+    """
+    public, found = public | {"rsp"}, []
+    for before, text in pairwise(["", *lines]):
         mnemonic, _, operands = text.partition(" ")
-        assert mnemonic in CONSTANT_TIME - {"jne"}
-        assert mnemonic == "lea" or set(bases_of(text)) <= public
-        if mnemonic not in ("push", "pop", "test", "cmp", "ret"):
-            public -= set(operands.split(", ")[: 2 if mnemonic == "mulx" else 1])
-        if text == "mov rbp, rdx":
-            public.add("rbp")
-
-
-def bases_of(text: str) -> list[str]:
-    """The registers in an instruction's address."""
-    match = MEMORY.search(text)
-    return re.findall(r"\br\w+", match[1]) if match else []
-
-
-@pytest.mark.t1
-def test_selection_reads_every_entry() -> None:
-    """The one branch counts addresses, not the secret index, which goes nowhere but into a test for zero."""
-    lines = listing(select_entry)
-    assert {text.split()[0] for text in lines} <= CONSTANT_TIME
-    branch = next(index for index, text in enumerate(lines) if text.startswith("j"))
-    assert lines[branch - 1] == "cmp rsi, qword ptr [rdi]"
-    assert sum(text.startswith("j") for text in lines) == 1
-    assert [
-        text for text in lines if "rcx" in text.split(",", 1)[-1] and not text.startswith(("push", "pop", "cmov"))
-    ] == [
-        "mov rdx, rcx",
-        "mov qword ptr [rdi + 0x50], rcx",
-    ]
-    loop = lines[lines.index("mov rdx, rcx") + 1 : branch]
-    assert [text for text in loop if "rdx" in text] == ["test rdx, rdx", "dec rdx"]
+        target, _, source = operands.partition(", ")
+        address = MEMORY.search(text)
+        bases = registers_of(address[1]) if address else []
+        fine = mnemonic in CONSTANT_TIME and (mnemonic == "lea" or set(bases) <= public)
+        if mnemonic == "jne":
+            fine = before.startswith("cmp ") and set(registers_of(before)) <= public
+        if not fine:
+            found.append(text)
+        if mnemonic in ("test", "cmp", "push", "jne", "ret") or (address and target.endswith("]")):
+            continue
+        saved = text in ("pop rdi", "mov rdi, qword ptr [rsp]")
+        derived = (
+            mnemonic in ("mov", "lea") and (not address or mnemonic == "lea") and set(registers_of(source)) <= public
+        )
+        moved = mnemonic in ("add", "sub") and not registers_of(source)
+        written = set(registers_of(operands if mnemonic == "mulx" else target)[:2])
+        public = public | written if saved or derived else public if moved else public - written
+    return found
 
 
 @pytest.mark.t1
-@pytest.mark.parametrize("function", HASHES, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", ON_SECRETS, ids=name_of)
+def test_secrets_steer_nothing(function: Callable[..., Any]) -> None:
+    """No branch, no address and no slow instruction depends on a secret."""
+    assert leaks(listing(function), ON_SECRETS[function]) == []
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("function", FIELD, ids=name_of)
+def test_field_kernels_are_straight_lines(function: Callable[..., Any]) -> None:
+    """There is no branch in them at all."""
+    assert not any(text.startswith("j") for text in listing(function))
+
+
+@pytest.mark.t0
+@pytest.mark.parametrize(
+    ("planted", "leak"),
+    [
+        ("mov rax, qword ptr [rdi]; mov rcx, qword ptr [rsi + rax*8]", 1),
+        ("mov rax, qword ptr [rdi]; cmp rax, rsi; jne 0x10", 2),
+        ("mov rax, qword ptr [rdi]; test rax, rax; jne 0x10", 2),
+        ("mov rax, qword ptr [rdi]; div rax", 1),
+        ("mov rsi, qword ptr [rdi]; add rdi, rsi; mov rax, qword ptr [rdi]", 2),
+        ("mulx rsi, rax, qword ptr [rdi]; mov qword ptr [rsi], rax", 1),
+        ("mov edi, dword ptr [rsi]; mov eax, dword ptr [rdi]", 1),
+        ("lea rax, [rdi + 8]; cmp rsi, rax; jne 0x10; mov rcx, qword ptr [rax]", None),
+    ],
+)
+def test_the_check_finds_leaks(planted: str, leak: int | None) -> None:
+    """An address, a branch or a division by what memory held is seen, and a pointer that moves is not."""
+    lines = planted.split("; ")
+    assert leaks(lines, frozenset(("rdi", "rsi"))) == ([] if leak is None else [lines[leak]])
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("function", EXTENSIONS, ids=name_of)
 def test_hash_kernels_leave_upper_halves_alone(function: Callable[..., Any]) -> None:
     """No VEX: what a program keeps above bit 127 of a vector register survives."""
     lines = listing(function)
