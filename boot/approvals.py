@@ -18,7 +18,7 @@ class Approval(Struct, size=112):
 
     pcrs: u32  # by bit
     reserved: u32
-    counter_base: u64  # of the machine's floor counter: what it was when its floor was security version 0
+    counter_base: u64  # what the machine's floor counter is above the floor, modulo 2**64
     digest: Array[u8] = array(32)
     r: Array[u8] = array(32)
     s: Array[u8] = array(32)

@@ -45,8 +45,9 @@ def check_floor(header: ImageHeader) -> Failure | None:
     if isinstance(value, Failure):
         return value
     counter = value.load_be64(0)
-    floor = counter
-    for row in upto(row_count(), at_most=APPROVAL_ROWS):
+    rows = row_count()
+    floor = counter if rows == 0 else ~u64(0)
+    for row in upto(rows, at_most=APPROVAL_ROWS):
         floor = minimum(floor, counter - APPROVALS.rows[row].counter_base)
     if header.security_version < floor:
         require(Refusal(Rule.TPM_FLOOR, u64(0), floor, header.security_version))
@@ -95,10 +96,11 @@ def authorize(version: u64) -> u32 | Failure:
 def read_secret(session: u32) -> Failure | None:
     """Read the secret into TPM_SECRET; no copy of it stays in the answer."""
     value = read_index(SECRET_INDEX, session, u64(SECRET_SIZE))
+    if not isinstance(value, Failure):
+        TPM_SECRET.copy_from(value)
+    erase(TPM.answer)  # a malformed answer may hold it, too
     if isinstance(value, Failure):
         return value
-    TPM_SECRET.copy_from(value)
-    erase(TPM.answer)
     return None
 
 

@@ -106,7 +106,7 @@ class Approval:
     def pack(self) -> bytes:
         """Its 112 bytes."""
         r, s = self.signature
-        head = struct.pack("<IIQ", self.mask, 0, self.counter_base)
+        head = struct.pack("<IIq", self.mask, 0, self.counter_base)
         return head + self.digest + r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 

@@ -52,6 +52,7 @@ class TpmFault(Enum):
     DEVICE_FAILED = u64(11)
     BUFFERS = u64(12)
     LOG_FULL = u64(13)
+    NO_DEVICE = u64(14)
 
 
 class Tpm(Struct):

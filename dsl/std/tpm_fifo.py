@@ -35,6 +35,9 @@ def fifo() -> FifoRegisters:
 def fifo_request() -> Failure | None:
     """Make locality 0 the active one; it stays so."""
     registers = fifo()
+    identity = registers.identity
+    if identity == 0 or identity == 0xFFFFFFFF:
+        return Failure(TpmFault.NO_DEVICE.value)
     wanted = u8(ACCESS_VALID | ACCESS_ACTIVE)
     started = rdtsc()
     asked = False
