@@ -294,6 +294,15 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         action="store_true",
         help="leave out whole machines and the slow ones: under two minutes on two cores",
     )
+    test.add_argument(
+        "--long",
+        action="store_true",
+        help="instead: random programs in every world, and a tenth as many wrong sources for the front end",
+    )
+    test.add_argument(
+        "--count", type=positive, metavar="N", default=100_000, help="programs of --long (default 100000)"
+    )
+    test.add_argument("--seed", type=int, metavar="N", default=0, help="where --long starts (default 0)")
     test.add_argument("rest", nargs="*", metavar="PYTEST", help="further arguments for pytest, after --")
     mutate = verb("mutate", "Break emitted code in one place at a time and report which mutants the tests kill.")
     mutate.add_argument("subject", nargs="*", metavar="SUBJECT", help="std, handlers (default: both)")

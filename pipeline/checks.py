@@ -59,6 +59,17 @@ def run_tests(quick: bool, rest: list[str]) -> int:
     return OK if status == 0 else REFUSED
 
 
+def run_long(count: int, seed: int) -> int:
+    """Run `count` random programs, and a tenth as many wrong sources; 0 if nothing was wrong with either."""
+    status = OK
+    for module, number in (("tests.random_programs.campaign", count), ("tests.diagnostics.fuzz", -(-count // 10))):
+        command = [sys.executable, "-m", module, f"--count={number}", f"--seed={seed}"]
+        say("Running " + " ".join(command[1:]))
+        if subprocess.run(command, cwd=paths.ROOT, check=False).returncode != 0:
+            status = REFUSED
+    return status
+
+
 def run_checks() -> int:
     """Run all static checks, even after one fails; 0 if all passed."""
     failed = []

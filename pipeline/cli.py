@@ -267,6 +267,8 @@ def test(options: argparse.Namespace) -> int:
     """Run the tests."""
     from pipeline import checks
 
+    if options.long:
+        return checks.run_long(options.count, options.seed)
     return checks.run_tests(options.quick, options.rest)
 
 
