@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,6 @@ from dsl.compiler.machine import Trap
 TOOLS: Final = ("peachpy", "keystone-engine", "capstone")
 DIGEST: Final = 64  # characters in front of an entry's JSON
 Entries = MutableMapping[str, bytes]
-Row = tuple[str, int, int, int, int]  # a span's fields
 
 
 @cache
@@ -43,43 +42,18 @@ def compiler_digest() -> str:
     return state.hexdigest()
 
 
-class Description:
-    """A function's IR as text without places, and its spans in the order of their first mention."""
-
-    def __init__(self, function: ir.Function) -> None:
-        self.spans: dict[ir.Span, int] = {}
-        self._lines: dict[tuple[str, int], int] = {}
-        self._names: dict[int, str] = {}
-        self._slots: dict[ir.Slot, int] = {}
-        self.text = "\n".join(self._rows(function))
-        self.rows: list[Row] = [(at.file, at.line, at.column, at.end_line, at.end_column) for at in self.spans]
-
-    def _rows(self, function: ir.Function) -> Iterator[str]:
-        yield f"{function.symbol} {function.parameters} {function.results} {self._span(function.span)} {function.assembly!r}"
-        blocks = {block: number for number, block in enumerate(function.blocks)}
-        values = {value: number for number, value in enumerate(function.values())}
-        for block in function.blocks:
-            edges = [[blocks[other] for other in others] for others in (block.predecessors, block.successors)]
-            yield f"{block.label} {block.cold} {edges}"
-            for value in block.values:
-                arguments = [values[argument] for argument in value.arguments]
-                data = "" if value.data is None else self._data(value.data)
-                yield f"{value.operation} {value.width} {arguments} {value.secret:d} {self._span(value.span)} {data}"
-
-    def _span(self, span: ir.Span | None) -> str:
-        if span is None:
-            return "-"
-        name = self._names.get(id(span))  # the IR keeps them alive, and most values share theirs with others
-        if name is None:
-            number = self.spans.setdefault(span, len(self.spans))
-            name = f"{number}@{self._lines.setdefault((span.file, span.line), len(self._lines))}"
-            self._names[id(span)] = name
-        return name
-
-    def _data(self, data: object) -> str:
-        if isinstance(data, ir.Slot):
-            return f"slot {self._slots.setdefault(data, len(self._slots))} {data.size} {data.align}"
-        return repr(data)
+def describe(function: ir.Function) -> tuple[str, list[ir.Span]]:
+    """A function's IR as text, with its places by number, and these in the order of their first mention."""
+    spans: dict[ir.Span, int] = {}
+    lines: dict[tuple[str, int], int] = {}
+    names = []
+    for span in (function.span, *(value.span for value in function.values())):
+        if span is not None:
+            line = lines.setdefault((span.file, span.line), len(lines))
+            names.append(f"{spans.setdefault(span, len(spans))}@{line}")
+        else:
+            names.append("-")
+    return f"{ir.render(function)}{names}", list(spans)
 
 
 def remembering(
@@ -89,49 +63,50 @@ def remembering(
     before = f"{compiler_digest()} {settings!r}\n"
 
     def find(function: ir.Function) -> Code:
-        description = Description(function)
-        key = hashlib.sha256((before + description.text).encode()).hexdigest()
-        code = read(entries.get(key, b""), description.rows)
+        text, spans = describe(function)
+        key = hashlib.sha256((before + text).encode()).hexdigest()
+        code = read(entries.get(key, b""), spans)
         if code is None:
             code = make(function)
-            text = json.dumps(save(code, description.spans), separators=(",", ":")).encode()
-            entries[key] = hashlib.sha256(text).hexdigest().encode() + text
+            entry = json.dumps(save(code, spans), separators=(",", ":")).encode()
+            entries[key] = hashlib.sha256(entry).hexdigest().encode() + entry
         return code
 
     return find
 
 
-def read(entry: bytes, rows: list[Row]) -> Code | None:
+def read(entry: bytes, spans: list[ir.Span]) -> Code | None:
     """The code in an entry; None if it is not whole, or does not read."""
     if hashlib.sha256(entry[DIGEST:]).hexdigest().encode() != entry[:DIGEST]:
         return None
     try:
-        return load(json.loads(entry[DIGEST:]), rows)
+        return load(json.loads(entry[DIGEST:]), spans)
     except (ValueError, TypeError, KeyError, IndexError):
         return None
 
 
-def save(code: Code, spans: dict[ir.Span, int]) -> dict[str, Any]:
+def save(code: Code, spans: list[ir.Span]) -> dict[str, Any]:
     """A function's code as JSON has it; load() undoes this. Raises KeyError for a place that the function's IR does not mention."""
-    starts = {(span.file, span.line): number for span, number in spans.items()}
+    starts = {(span.file, span.line): number for number, span in enumerate(spans)}
+    numbers: dict[ir.Span | None, int] = {span: number for number, span in enumerate(spans)} | {None: -1}
     return {
         "symbol": code.symbol,
         "data": code.data.hex(),
         "relocations": [[row.offset, row.target.symbol, row.target.addend, row.end] for row in code.relocations],
         "checks": [[offset, starts[trap.file, trap.line]] for offset, trap in code.checks],
-        "lines": [[row.offset, row.text, -1 if row.span is None else spans[row.span]] for row in code.lines],
+        "lines": [[row.offset, row.text, numbers[row.span]] for row in code.lines],
         "loops": code.loops,
     }
 
 
-def load(values: Any, rows: list[Row]) -> Code:
+def load(values: Any, spans: list[ir.Span]) -> Code:
     """The code that save() was given, with its spans where they are now."""
-    spans = [*(ir.Span(*row) for row in rows), None]
+    places = [*spans, None]
     return Code(
         values["symbol"],
         bytearray.fromhex(values["data"]),
         [Relocation(at, ir.Address(*target), end) for at, *target, end in values["relocations"]],
-        [(offset, Trap(rows[number][0], rows[number][1])) for offset, number in values["checks"]],
-        [Line(offset, text, spans[number]) for offset, text, number in values["lines"]],
+        [(offset, Trap(spans[number].file, spans[number].line)) for offset, number in values["checks"]],
+        [Line(offset, text, places[number]) for offset, text, number in values["lines"]],
         [(start, end) for start, end in values["loops"]],
     )

@@ -184,13 +184,8 @@ def split_critical_edges(function: Function) -> None:
                 middle.cold = block.cold or successor.cold
                 middle.values.append(Value("jump", 0, [], None, block.terminator.span, middle))
                 block.successors[index] = middle
-                successor.predecessors[_edge_position(block, successor, index)] = middle
+                successor.predecessors[successor.predecessors.index(block)] = middle  # of two edges, in turn
                 function.blocks.insert(function.blocks.index(block) + 1, middle)
-
-
-def _edge_position(source: Block, target: Block, index: int) -> int:
-    """Which of the target's predecessors is the source's edge number index (both edges of a branch may lead to one block)."""
-    return target.predecessors.index(source)
 
 
 def relabel(function: Function) -> None:

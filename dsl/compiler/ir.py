@@ -272,16 +272,23 @@ def verify(function: Function) -> None:
 
 
 def render(function: Function) -> str:
-    """The function as text, one value a line, for --dump and golden tests."""
+    """The function as text, one value a line: all of it but places in the source. For --dump, golden tests and the cache."""
     function.renumber()
-    lines = [f"function {function.symbol}({', '.join(map(str, function.parameters))}) -> {function.results}"]
+    slots: dict[Slot, int] = {}
+    text = f"function {function.symbol}({', '.join(map(str, function.parameters))}) -> {function.results}"
+    lines = [text if function.assembly is None else f"{text} {function.assembly}"]
     for block in function.blocks:
         came = ", ".join(predecessor.label for predecessor in block.predecessors)
-        lines.append(f"{block.label}:  ; from {came}" if came else f"{block.label}:")
+        lines.append(f"{block.label}:{'  ; from ' if came else ''}{came}{'  ; cold' if block.cold else ''}")
         for value in block.values:
             operands = [argument.name for argument in value.arguments]
-            operands += [] if value.data is None else [str(value.data)]
+            if isinstance(value.data, Slot):
+                operands.append(f"{value.data} number {slots.setdefault(value.data, len(slots))}")
+            elif value.data is not None:
+                operands.append(str(value.data))
             operands += [successor.label for successor in block.successors] if value.operation in TERMINATORS else []
             left = f"{value.name}:{value.width} = " if value.width else ""
-            lines.append(f"  {left}{value.operation} {', '.join(operands)}".rstrip())
+            lines.append(
+                f"  {left}{value.operation} {', '.join(operands)}{'  ; secret' if value.secret else ''}".rstrip()
+            )
     return "\n".join(lines) + "\n"

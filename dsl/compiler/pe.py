@@ -7,7 +7,6 @@ to RIP, so nothing needs relocation; ImageBase is where the program was linked, 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from dsl.compiler.link import PAGE, Linked, LinkError
@@ -30,52 +29,32 @@ EXECUTE, READ, WRITE = 0x20000000, 0x40000000, 0x80000000
 CHECKSUM_OFFSET: Final = DOS.size + FILE.size + 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """A row of the section table; address relative to ImageBase. What has no bytes in the file is zeroed memory."""
-
-    name: bytes
-    address: int
-    memory: int
-    content: bytes
-    flags: int
-
-
 def write_pe(linked: Linked, entry: int) -> bytes:
     """The file. `entry`: the address of the first instruction. Raises LinkError for a base that no PE can have."""
     base = linked.base - HEADER_SIZE
     if base <= 0 or base % BASE_ALIGNMENT:
         raise LinkError(f"PE: expected a base of a multiple of {BASE_ALIGNMENT:#x} plus a page, found {linked.base:#x}")
-    sections = _sections(linked)
-    end = sections[-1].address + -(-sections[-1].memory // PAGE) * PAGE
+    image, text_end = linked.image, linked.text_end
+    sections = [  # name, address relative to ImageBase, bytes in memory, bytes in the file, flags
+        (b".text", HEADER_SIZE, text_end, image[:text_end], CODE | EXECUTE | READ),
+        (b".rdata", HEADER_SIZE + text_end, len(image) - text_end, image[text_end:], DATA | READ),
+        (b".bss", HEADER_SIZE + len(image), linked.memory_size - len(image), b"", ZEROED | READ | WRITE),
+    ]
+    sections = [section for section in sections if section[2]]  # a flat program has no other data
+    end = HEADER_SIZE + -(-linked.memory_size // PAGE) * PAGE
     out = bytearray(DOS.pack(b"MZ", DOS.size))
     out += FILE.pack(b"PE\0\0", AMD64, len(sections), 0, 0, 0, OPTIONAL_SIZE, EXECUTABLE_LARGE_ADDRESS)
-    sizes = [sum(s.memory for s in sections if s.flags & kind) for kind in (CODE, DATA, ZEROED)]
+    sizes = [sum(memory for _, _, memory, _, flags in sections if flags & kind) for kind in (CODE, DATA, ZEROED)]
     out += OPTIONAL.pack(
-        PE32_PLUS, 0, 0, *sizes, entry - base, sections[0].address, base, PAGE, PAGE, 0, 0, 0, 0, 0, 0, 0, end, HEADER_SIZE, 0,
+        PE32_PLUS, 0, 0, *sizes, entry - base, HEADER_SIZE, base, PAGE, PAGE, 0, 0, 0, 0, 0, 0, 0, end, HEADER_SIZE, 0,
         EFI_APPLICATION, NX_COMPATIBLE, 0, 0, 0, 0, 0, DIRECTORIES,
     )  # fmt: skip
     out += bytes(8 * DIRECTORIES)
-    for section in sections:
-        size = len(section.content)
-        place = section.address if size else 0
-        out += SECTION.pack(section.name, section.memory, section.address, size, place, 0, 0, 0, 0, section.flags)
-    out = out.ljust(HEADER_SIZE, b"\0")
-    for section in sections:
-        out += section.content
+    for name, address, memory, content, flags in sections:
+        out += SECTION.pack(name, memory, address, len(content), address if content else 0, 0, 0, 0, 0, flags)
+    out = out.ljust(HEADER_SIZE, b"\0") + image
     out[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = checksum(out).to_bytes(4, "little")
     return bytes(out)
-
-
-def _sections(linked: Linked) -> list[_Section]:
-    """Text, read-only data and zeroed memory; a flat program has no other data."""
-    image, text_end = linked.image, linked.text_end
-    rows = [
-        _Section(b".text", HEADER_SIZE, text_end, image[:text_end], CODE | EXECUTE | READ),
-        _Section(b".rdata", HEADER_SIZE + text_end, len(image) - text_end, image[text_end:], DATA | READ),
-        _Section(b".bss", HEADER_SIZE + len(image), linked.memory_size - len(image), b"", ZEROED | READ | WRITE),
-    ]
-    return [row for row in rows if row.memory]
 
 
 def checksum(file: bytes | bytearray) -> int:

@@ -9,7 +9,7 @@ made. The result depends on the inputs alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dsl.compiler import ir
@@ -65,7 +65,6 @@ class Program:
 
     linked: Linked
     entry: str
-    stats: dict[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> bytes:
@@ -82,6 +81,13 @@ class Program:
     @property
     def symbols(self) -> dict[str, tuple[int, int, str]]:
         return {name: (symbol.address, symbol.size, symbol.kind) for name, symbol in self.linked.symbols.items()}
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Sizes in bytes by function, and totals."""
+        functions = {name: symbol.size for name, symbol in self.linked.symbols.items() if symbol.kind == "function"}
+        totals = {"text": self.linked.text_end, "image": len(self.image), "instructions": len(self.linked.lines)}
+        return {"functions": functions, **totals}
 
     def elf(self) -> bytes:
         """An ELF file with the image, its symbols and a line table that points at the Python source."""
@@ -108,29 +114,19 @@ class Program:
         return map_program(self.linked)
 
 
-def compile_program(
-    entry: Any,
-    *,
-    base: int,
-    supplied: Mapping[str, bytes] | None = None,
-    pool: int | None = None,
-    disable: Iterable[str] = (),
-    dump: str = "",
-    verify: bool = False,
-    cache: Entries | None = None,
-) -> Program:
-    """Compile everything reachable from the machine function `entry`. Raises CompileError for a user's mistake. cache: see cache.py."""
+def compile_program(entry: Any, *, base: int, supplied: Mapping[str, bytes] | None = None, **options: Any) -> Program:
+    """Compile everything reachable from the machine function `entry`; options: compile_module's. Raises CompileError for user errors."""
     from dsl.compiler.frontend import build_module
 
     with without_collector():
         module = build_module(entry)
         supply(module, supplied or {})
-        return compile_module(module, base=base, pool=pool, disable=disable, dump=dump, verify=verify, cache=cache)
+        return compile_module(module, base=base, **options)
 
 
 def compile_function(function: Any, **options: Any) -> Program:
     """A program with `function` as its entry at a fixed base, to be called from tests."""
-    return compile_program(function, base=options.pop("base", TEST_BASE), **options)
+    return compile_program(function, **{"base": TEST_BASE, **options})
 
 
 def compile_module(
@@ -143,7 +139,7 @@ def compile_module(
     verify: bool = False,
     cache: Entries | None = None,
 ) -> Program:
-    """Compile IR. The first function is the entry. verify: check legality after every pass, not only after the last."""
+    """Compile IR. The first function is the entry. verify: check the IR after every pass, not the last alone. cache: see cache.py."""
     left_out = frozenset(disable)
     unknown = left_out.difference(OPTIONAL)
     if unknown:
@@ -166,8 +162,7 @@ def compile_module(
     if "inline" not in left_out:
         inline(module)
     codes = [make(function) for function in module.functions.values()]
-    linked = link(codes, list(module.objects.values()), entry, base)
-    return Program(linked, entry, statistics(linked))
+    return Program(link(codes, list(module.objects.values()), entry, base), entry)
 
 
 def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:
@@ -210,14 +205,3 @@ def generate(function: ir.Function, pool: int | None = None, dump: str = "") -> 
     if dump == "allocate":
         print(render(machine))
     return assemble_items(function.symbol, lay_out(machine))
-
-
-def statistics(linked: Linked) -> dict[str, Any]:
-    """Sizes in bytes by function, and totals."""
-    functions = {name: symbol.size for name, symbol in linked.symbols.items() if symbol.kind == "function"}
-    return {
-        "functions": functions,
-        "text": linked.text_end,
-        "image": len(linked.image),
-        "instructions": len(linked.lines),
-    }
