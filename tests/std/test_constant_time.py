@@ -126,7 +126,14 @@ def test_an_exception_is_one(symbol: str) -> None:
 def test_takers_are_found_by_what_they_take() -> None:
     """By a secret word, an array, a field of a Struct and one of a Record; a function of public things is none."""
     found = {symbol.rpartition(".")[2] for symbol in TAKERS}
-    assert {"addend_negate_if", "hmac_update", "field_square", "pad_block", "derive_monitor", "write_endorsement"} <= found
+    assert {
+        "addend_negate_if",
+        "hmac_update",
+        "field_square",
+        "pad_block",
+        "derive_monitor",
+        "write_endorsement",
+    } <= found
     assert not {"ed25519_verify", "derive_identifier", "sha256", "fill_names"} & found
     assert all(takes_secret(function) for function in (leaks_by_address, leaks_by_branch, leaks_by_size))
 

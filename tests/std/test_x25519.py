@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from dsl.std.x25519 import x25519
-from tests.std.vectors import wycheproof
+from tests.std.vectors import x25519_wycheproof
 from tests.worlds import CPython, Native, Unicorn, World
 
 NINE: Final = bytes([9]) + bytes(31)
@@ -62,10 +62,15 @@ def test_native_thousand_steps() -> None:
 @pytest.mark.t1
 def test_native_wycheproof() -> None:
     """All of Wycheproof's; those it calls acceptable (small order, twist, non-canonical) have a defined result too."""
-    tests = [
-        test for group in wycheproof("Protocol/wycheproof/x25519_test.json")["testGroups"] for test in group["tests"]
-    ]
-    for test in tests:
-        private, public = bytes.fromhex(test["private"]), bytes.fromhex(test["public"])
-        assert shared(Native(), private, public).hex() == test["shared"], test["tcId"]
-    assert len(tests) == 518
+    vectors = x25519_wycheproof()
+    for vector in vectors:
+        assert shared(Native(), vector.private, vector.public) == vector.shared, vector
+    assert len(vectors) == 4 * 518
+
+
+@pytest.mark.t1
+@pytest.mark.slow
+def test_unicorn_wycheproof(emu: Unicorn) -> None:
+    """Every sixteenth of them in Unicorn."""
+    for vector in x25519_wycheproof()[::16]:
+        assert shared(emu, vector.private, vector.public) == vector.shared, vector

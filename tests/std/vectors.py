@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,15 @@ class Expansion:
     salt: bytes
     information: bytes
     output: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Two keys and the secret that they share."""
+
+    private: bytes
+    public: bytes
+    shared: bytes
 
 
 def cryptography_text(path: str) -> str:
@@ -137,3 +147,27 @@ def ed25519_wycheproof() -> list[Signature]:
                 )
             )
     return found
+
+
+def x25519_wycheproof() -> list[Exchange]:
+    """Wycheproof's X25519 vectors in all four files: raw keys, and the raw keys inside DER, PEM and JWK.
+
+    Left out are the few whose container is what is wrong: containers are not read here.
+    """
+    found = []
+    for kind in ("", "_asn", "_pem", "_jwk"):
+        for group in wycheproof(f"Protocol/wycheproof/x25519{kind}_test.json")["testGroups"]:
+            for test in group["tests"]:
+                if test["result"] != "invalid":
+                    private, public = (raw_key(test[name]) for name in ("private", "public"))
+                    found.append(Exchange(private, public, bytes.fromhex(test["shared"])))
+    return found
+
+
+def raw_key(spelt: Any) -> bytes:
+    """The 32 bytes of a key: of a JWK its private part, where it has one; they end DER and PEM."""
+    if isinstance(spelt, dict):
+        return base64.urlsafe_b64decode(f"{spelt['d' if 'd' in spelt else 'x']}=")
+    if spelt.startswith("-----"):
+        return base64.b64decode("".join(spelt.splitlines()[1:-1]))[-32:]
+    return bytes.fromhex(spelt)[-32:]
