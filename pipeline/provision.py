@@ -27,7 +27,9 @@ from cryptography.x509.oid import NameOID
 from dsl.std.x509 import ENDORSEMENT_EXTENSION
 from pipeline import chain, der, event_log, evidence, keys, paths, tpm
 from pipeline.errors import PipelineError, UsageError
+from pipeline.event_log import Event
 from pipeline.evidence import Kind
+from pipeline.reference import BootReference
 from pipeline.tpm_tools import TpmTools
 
 PROVISIONING: Final = "provisioning"
@@ -155,12 +157,27 @@ def write_table(table: bytes, folder: Path = paths.KEYS) -> None:
     temporary.replace(folder / APPROVALS)
 
 
-def boot_values(log: bytes) -> tuple[int, dict[int, bytes]]:
-    """The PCRs that a boot's device secret is to be bound to, as they are when the loader asks for it. From that boot's event log."""
+def boot_values(log: bytes, boot: BootReference) -> tuple[int, dict[int, bytes]]:
+    """The PCRs that the device secret of a machine is to be bound to for an image, as they are when the loader asks for it.
+
+    `log`: of any boot of that machine, for what its firmware measures; what is measured of the image comes from its reference, so that
+    an update can be approved before it ever booted. Raises EventLogError for a log of another way of booting.
+    """
     events = event_log.before_end(log, event_log.parse(log))
-    application = any(event.kind == event_log.EV_EFI_BOOT_SERVICES_APPLICATION for event in events)
-    mask = UEFI_MASK if application else BIOS_MASK
-    values = event_log.replay(events)
+    by_firmware = [event.kind == event_log.EV_EFI_BOOT_SERVICES_APPLICATION for event in events]
+    if any(by_firmware):
+        mask, kind, digests = UEFI_MASK, event_log.EV_EFI_BOOT_SERVICES_APPLICATION, [boot.application]
+    else:
+        mask, kind, digests = BIOS_MASK, event_log.EV_IPL, list(boot.stages)
+    booted = [event for event in events if event.pcr == 4]
+    places = [index for index, event in enumerate(booted) if event.kind == kind]
+    if not places or places != list(range(places[0], places[0] + len(places))) or not all(digests):
+        raise event_log.EventLogError(
+            f"event log: expected one run of events of type {kind:#x} in PCR 4, found {places}"
+        )
+    loader = [Event(4, kind, {event_log.SHA256: bytes.fromhex(digest)}, b"") for digest in digests]
+    others = [event for event in events if event.pcr != 4]
+    values = event_log.replay([*others, *booted[: places[0]], *loader, *booted[places[-1] + 1 :]])
     return mask, {index: values[index] for index in range(24) if mask >> index & 1}
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pipeline import event_log, evidence, paths, provision, reference
+from pipeline import event_log, evidence, paths, provision, reference, tpm
 from pipeline.errors import OK, PipelineError, UsageError
 from pipeline.evidence import Kind
 from pipeline.progress import step
 from pipeline.swtpm import Swtpm
 from pipeline.tpm_tools import TpmTools
-from pipeline.verify_tpm import check_loader, check_ours
 
 
 def perform(options: argparse.Namespace) -> int:
@@ -75,7 +74,7 @@ def read_authorities(name: str) -> list[x509.Certificate]:
 
 
 def approve(options: argparse.Namespace) -> int:
-    """Add the boot of an evidence file to the approval table, if it is one of this build."""
+    """Add boots of an image to the approval table of a machine, whose firmware's part comes from evidence that it made."""
     path = Path(options.approve)
     try:
         bundle = evidence.from_text_or_bytes(path.read_bytes())
@@ -85,15 +84,26 @@ def approve(options: argparse.Namespace) -> int:
     if len(logs) != 1:
         raise PipelineError(f"{path}: expected one event log, found {len(logs)}: did that machine find its TPM?")
     expected = reference.load(Path(options.expect) if options.expect else paths.REFERENCE)
-    events = event_log.before_end(logs[0], event_log.parse(logs[0]))
-    check_ours(events, expected)  # what is approved must be what was built, not just anything that booted
-    firmware = check_loader(events, expected.boot)
-    mask, values = provision.boot_values(logs[0])
+    check_quoted(bundle, paths.KEYS / provision.MACHINES / options.name)
+    mask, values = provision.boot_values(logs[0], expected.boot)
+    firmware = "UEFI" if mask == provision.UEFI_MASK else "BIOS"
     owner = provision.load_owner_keys()
     base = provision.counter_base_of(options.name)
     row = provision.approve(owner, mask, values, base, expected.security_version)
     provision.write_table(provision.add_approval(provision.read_table(owner), owner, row))
-    print(
-        f"{options.name}: boots from {firmware.upper()} like this one may read the device secret; build again to carry it"
-    )
+    print(f"{options.name}: boots of this image from {firmware} may read the device secret; build again to carry that")
     return OK
+
+
+def check_quoted(bundle: bytes, place: Path) -> None:
+    """Where there is a quote, the log must be the one that this machine's TPM vouches for. A first boot has none: its owner is at hand."""
+    items = {item.kind: item.data for item in evidence.parse(bundle)}
+    if Kind.QUOTE not in items:
+        return
+    key = tpm.parse_public((place / "attestation-key.tpmt").read_bytes())
+    quote = tpm.parse_quote(items[Kind.QUOTE])
+    if not key.verify(items.get(Kind.QUOTE_SIGNATURE, b""), items[Kind.QUOTE]):
+        raise PipelineError("quote: expected one by the attestation key of this machine, found another's")
+    values = event_log.replay(event_log.parse(items[Kind.EVENT_LOG]))
+    if tpm.pcr_digest(values, quote.pcr_mask) != quote.pcr_digest:
+        raise PipelineError("event log: expected the log that the quote is about, found another")
