@@ -90,6 +90,7 @@ class Result:
     rows: list[dict[str, Any]]
     seconds: float
     explanations: list[Explanation]
+    population: list[dict[str, Any]]  # kind, origin, source and count of all mutants, run or not
 
     def explanation(self, row: dict[str, Any]) -> Explanation | None:
         """The explanation of a survivor."""
@@ -110,11 +111,12 @@ class Result:
         return 100.0 * (len(self.rows) - len(self.survivors())) / counted if counted else 0.0
 
     def stale(self) -> list[Explanation]:
-        """Explanations of which mutants were run and none survived."""
+        """Explanations of what is no more: there are no such mutants, or all of them were run and none survived."""
         found = []
         for explanation in self.explanations:
+            there = sum(row["count"] for row in self.population if explanation.covers(row))
             rows = [row for row in self.rows if explanation.covers(row)]
-            if rows and all(row["outcome"] == "killed" for row in rows):
+            if not there or (len(rows) == there and all(row["outcome"] == "killed" for row in rows)):
                 found.append(explanation)
         return found
 
@@ -150,10 +152,13 @@ def run(name: str, subject: Subject, options: Options) -> Result:
         ]  # fmt: skip
         say(f"{name}: the tests run once without a mutant")
         process = subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        total, rows = 0, []
+        total = 0
+        rows: list[dict[str, Any]] = []
+        population: list[dict[str, Any]] = []
         for row in follow(outcomes, process):
             if "total" in row:
                 total = row["total"]
+                population = [kept | {"origin": origin(kept)} for kept in row["population"]]
                 say(
                     f"{name}: {row['tests']} tests, {total} mutants, of which {min(options.sample or total, total)} are run"
                 )
@@ -165,7 +170,9 @@ def run(name: str, subject: Subject, options: Options) -> Result:
         said = process.communicate()[0]
         if process.returncode or not total:
             raise PipelineError(f"mutate {name}: expected tests that pass without a mutant, found:\n{said.strip()}")
-    return Result(name, total, rows, time.monotonic() - started, read_explanations())
+    about = tuple(source.removesuffix(".py").removesuffix("/").replace("/", ".") for source in subject.sources)
+    explanations = [found for found in read_explanations() if found.function.startswith(about)]
+    return Result(name, total, rows, time.monotonic() - started, explanations, population)
 
 
 def origin(row: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Session:
         for item in self.items:
             self.run_once(item)
         mutants = self.mutants()
-        self.say(total=len(mutants), tests=len(self.items), seconds=round(sum(self.seconds), 1))
+        self.say(total=len(mutants), tests=len(self.items), population=population(mutants))
         gc.disable()  # the processes live shortly, and what they share with this one stays shared
         self.run_all(sample(mutants, self.request["sample"] or len(mutants), self.request["seed"]))
         return True
@@ -212,6 +212,16 @@ class Session:
                 status = 0
         finally:
             os._exit(status)
+
+
+def population(mutants: list[Mutant]) -> list[dict[str, Any]]:
+    """How many mutants of each kind there are on each source line of each function."""
+    counts = Counter(
+        (mutant.site.symbol, mutant.site.file, mutant.site.line, mutant.source, mutant.change.kind)
+        for mutant in mutants
+    )
+    names = ("function", "file", "line", "source", "kind", "count")
+    return [dict(zip(names, (*key, count), strict=True)) for key, count in counts.items()]
 
 
 def silence() -> None:

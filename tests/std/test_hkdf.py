@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac as host_hmac
+
 import pytest
 
 from dsl.std.hkdf import hkdf, hmac
@@ -37,6 +39,16 @@ def test_hmac_rfc_4231(world: World) -> None:
     for vector in vectors:
         assert hmac_of(world, vector.key, vector.message)[: len(vector.code)] == vector.code
     assert sorted(len(vector.code) for vector in vectors) == [64] * 6
+
+
+@pytest.mark.t1
+def test_hmac_of_keys_and_messages_of_every_length() -> None:
+    """From nothing to more than a block; the library of the host says what comes out."""
+    lengths = (0, 1, 2, 63, 64, 65, 111, 112, 127, 128, 129, 200)
+    for key in lengths:
+        for message in lengths:
+            secret, text = bytes(range(1, key + 1)), bytes(range(message))[::-1]
+            assert hmac_of(Native(), secret, text) == host_hmac.digest(secret, text, "sha512"), (key, message)
 
 
 def one_block() -> list[Expansion]:
