@@ -322,10 +322,15 @@ def write_secret(tools: TpmTools, owner: OwnerKeys) -> bytes:
     (tools.folder / "policy").write_bytes(tpm.authorize_policy(owner.policy.public_key()))
     size = str(SECRET_SIZE)
     tools.run("nvdefine", index, "-C", "o", "-a", SECRET_ATTRIBUTES, "-s", size, "-L", "policy")
-    random = tools.run("getrandom", size)
-    secret = bytes(a ^ b for a, b in zip(secrets.token_bytes(SECRET_SIZE), random, strict=True))
+    secret = new_secret(tools)
     tools.run("nvwrite", index, "-C", "o", "-i", "-", given=secret)
     return keys.public_bytes(chain.key_of(secret))
+
+
+def new_secret(tools: TpmTools) -> bytes:
+    """A device secret: random even if one of the two sources, this host's and the TPM's, is not."""
+    random = tools.run("getrandom", str(SECRET_SIZE))
+    return bytes(a ^ b for a, b in zip(secrets.token_bytes(SECRET_SIZE), random, strict=True))
 
 
 def certify(owner: OwnerKeys, device_key: bytes, attestation_key: bytes, endorsement: Endorsement) -> x509.Certificate:
