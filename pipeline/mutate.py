@@ -1,7 +1,7 @@
 """`mutate`: break emitted code in one place at a time, and see whether the tests notice.
 
 The tests run in `tests/mutation.py`; here is what is broken, what the survivors mean, and the report. A survivor is a gap in the tests
-unless `tests/mutants.toml` explains it: an explanation names function, source line and kinds of mutation, and says why nothing can tell
+unless `tests/mutants.toml` explains it: an explanation names function, source lines and kinds of mutation, and says why nothing can tell
 the mutant from the program (`equivalent`), or why its survival is taken (those count against the score).
 """
 
@@ -27,7 +27,7 @@ from pipeline.progress import say
 
 ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
 EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
-KEYS: Final = {"function", "line", "kinds", "equivalent", "reason"}
+KEYS: Final = {"function", "lines", "kinds", "equivalent", "reason"}
 KINDS: Final = {"dropped", "condition", "constant", "register"}
 MARKS: Final = "not t0 and not t2 and not t3 and not slow"  # t0 runs no emitted code
 LEFT_OUT: Final = "not planted and not trace and not exception_is_one"  # tests of tests; traces, which wrong results leave as they are
@@ -68,17 +68,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why mutants of some kinds on a source line of a function survive, wherever that function was inlined."""
+    """Why mutants of some kinds on some source lines of a function survive, wherever that function was inlined."""
 
     function: str
-    line: str
+    lines: tuple[str, ...]
     kinds: tuple[str, ...]
     is_equivalent: bool
     reason: str
 
     def covers(self, row: dict[str, Any]) -> bool:
         """Whether a mutant is one of them."""
-        return row["kind"] in self.kinds and (row["origin"], row["source"]) == (self.function, self.line)
+        return row["origin"] == self.function and row["source"] in self.lines and row["kind"] in self.kinds
 
 
 @dataclass
@@ -111,12 +111,14 @@ class Result:
         return 100.0 * (len(self.rows) - len(self.survivors())) / counted if counted else 0.0
 
     def stale(self) -> list[Explanation]:
-        """Explanations of what is no more: there are no such mutants, or all of them were run and none survived."""
+        """Explanations of what is no more: a line without such mutants, or mutants that were all run and did not survive."""
         found = []
         for explanation in self.explanations:
-            there = sum(row["count"] for row in self.population if explanation.covers(row))
+            there = [row for row in self.population if explanation.covers(row)]
             rows = [row for row in self.rows if explanation.covers(row)]
-            if not there or (len(rows) == there and all(row["outcome"] == "killed" for row in rows)):
+            all_run = len(rows) == sum(row["count"] for row in there)
+            is_gone = {row["source"] for row in there} != set(explanation.lines)
+            if is_gone or (all_run and all(row["outcome"] == "killed" for row in rows)):
                 found.append(explanation)
         return found
 
@@ -128,12 +130,16 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
         where = f"{path.name}: survivor {number}"
         if set(row) != KEYS:
             raise UsageError(f"{where}: expected the keys {sorted(KEYS)}, found {sorted(row)}")
+        if not row["lines"]:
+            raise UsageError(f"{where}: expected source lines, found none")
         if not row["kinds"] or not set(row["kinds"]) <= KINDS:
             raise UsageError(f"{where}: expected kinds of {sorted(KINDS)}, found {row['kinds']}")
         if not row["reason"].strip():
             raise UsageError(f"{where}: expected a reason, found none")
         found.append(
-            Explanation(row["function"], row["line"], tuple(row["kinds"]), bool(row["equivalent"]), row["reason"])
+            Explanation(
+                row["function"], tuple(row["lines"]), tuple(row["kinds"]), bool(row["equivalent"]), row["reason"]
+            )
         )
     return found
 
@@ -260,7 +266,7 @@ def report(names: list[str], options: Options, as_json: bool) -> int:
         print("\n".join([*survivors(result), "", f"{result.subject}, seed {options.seed}", *table(result)]))
         print(f"{len(result.rows)} of {result.total} mutants in {result.seconds:.0f} s")
         for explanation in result.stale():
-            print(f"{EXPLANATIONS.name}: no mutant survives at {explanation.function}: {explanation.line!r}")
+            print(f"{EXPLANATIONS.name}: no mutant survives at {explanation.function}: {explanation.lines}")
     return OK if all(result.score() >= ENOUGH and not result.stale() for result in results) else REFUSED
 
 
@@ -274,6 +280,6 @@ def as_values(result: Result) -> dict[str, Any]:
         "equivalent": len(result.equivalent()),
         "score": round(result.score(), 2),
         "seconds": round(result.seconds, 1),
-        "stale": [[found.function, found.line] for found in result.stale()],
+        "stale": [[found.function, *found.lines] for found in result.stale()],
         "survivors": result.survivors(),
     }

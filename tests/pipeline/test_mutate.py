@@ -99,8 +99,8 @@ def row(outcome: str, kind: str = CONSTANT, function: str = "f", source: str = "
 
 def test_scores_and_explanations() -> None:
     """Equivalent mutants do not count, accepted ones do; an explanation that explains nothing is found."""
-    equivalent = Explanation("f", "a = b", (CONSTANT,), True, "never read")
-    accepted = Explanation("g", "a = b", (CONSTANT,), False, "rare")
+    equivalent = Explanation("f", ("a = b",), (CONSTANT,), True, "never read")
+    accepted = Explanation("g", ("a = b",), (CONSTANT,), False, "rare")
     rows = (
         [row("killed")] * 6 + [row("survived")] * 2 + [row("survived", function="g")] * 2 + [row("unreached", REGISTER)]
     )
@@ -109,7 +109,7 @@ def test_scores_and_explanations() -> None:
     assert len(result.equivalent()) == 2
     assert result.score() == pytest.approx(100 * 6 / 9)
     assert not result.stale()
-    rare, gone = (Explanation("f", text, (CONSTANT,), True, "r") for text in ("rare", "gone"))
+    rare, gone = (Explanation("f", (text,), (CONSTANT,), True, "r") for text in ("rare", "gone"))
     result.explanations = [equivalent, accepted, rare, gone]
     result.population.append(row("", source="rare") | {"count": 2})
     result.rows.append(row("killed", source="rare"))
@@ -123,11 +123,11 @@ def test_scores_and_explanations() -> None:
     [
         ('[[survivor]]\nfunction = "f"', r"survivor 1: expected the keys .*, found \['function'\]"),
         (
-            '[[survivor]]\nfunction="f"\nline="l"\nkinds=["broken"]\nequivalent=true\nreason="r"',
+            '[[survivor]]\nfunction="f"\nlines=["l"]\nkinds=["broken"]\nequivalent=true\nreason="r"',
             r"expected kinds of .*, found \['broken'\]",
         ),
         (
-            '[[survivor]]\nfunction="f"\nline="l"\nkinds=["dropped"]\nequivalent=true\nreason=" "',
+            '[[survivor]]\nfunction="f"\nlines=["l"]\nkinds=["dropped"]\nequivalent=true\nreason=" "',
             "expected a reason, found none",
         ),
     ],
@@ -142,7 +142,7 @@ def test_an_explanation_says_everything(tmp_path: Path, text: str, message: str)
 
 def test_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Refused below the score, or with a stale explanation; an unknown subject is named."""
-    explanation = Explanation("f", "gone", (CONSTANT,), True, "r")
+    explanation = Explanation("f", ("gone",), (CONSTANT,), True, "r")
     cases = [([row("killed")], [], OK), ([row("survived")], [], REFUSED), ([row("killed")], [explanation], REFUSED)]
     for rows, explanations, status in cases:
         result = Result("std", 1, rows, 1.0, explanations, [])
