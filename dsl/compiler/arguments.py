@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
 from dsl.compiler.diagnostics import Reported, suggestion
-from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
 from dsl.lang.types import NONE, U64, ArrayType, Type, WordType
@@ -62,12 +61,12 @@ def evaluate_arguments(lowering: Lowering, node: ast.Call) -> Arguments:
     for argument in node.args:
         if isinstance(argument, ast.Starred):
             raise lowering.error("unsupported", argument, "an argument list is fixed: no *")
-        positional.append((evaluate(lowering, argument), argument))
+        positional.append((lowering.evaluate(argument), argument))
     named = {}
     for keyword in node.keywords:
         if keyword.arg is None:
             raise lowering.error("unsupported", keyword.value, "an argument list is fixed: no **")
-        named[keyword.arg] = (evaluate(lowering, keyword.value), keyword.value)
+        named[keyword.arg] = (lowering.evaluate(keyword.value), keyword.value)
     return Arguments(positional, named)
 
 

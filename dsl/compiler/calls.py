@@ -7,9 +7,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler.arguments import evaluate_arguments, lower_call
+from dsl.compiler.conditions import bool_value, narrows
 from dsl.compiler.construct import construct, static_method
 from dsl.compiler.dispatch import dispatch_call
-from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
 from dsl.compiler.methods import method
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 def call(lowering: Lowering, node: ast.Call) -> Operand:
     """Lower a call; its result."""
+    if narrows(node):
+        return bool_value(lowering, node)
     if isinstance(node.func, ast.Attribute):
-        receiver, name = evaluate(lowering, node.func.value), node.func.attr
+        receiver, name = lowering.evaluate(node.func.value), node.func.attr
         if not isinstance(receiver, Named):
             return method(lowering, receiver, name, node)
         if isinstance(receiver.python, Dispatch) and name == "call":
@@ -35,7 +37,7 @@ def call(lowering: Lowering, node: ast.Call) -> Operand:
         if special is not None:
             lowering.at(node)
             return lower_call(lowering, node, name, getattr(receiver.python, name), special, receiver, is_method=True)
-    callee = evaluate(lowering, node.func)
+    callee = lowering.evaluate(node.func)
     if not isinstance(callee, Named):
         raise lowering.error("not-machine", node.func, f"{callee} cannot be called")
     return call_named(lowering, callee, node)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Binding, Position
-from dsl.compiler.expressions import evaluate
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Integer, Named, Operand, Typed
 from dsl.lang.failure import Failure
@@ -54,7 +53,7 @@ def short_circuit(lowering: Lowering, parts: list[ast.expr], is_and: bool) -> tu
 
 def truth(lowering: Lowering, node: ast.expr) -> ir.Value:
     """The value of a condition, which must be a public bool."""
-    operand = evaluate(lowering, node)
+    operand = lowering.evaluate(node)
     public(lowering, operand, node, "a condition")
     if isinstance(operand, Typed) and operand.type == BOOL:
         return operand.value
@@ -92,7 +91,7 @@ def narrows(node: ast.expr) -> bool:
 
 def none_test(lowering: Lowering, node: ast.Compare, left: ast.expr, negated: bool) -> Test:
     """`x is None`, or negated `x is not None`."""
-    operand = evaluate(lowering, left)
+    operand = lowering.evaluate(left)
     builder = lowering.at(node)
     if not isinstance(operand, Typed) or not isinstance(operand.type, StructType):
         raise lowering.error("type-mismatch", left, f"only T | None is compared with None, found {operand}")
@@ -106,7 +105,7 @@ def none_test(lowering: Lowering, node: ast.Compare, left: ast.expr, negated: bo
 
 def failure_test(lowering: Lowering, node: ast.Call, argument: ast.expr, against: ast.expr) -> Test:
     """`isinstance(x, Failure)`."""
-    operand, python = evaluate(lowering, argument), evaluate(lowering, against)
+    operand, python = lowering.evaluate(argument), lowering.evaluate(against)
     if not isinstance(python, Named) or python.python is not Failure:
         help_ = "compare an Enum to tell kinds apart"
         raise lowering.error("type-mismatch", against, "isinstance tests for Failure only", help_)
@@ -157,7 +156,7 @@ def conditional(lowering: Lowering, node: ast.IfExp) -> Typed:
     arms: list[tuple[Position, Operand, ast.expr]] = []
     for position, part in zip(condition(lowering, node.test), (node.body, node.orelse), strict=True):
         lowering.builder.position = position
-        operand = evaluate(lowering, part)
+        operand = lowering.evaluate(part)
         if isinstance(operand, Integer | Named):
             text = f"an arm of a conditional needs a type, found {operand}"
             raise lowering.error("bare-int", part, text, "give the literal a type: u64(0)")

@@ -14,41 +14,6 @@ if TYPE_CHECKING:
     from dsl.compiler.lower import Lowering
 
 
-def evaluate(lowering: Lowering, node: ast.expr) -> Operand:
-    """Lower an expression here; its value."""
-    # these evaluate their own parts: they and this module need each other
-    from dsl.compiler.calls import call
-    from dsl.compiler.conditions import bool_value, conditional, narrows
-    from dsl.compiler.operators import comparison, operate, unary
-
-    match node:
-        case ast.Constant():
-            return constant(lowering, node)
-        case ast.Name():
-            return name(lowering, node)
-        case ast.Attribute():
-            return attribute(lowering, node)
-        case ast.Subscript():
-            return subscript(lowering, node)
-        case ast.BinOp():
-            left = evaluate(lowering, node.left)
-            return operate(lowering, node.op, left, evaluate(lowering, node.right), node)
-        case ast.UnaryOp(op=ast.Not()) | ast.BoolOp():
-            return bool_value(lowering, node)
-        case ast.Compare() | ast.Call() if narrows(node):
-            return bool_value(lowering, node)
-        case ast.Compare():
-            return comparison(lowering, node)
-        case ast.UnaryOp():
-            return unary(lowering, node)
-        case ast.IfExp():
-            return conditional(lowering, node)
-        case ast.Call():
-            return call(lowering, node)
-    text = f"the expression '{type(node).__name__}' is not in the language"
-    raise lowering.error("unsupported", node, text, "see dsl/README.md, Functions")
-
-
 # Constants and names
 
 
@@ -67,7 +32,7 @@ def constant(lowering: Lowering, node: ast.Constant) -> Operand:
     raise lowering.error("unsupported", node, f"a {kind} literal is not in the language", help_)
 
 
-def name(lowering: Lowering, node: ast.Name) -> Operand:
+def named(lowering: Lowering, node: ast.Name) -> Operand:
     if node.id in lowering.locals:
         return lowering.read(node.id, node)
     builtins = lowering.namespace["__builtins__"]
@@ -80,7 +45,7 @@ def name(lowering: Lowering, node: ast.Name) -> Operand:
 
 
 def attribute(lowering: Lowering, node: ast.Attribute) -> Operand:
-    receiver = evaluate(lowering, node.value)
+    receiver = lowering.evaluate(node.value)
     if isinstance(receiver, Typed):
         lowering.at(node)
         return field_of(lowering, receiver, node.attr, node)
@@ -94,9 +59,9 @@ def attribute(lowering: Lowering, node: ast.Attribute) -> Operand:
 
 def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
     if isinstance(node.value, ast.Name) and node.value.id not in lowering.locals:
-        generic = evaluate(lowering, node.value)
+        generic = lowering.evaluate(node.value)
         if isinstance(generic, Named) and isinstance(generic.python, type):  # a type, such as Secret[u8]
-            parameter = evaluate(lowering, node.slice)
+            parameter = lowering.evaluate(node.slice)
             python: Any = generic.python
             if isinstance(parameter, Named):
                 return Named(python[parameter.python], f"{generic.text}[{parameter.text}]")
@@ -104,13 +69,13 @@ def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
 
 
 def subscript_place(lowering: Lowering, node: ast.Subscript) -> Place:
-    array = evaluate(lowering, node.value)
+    array = lowering.evaluate(node.value)
     if not isinstance(array, Typed):
         raise lowering.error("type-mismatch", node.value, f"expected an Array, found {array}")
     if isinstance(node.slice, ast.Slice):
         help_ = "a.slice(offset, count) is a part of an array"
         raise lowering.error("unsupported", node.slice, "an index is one number", help_)
-    index = evaluate(lowering, node.slice)
+    index = lowering.evaluate(node.slice)
     if not isinstance(array.type, ArrayType):
         raise lowering.error("type-mismatch", node.value, f"only an Array has elements, found {array}")
     lowering.at(node)
@@ -121,7 +86,7 @@ def place_of(lowering: Lowering, target: ast.expr) -> Place:
     """The memory cell that an assignment's target names; evaluates the target's parts."""
     match target:
         case ast.Attribute():
-            receiver = evaluate(lowering, target.value)
+            receiver = lowering.evaluate(target.value)
             if isinstance(receiver, Typed):
                 lowering.at(target)
                 return field_place(lowering, receiver, target.attr, target)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from dsl.compiler import ir
 from dsl.compiler.builder import Binding, Builder, Loop, Position
 from dsl.compiler.calls import call, discardable
-from dsl.compiler.conditions import condition, narrows, truth
+from dsl.compiler.conditions import bool_value, condition, conditional, narrows, truth
 from dsl.compiler.diagnostics import Diagnostic, Note, Reported
-from dsl.compiler.expressions import evaluate, place_of
+from dsl.compiler.expressions import attribute, constant, named, place_of, subscript
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.loading import declaration_error
 from dsl.compiler.memory import load, store
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
-from dsl.compiler.operators import operate
+from dsl.compiler.operators import binary, comparison, operate, unary
 from dsl.compiler.signatures import Signature
 from dsl.compiler.source import SourceFile
 from dsl.lang import types as t
@@ -179,7 +179,15 @@ class Lowering:
             raise self.error("frame-escape", node, text, "use another local")
         self.builder.environment[name] = Binding(stored.values, narrowed, stored.in_frame)
 
-    # statements
+    # expressions and statements
+
+    def evaluate(self, node: ast.expr) -> Operand:
+        """Lower an expression here; its value."""
+        lower = EXPRESSIONS.get(type(node))
+        if lower is None:
+            text = f"the expression '{type(node).__name__}' is not in the language"
+            raise self.error("unsupported", node, text, "see dsl/README.md, Functions")
+        return lower(self, node)
 
     def body(self, statements: list[ast.stmt]) -> None:
         """Lower statements; an error in one does not hide those in the next."""
@@ -229,14 +237,14 @@ class Lowering:
             case ast.Tuple(elts=targets), ast.Tuple(elts=values):
                 if len(targets) != len(values):
                     raise self.error("type-mismatch", node, f"{len(targets)} targets, {len(values)} values")
-                operands = [evaluate(self, element) for element in values]
+                operands = [self.evaluate(element) for element in values]
                 for part, operand, element in zip(targets, operands, values, strict=True):
                     self.assign_target(part, operand, element)
             case ast.Tuple(), _:
                 help_ = "assign the Record to a local and read its fields"
                 raise self.error("unsupported", node, "only a tuple display can be unpacked", help_)
             case target, value:
-                self.assign_target(target, evaluate(self, value), value)
+                self.assign_target(target, self.evaluate(value), value)
 
     def assign_target(self, target: ast.expr, operand: Operand, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
@@ -252,17 +260,17 @@ class Lowering:
             text = f"'{name}' is {self.declared[name]}, and is annotated {kind}"
             raise self.error("type-mismatch", node.annotation, text, "a local has one type")
         if node.value is not None:
-            self.assign(name, evaluate(self, node.value), node.target, node.value)
+            self.assign(name, self.evaluate(node.value), node.target, node.value)
 
     def augmented_assignment(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             left: Operand = self.read(node.target.id, node.target)
-            right = evaluate(self, node.value)
+            right = self.evaluate(node.value)
             self.assign(node.target.id, operate(self, node.op, left, right, node), node.target, node)
             return
         place = place_of(self, node.target)
         left = load(self, place)
-        right = evaluate(self, node.value)
+        right = self.evaluate(node.value)
         store(self, place, operate(self, node.op, left, right, node), node.target, node)
 
     def if_statement(self, node: ast.If) -> None:
@@ -334,12 +342,12 @@ class Lowering:
 
     def loop_range(self, node: ast.expr) -> tuple[Typed, Typed, bool]:
         """The first value and the end of a for loop, and whether the loop must be left before it comes to its end."""
-        function = evaluate(self, node.func) if isinstance(node, ast.Call) else None
+        function = self.evaluate(node.func) if isinstance(node, ast.Call) else None
         name = getattr(function.python, "__name__", "") if isinstance(function, Named) else ""
         if not isinstance(node, ast.Call) or name not in ("upto", "between", "rounds"):
             text = "a for loop goes over upto(n), between(low, high) or rounds(n)"
             raise self.error("unsupported", node, text, "or use while")
-        ends = [evaluate(self, argument) for argument in node.args]
+        ends = [self.evaluate(argument) for argument in node.args]
         expected = 2 if name == "between" else 1
         if len(ends) != expected:
             raise self.error("argument-count", node, f"{name} takes {expected} arguments, found {len(ends)}")
@@ -353,7 +361,7 @@ class Lowering:
         typed = [coerce(self, end, counted.type, node, literal=True) for end in ends]
         builder = self.at(node)
         for keyword in node.keywords:
-            most = evaluate(self, keyword.value)
+            most = self.evaluate(keyword.value)
             if name != "upto" or keyword.arg != "at_most" or not isinstance(most, Integer):
                 raise self.error("argument-count", keyword, "upto alone takes a keyword: at_most, an int constant")
             bound = coerce(self, most, counted.type, node, literal=True)
@@ -401,7 +409,7 @@ class Lowering:
             self.at(test).check(holds, message)
 
     def return_statement(self, node: ast.Return) -> None:
-        operand: Operand = Nothing() if node.value is None else evaluate(self, node.value)
+        operand: Operand = Nothing() if node.value is None else self.evaluate(node.value)
         where = node.value or node
         result = coerce(self, operand, self.signature.result, where)
         if result.in_frame:
@@ -422,6 +430,18 @@ class Lowering:
         self.leave(coerce(self, Nothing(), result, node.body[-1]).values)
 
 
+EXPRESSIONS: Final[dict[type[ast.expr], Callable[[Lowering, Any], Operand]]] = {
+    ast.Constant: constant,
+    ast.Name: named,
+    ast.Attribute: attribute,
+    ast.Subscript: subscript,
+    ast.BinOp: binary,
+    ast.UnaryOp: unary,
+    ast.BoolOp: bool_value,
+    ast.Compare: comparison,
+    ast.IfExp: conditional,
+    ast.Call: call,
+}
 STATEMENTS: Final[dict[type[ast.stmt], Callable[[Lowering, Any], None]]] = {
     ast.Expr: Lowering.expression_statement,
     ast.Assign: Lowering.assign_statement,

@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
-from dsl.compiler.expressions import evaluate
 from dsl.compiler.operands import Integer, Named, Typed
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
         case _:
             where, text = statements[0] if statements else node, 'a naked function is one asm("...", name=value)'
             raise lowering.error("naked-body", where, text)
-    content = evaluate(lowering, argument)
+    content = lowering.evaluate(argument)
     if not isinstance(content, Named) or not isinstance(content.python, str):
         raise lowering.error("naked-body", argument, f"the assembly is a text, found {content}")
     names = tuple((keyword.arg or "", assembly_value(lowering, keyword)) for keyword in keywords)
@@ -39,7 +38,7 @@ def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
 
 def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address:
     """An int constant, or the address of a machine function or memory object."""
-    operand = evaluate(lowering, keyword.value)
+    operand = lowering.evaluate(keyword.value)
     if isinstance(operand, Integer):
         return operand.value
     if isinstance(operand, Named) and getattr(operand.python, "__machine__", None) is not None:

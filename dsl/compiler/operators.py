@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir
-from dsl.compiler.expressions import evaluate
+from dsl.compiler.conditions import bool_value, narrows
 from dsl.compiler.fitting import coerce, conversion_help, public, taint_barrier
 from dsl.compiler.operands import LARGEST_INTEGER, Integer, Operand, Typed
 from dsl.lang import types as t
@@ -58,6 +58,11 @@ WORD_HELP: Final = {
     t.BitsType: "work on .raw()",
     t.EnumType: "work on .value",
 }
+
+
+def binary(lowering: Lowering, node: ast.BinOp) -> Operand:
+    left = lowering.evaluate(node.left)
+    return operate(lowering, node.op, left, lowering.evaluate(node.right), node)
 
 
 def operate(lowering: Lowering, op: ast.operator, left: Operand, right: Operand, node: ast.AST) -> Operand:
@@ -199,7 +204,9 @@ def address_arithmetic(lowering: Lowering, sign: Sign, left: Typed, right: Opera
 
 
 def unary(lowering: Lowering, node: ast.UnaryOp) -> Operand:
-    operand = evaluate(lowering, node.operand)
+    if isinstance(node.op, ast.Not):
+        return bool_value(lowering, node)
+    operand = lowering.evaluate(node.operand)
     sign = {ast.USub: "-", ast.Invert: "~", ast.UAdd: "+"}[type(node.op)]
     if isinstance(operand, Integer):
         return Integer({"-": -operand.value, "~": ~operand.value, "+": operand.value}[sign])
@@ -213,10 +220,12 @@ def unary(lowering: Lowering, node: ast.UnaryOp) -> Operand:
 
 
 def comparison(lowering: Lowering, node: ast.Compare) -> Typed:
+    if narrows(node):
+        return bool_value(lowering, node)
     if len(node.ops) != 1:
         raise lowering.error("unsupported", node, "comparisons do not chain", "write a <= b and b < c")
     sign = SIGNS[type(node.ops[0])]
-    left, right = evaluate(lowering, node.left), evaluate(lowering, node.comparators[0])
+    left, right = lowering.evaluate(node.left), lowering.evaluate(node.comparators[0])
     builder = lowering.at(node)
     if isinstance(left, Integer) and isinstance(right, Integer) and sign.integers is not None:
         return Typed(BOOL, (builder.constant(sign.integers(left.value, right.value), 1),))

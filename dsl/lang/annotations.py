@@ -15,12 +15,13 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from dsl.lang import types as t
 from dsl.lang.addresses import Address
 from dsl.lang.failure import Failure
-from dsl.lang.words import Word
+from dsl.lang.words import WORDS, Word
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class DeclaredClass(type):
 class _Scopes(dict[str, Any]):
     """Names as the class statement sees them: its own locals, the class, then the module, which may still be growing."""
 
-    def __init__(self, inner: dict[str, Any], own: dict[str, Any], module: dict[str, Any]) -> None:
+    def __init__(self, inner: dict[str, Any], own: dict[str, Any], module: Mapping[str, Any]) -> None:
         super().__init__(inner | own)
         self._module = module
 
@@ -115,50 +116,62 @@ def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
 
     Raises NameError for a name that is not there and TypeError for what is no type of the language.
     """
-    from dsl.lang.array import Array
-    from dsl.lang.bits import Bits
-    from dsl.lang.record import Record
-    from dsl.lang.struct import Struct
-    from dsl.lang.taint import Secret, Untrusted
-
+    if isinstance(annotation, type):
+        return _class_type(annotation)
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
-        names = namespace if isinstance(namespace, _Scopes) else _Scopes({}, {}, dict(namespace))
+        names = namespace if isinstance(namespace, _Scopes) else _Scopes({}, {}, namespace)
         return resolve(eval(annotation, {"__builtins__": {}}, names), names)
-    if annotation is None or annotation is types.NoneType:
-        return t.NoneType_()
+    if annotation is None:
+        return t.NONE
     origin = get_origin(annotation)
     if origin is Annotated:
         return _marked(annotation, namespace)
     if origin is Union or origin is types.UnionType:
         return _union(get_args(annotation), namespace)
-    if origin is Array:
-        return t.ArrayType(resolve(get_args(annotation)[0], namespace))
-    if origin is Untrusted or origin is Secret:
-        return t.QualifiedType(origin.__name__.lower(), resolve(get_args(annotation)[0], namespace))
-    if isinstance(annotation, type):
-        if annotation is bool:
-            return t.BoolType()
-        if annotation is Failure:
-            return t.FailureType()
-        if issubclass(annotation, Word) and annotation.__dict__.get("_bias") is not None:
-            return t.WordType(annotation)
-        if issubclass(annotation, Address) and annotation is not Address:
-            return t.AddressType(annotation)
-        if issubclass(annotation, Struct) and annotation is not Struct:
-            return t.StructType(annotation)
-        if issubclass(annotation, Bits) and annotation is not Bits:
-            return t.BitsType(annotation)
-        if issubclass(annotation, Record) and annotation is not Record:
-            return t.RecordType(annotation)
-        if issubclass(annotation, Enum):
-            return _enumeration(annotation)
+    return _generic(annotation, origin, namespace)
+
+
+def _generic(annotation: Any, origin: Any, namespace: Mapping[str, Any]) -> t.Type:
+    """Array[T], Untrusted[T], Secret[T]."""
+    from dsl.lang.array import Array
+    from dsl.lang.taint import Secret, Untrusted
+
+    if origin not in (Array, Untrusted, Secret):
+        raise TypeError(f"{_spelling(annotation)} is no type of the language")
+    inner = resolve(get_args(annotation)[0], namespace)
+    return t.ArrayType(inner) if origin is Array else t.QualifiedType(origin.__name__.lower(), inner)
+
+
+@cache
+def _class_type(annotation: type) -> t.Type:
+    """The type that a class is."""
+    from dsl.lang.bits import Bits
+    from dsl.lang.record import Record
+    from dsl.lang.struct import Struct
+
+    known: dict[type, t.Type] = {bool: t.BOOL, Failure: t.FAILURE, types.NoneType: t.NONE}
+    if annotation in known:
+        return known[annotation]
+    kinds: dict[type, type[t.NamedType]] = {
+        Address: t.AddressType,
+        Struct: t.StructType,
+        Bits: t.BitsType,
+        Record: t.RecordType,
+    }
+    for base, kind in kinds.items():
+        if issubclass(annotation, base) and annotation is not base:
+            return kind(annotation)
+    if annotation in WORDS:
+        return t.WordType(annotation)
+    if issubclass(annotation, Enum):
+        return _enumeration(annotation)
     raise TypeError(f"{_spelling(annotation)} is no type of the language")
 
 
 def _spelling(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
+    return str(getattr(annotation, "__name__", None) or repr(annotation))
 
 
 def _marked(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
