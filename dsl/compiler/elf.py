@@ -25,22 +25,16 @@ SYMBOL_TYPES: Final = {
 }  # global function, object, none
 
 
-class _Strings:
-    """A string table under construction."""
-
-    def __init__(self) -> None:
-        self.data = bytearray(b"\0")
-
-    def add(self, text: str) -> int:
-        offset = len(self.data)
-        self.data += text.encode() + b"\0"
-        return offset
+def add_string(table: bytearray, text: str) -> int:
+    """Append to a string table; the text's offset."""
+    table += text.encode() + b"\0"
+    return len(table) - len(text.encode()) - 1
 
 
 def write_elf(linked: Linked, entry: int) -> bytes:
     """An executable ELF file: the image as .text, .rodata and .bss at their addresses, symbols, line table, call frames."""
     image, base = linked.image, linked.base
-    names = _Strings()
+    names = bytearray(1)
     sections = [
         ("text", PROGBITS, ALLOC | EXECUTE, base, image[: linked.text_end], 0),
         ("rodata", PROGBITS, ALLOC, base + linked.text_end, image[linked.text_end :], 0),
@@ -53,20 +47,22 @@ def write_elf(linked: Linked, entry: int) -> bytes:
         out += bytes(-len(out) % 4096)
         size = empty or len(content)
         programs.append(PROGRAM.pack(LOAD, FLAGS[name], len(out), address, address, len(content), size, 4096))
-        headers.append(SECTION.pack(names.add(f".{name}"), kind, flags, address, len(out), size, 0, 0, 4096, 0))
+        headers.append(SECTION.pack(add_string(names, f".{name}"), kind, flags, address, len(out), size, 0, 0, 4096, 0))
         out += content
     first_global = 1
     for name, kind, content, link_to, info, entry_size in (
         (".symtab", SYMTAB, symbols, len(headers) + 1, first_global, SYMBOL.size),
-        (".strtab", STRTAB, bytes(strings.data), 0, 0, 0),
+        (".strtab", STRTAB, bytes(strings), 0, 0, 0),
         *((name, PROGBITS, content, 0, 0, 0) for name, content in debug_sections(linked)),
     ):
         out += bytes(-len(out) % 8)
-        headers.append(SECTION.pack(names.add(name), kind, 0, 0, len(out), len(content), link_to, info, 8, entry_size))
+        headers.append(
+            SECTION.pack(add_string(names, name), kind, 0, 0, len(out), len(content), link_to, info, 8, entry_size)
+        )
         out += content
-    own = names.add(".shstrtab")
-    headers.append(SECTION.pack(own, STRTAB, 0, 0, len(out), len(names.data), 0, 0, 1, 0))
-    out += names.data
+    own = add_string(names, ".shstrtab")
+    headers.append(SECTION.pack(own, STRTAB, 0, 0, len(out), len(names), 0, 0, 1, 0))
+    out += names
     out += bytes(-len(out) % 8)
     table = len(out)
     out += b"".join(headers)
@@ -78,11 +74,13 @@ def write_elf(linked: Linked, entry: int) -> bytes:
     return bytes(out)
 
 
-def _symbol_table(linked: Linked) -> tuple[bytes, _Strings]:
-    strings = _Strings()
+def _symbol_table(linked: Linked) -> tuple[bytes, bytearray]:
+    strings = bytearray(1)
     rows = [SYMBOL.pack(0, 0, 0, 0, 0, 0)]
     for name, symbol in sorted(linked.symbols.items(), key=lambda item: (item[1].address, item[0])):
         offset = symbol.address - linked.base
         index = 1 if offset < linked.text_end else 2 if offset < len(linked.image) else 3
-        rows.append(SYMBOL.pack(strings.add(name), SYMBOL_TYPES[symbol.kind], 0, index, symbol.address, symbol.size))
+        rows.append(
+            SYMBOL.pack(add_string(strings, name), SYMBOL_TYPES[symbol.kind], 0, index, symbol.address, symbol.size)
+        )
     return b"".join(rows), strings

@@ -56,14 +56,13 @@ def _encode(mnemonic: str, operands: tuple[Operand, ...]) -> bytes:
 
 def shape_of(operands: tuple[Operand, ...]) -> str:
     """The operands' kinds, one letter each, as in forms.py."""
-    letters = ""
-    for index, operand in enumerate(operands):
+
+    def letter(index: int, operand: Operand) -> str:
         if isinstance(operand, Register):
-            by_counter = index == 1 and operand == Register(RCX, 8) and len(operands) == 2
-            letters += "c" if by_counter and isinstance(operands[0], Register) and letters == "r" else "r"
-        else:
-            letters += "m" if isinstance(operand, Memory) else "i"
-    return letters
+            return "c" if index == 1 and operand == Register(RCX, 8) else "r"
+        return "m" if isinstance(operand, Memory) else "i"
+
+    return "".join(letter(index, operand) for index, operand in enumerate(operands))
 
 
 def _check_form(mnemonic: str, form: Form, operands: tuple[Operand, ...]) -> None:

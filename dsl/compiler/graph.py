@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeVar
 
 from dsl.compiler.ir import Block, Function, Value
+from dsl.compiler.machine import MachineBlock
+
+B = TypeVar("B", Block, MachineBlock)
 
 
-def reverse_postorder(entry: Block) -> list[Block]:
+def reverse_postorder(entry: B) -> list[B]:
     """Blocks reachable from the entry, each before its successors but for back edges."""
-    order: list[Block] = []
+    order: list[B] = []
     seen = {entry}
     stack = [(entry, iter(entry.successors))]
     while stack:

@@ -7,9 +7,10 @@ blocks and the ud2 of failed checks stand after everything else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from dsl.compiler.graph import reverse_postorder
 from dsl.compiler.ir import Span
 from dsl.compiler.machine import Instruction, MachineBlock, MachineFunction, Trap, inverse
 
@@ -35,14 +36,7 @@ class Jump:
 Item = Label | Jump | Instruction
 
 
-@dataclass(slots=True)
-class Traps:
-    """The shared ud2 of each place where a check may fail, in order of first mention."""
-
-    labels: dict[Trap, Label] = field(default_factory=dict)
-
-    def label(self, trap: Trap) -> Label:
-        return self.labels.setdefault(trap, Label(f"trap{len(self.labels)}"))
+Traps = dict[Trap, Label]  # the shared ud2 of each place where a check may fail, in order of first mention
 
 
 def lay_out(function: MachineFunction) -> list[Item]:
@@ -51,12 +45,12 @@ def lay_out(function: MachineFunction) -> list[Item]:
     _thread_jumps(function)
     order = _order(function)
     labels = {block: Label(block.label) for block in order}
-    traps = Traps()
+    traps: Traps = {}
     items: list[Item] = []
     followers = dict(zip(order, [*order[1:], None], strict=True))
     for block in order:
         items += [labels[block], *_body(block, traps), *_jumps(block, followers[block], labels, traps, followers)]
-    for trap, label in traps.labels.items():
+    for trap, label in traps.items():
         items += [label, Instruction("ud2", (trap,))]
     return items
 
@@ -65,7 +59,7 @@ def _body(block: MachineBlock, traps: Traps) -> Iterator[Item]:
     for instruction in block.instructions:
         target = instruction.operands[0] if instruction.operands else None
         if isinstance(target, Trap) and instruction.mnemonic != "ud2":
-            yield Jump(instruction.mnemonic[1:], traps.label(target), instruction.span)
+            yield Jump(instruction.mnemonic[1:], traps.setdefault(target, Label(f"trap{len(traps)}")), instruction.span)
         else:
             yield instruction
 
@@ -127,13 +121,7 @@ def _thread_jumps(function: MachineFunction) -> None:
 
     for block in function.blocks:
         block.successors = [final(successor) for successor in block.successors]
-    reached = {function.blocks[0]}
-    pending = [function.blocks[0]]
-    while pending:
-        for successor in pending.pop().successors:
-            if successor not in reached:
-                reached.add(successor)
-                pending.append(successor)
+    reached = set(reverse_postorder(function.blocks[0]))
     function.blocks = [block for block in function.blocks if block in reached]
     for block in function.blocks:
         block.predecessors = []
@@ -145,39 +133,25 @@ def _thread_jumps(function: MachineFunction) -> None:
 def _order(function: MachineFunction) -> list[MachineBlock]:
     """Chains of blocks that fall through, hot ones first."""
     placed: dict[MachineBlock, None] = {}
-    pending = [function.blocks[0]]
-    rest = iter(
-        [*(block for block in function.blocks if not block.cold), *(block for block in function.blocks if block.cold)]
-    )
-    while True:
-        block: MachineBlock | None = pending.pop() if pending else next((b for b in rest if b not in placed), None)
-        if block is None:
-            return list(placed)
+    for start in (function.blocks[0], *sorted(function.blocks, key=lambda block: block.cold)):
+        block = None if start in placed else start
         while block is not None:
             placed[block] = None
             block = _follower(block, placed)
+    return list(placed)
 
 
 def _follower(block: MachineBlock, placed: dict[MachineBlock, None]) -> MachineBlock | None:
     """What to place after a block: its likeliest successor; for a loop that tests at its top, the loop's body instead of the test."""
-    choices = [
-        successor
-        for successor in reversed(block.successors)
-        if successor not in placed and successor.cold == block.cold
-    ]
+    choices = [other for other in reversed(block.successors) if other not in placed and other.cold == block.cold]
     if not choices:
         return None
     chosen = max(choices, key=lambda successor: successor.depth)
     if chosen.depth > block.depth and chosen.condition:
-        inside = [
-            successor for successor in chosen.successors if successor.depth >= chosen.depth and successor not in placed
-        ]
-        outside = [successor for successor in chosen.successors if successor.depth < chosen.depth]
-        if inside and outside and inside[0] is not chosen and not inside[0].cold and _returns(inside[0], chosen):
+        inside = [other for other in chosen.successors if other.depth >= chosen.depth and other not in placed]
+        leaves = any(other.depth < chosen.depth for other in chosen.successors)
+        # whether the test is entered again from deeper blocks, which can then fall into it
+        returns = any(other.depth >= chosen.depth and other is not chosen for other in chosen.predecessors)
+        if inside and leaves and returns and inside[0] is not chosen and not inside[0].cold:
             return inside[0]
     return chosen
-
-
-def _returns(block: MachineBlock, header: MachineBlock) -> bool:
-    """Whether the header is entered again from deeper blocks, which can then fall into it."""
-    return any(predecessor.depth >= header.depth and predecessor is not header for predecessor in header.predecessors)

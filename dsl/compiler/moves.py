@@ -50,25 +50,23 @@ def _open_cycle(pending: dict[Place, Place]) -> list[Instruction]:
 def _exchange(first: Place, second: Place) -> list[Instruction]:
     if isinstance(first, int) and isinstance(second, int):
         return [Instruction("xchg", (Register(first, 64), Register(second, 64)))]
-    made = [Instruction("push", (_operand(first),))]
-    if isinstance(first, Memory) and isinstance(second, Memory):
-        # 8 bytes deeper now; pop computes its address after rsp has gone up again
-        made.append(Instruction("push", (_deeper(second, 8),)))
-        return [*made, Instruction("pop", (_deeper(first, 8),)), Instruction("pop", (second,))]
-    if isinstance(first, int):
-        assert isinstance(second, Memory)
-        return [*made, Instruction("mov", (Register(first, 64), _deeper(second, 8))), Instruction("pop", (second,))]
-    assert isinstance(second, int)
-    return _exchange(second, first)
+    # over the stack, which is 8 bytes deeper in between
+    return [
+        Instruction("push", (_operand(first),)),
+        *_move(_deeper(first, 8), _deeper(second, 8)),
+        Instruction("pop", (_operand(second),)),
+    ]
 
 
 def _operand(place: Place) -> Register | Memory:
     return Register(place, 64) if isinstance(place, int) else place
 
 
-def _deeper(place: Memory, by: int) -> Memory:
+def _deeper(place: Place, by: int) -> Place:
     """The same place while rsp is lower by some bytes."""
-    return replace(place, displacement=place.displacement + by) if place.base == RSP else place
+    if isinstance(place, Memory) and place.base == RSP:
+        return replace(place, displacement=place.displacement + by)
+    return place
 
 
 def _move(target: Place, source: Place) -> list[Instruction]:
@@ -86,7 +84,7 @@ def _constant(target: Place, value: Value) -> list[Instruction]:
         return [
             Instruction("push", (Register(0, 64),)),
             Instruction("lea", (Register(0, 64), place)),
-            Instruction("mov", (_deeper(target, 8), Register(0, 64))),
+            *_move(_deeper(target, 8), 0),
             Instruction("pop", (Register(0, 64),)),
         ]
     assert isinstance(value, tuple)
