@@ -1,7 +1,8 @@
 """Kernels: functions whose machine code a PeachPy function gives, in place of a body.
 
 `@machine(kernel="package.module.function")` names the Python function that builds it. It is called when code is made, and not where the
-code is in the cache: the key holds a digest of the sources beside it. Capstone must decode what PeachPy was asked for.
+code is in the cache: the key holds a digest of the files of its folder, which import nothing else of the tree. Capstone must decode what
+PeachPy was asked for.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.Kernel:
-    """What a kernel is made by; an error where there is no such module."""
-    module, _, _ = builder.rpartition(".")
+    """What a kernel is made by; an error where there is no such function, which is looked for without loading PeachPy."""
+    module, _, name = builder.rpartition(".")
     try:
         found = find_spec(module)
     except (ImportError, ValueError):
@@ -32,6 +33,11 @@ def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.K
     if found is None or found.origin is None:
         text = f"expected the dotted name of a function in a Python module, found {builder!r}"
         raise lowering.error("kernel", node, text)
+    source = ast.parse(Path(found.origin).read_bytes())
+    if not any(isinstance(statement, ast.FunctionDef) and statement.name == name for statement in source.body):
+        raise lowering.error("kernel", node, f"expected a function {name!r} in {module}, found none")
+    if lowering.signature.result.widths:
+        raise lowering.error("kernel", node, "a kernel writes to what its arguments refer to; it gives no result")
     state = hashlib.sha256()
     for path in sorted(Path(found.origin).parent.glob("*.py")):
         state.update(path.read_bytes())

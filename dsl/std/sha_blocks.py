@@ -6,11 +6,9 @@ from typing import Any, Final
 
 from dsl.lang import Array, Secret, Struct, address_of, machine, minimum, secret, u8, u64
 from dsl.lang.model import current_machine
+from dsl.std.kernels.rotations import SCHEDULE, SUMS
 
 PAD: Final = 0x80  # the byte after a message
-# by bits of a word: rotations summed of a and of e; two rotations and a shift, of the words 15 and 2 before
-SUMS: Final = {32: ((2, 13, 22), (6, 11, 25)), 64: ((28, 34, 39), (14, 18, 41))}
-SCHEDULE: Final = {32: ((7, 18, 3), (17, 19, 10)), 64: ((1, 8, 7), (19, 61, 6))}
 
 
 @machine

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -13,9 +14,11 @@ import pytest
 
 from dsl.compiler import ir, kernels
 from dsl.compiler.capstone import EncodingError, decode
+from dsl.compiler.frontend import build_module
 from dsl.compiler.keystone import assemble
 from dsl.compiler.machine import NAMES, NUMBERS
 from dsl.compiler.pipeline import compile_function
+from dsl.lang import machine, u64
 from dsl.std import field25519, sha256, sha256_bulk, sha512
 from dsl.std.edwards25519 import select_entry
 from dsl.std.x25519 import ladder_step
@@ -205,3 +208,23 @@ def test_wrong_encodings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         build(monkeypatch, wrong_immediate)
     with pytest.raises(EncodingError, match="no constants of its own"):
         build(monkeypatch, own_constant)
+
+
+@machine(kernel="planted_kernels.one.build")
+def planted(number: u64) -> None:
+    """A kernel whose builder the test below writes."""
+
+
+@pytest.mark.t0
+def test_a_changed_source_is_another_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache tells kernels apart by every file of the folder, the builder's own and those beside it."""
+    folder = tmp_path / "planted_kernels"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = set()
+    for builder, beside in (("def build(): ...", ""), ("def build(): ...", "A = 1"), ("def build(): pass", "A = 1")):
+        (folder / "one.py").write_text(builder)
+        (folder / "__init__.py").write_text(beside)
+        (function,) = build_module(planted).functions.values()
+        found.add(function.assembly)
+    assert len(found) == 3

@@ -33,8 +33,8 @@ from peachpy.x86_64.registers import (
     r9, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp,
 )  # fmt: skip
 
+from dsl.std.kernels.rotations import SCHEDULE, SUMS
 from dsl.std.kernels.target import kernel
-from dsl.std.sha_blocks import SCHEDULE, SUMS
 
 UNROLLED = 8  # rounds, after which each working variable is in its place again
 
