@@ -156,7 +156,6 @@ EXITS: Final = Exits(
         "vmm.exits.registers.handle_control_register": 100,
         "vmm.exits.events.handle_exception": 120,
         "vmm.exits.events.handle_external_interrupt": 50,
-        "vmm.exits.instructions.handle_cpuid": 130,
         "vmm.exits.registers.handle_xsetbv": 110,
         "vmm.exits.instructions.handle_cache_instruction": 50,
         "vmm.exits.instructions.handle_rdpmc": 40,

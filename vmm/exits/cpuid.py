@@ -12,7 +12,6 @@ from vmm.tables import (
     CPUID_EXTENDED_LIMIT,
     CPUID_EXTENDED_ROW,
     CPUID_FEATURES,
-    CPUID_FIXED,
     CPUID_HYPERVISOR_PRESENT,
     CPUID_HYPERVISOR_ROW,
     CPUID_KINDS,
@@ -69,14 +68,6 @@ EXTENDED_STATE: Final = static(ExtendedState)
 
 
 @machine
-def row_of(leaf: u32) -> u64:
-    """The row that answers a leaf; rows past the table are all zero."""
-    if leaf > CPUID_BASIC_LIMIT:
-        return row_beyond(leaf)
-    return u64(leaf)
-
-
-@machine
 def row_beyond(leaf: u32) -> u64:
     """The row that answers a leaf which is not basic."""
     if leaf - CPUID_EXTENDED <= CPUID_EXTENDED_LIMIT - CPUID_EXTENDED:
@@ -84,17 +75,6 @@ def row_beyond(leaf: u32) -> u64:
     if leaf == CPUID_HYPERVISOR:
         return u64(CPUID_HYPERVISOR_ROW)
     return u64(ROW_MASK)
-
-
-@machine
-def answer_cpuid(vcpu: VirtualCpu) -> None:
-    """Answer CPUID: reads RAX (leaf) and RCX (subleaf); writes RAX, RBX, RCX, RDX. Does not move RIP. Never fails."""
-    index = row_of(vcpu.registers.rax.truncate(u32)) & ROW_MASK
-    row = CPUID_ANSWERS[index]
-    if row.kind == CPUID_FIXED:
-        set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
-    else:
-        answer_variable(vcpu, row, index)
 
 
 @machine

@@ -17,7 +17,6 @@ from vmm.exits.hypercall import handle_hypercall
 from vmm.exits.instructions import (
     handle_absent_instruction,
     handle_cache_instruction,
-    handle_cpuid,
     handle_rdpmc,
 )
 from vmm.exits.io import handle_io
@@ -31,7 +30,7 @@ from vmm.exits.stop import (
 )
 from vmm.vcpu import Exit
 
-ENTRIES: Final = {
+ENTRIES: Final = {  # CPUID is not here: it always goes the hot way (vmm.vmx.hot)
     Exit.IO_INSTRUCTION: handle_io,
     Exit.PREEMPTION_TIMER: handle_preemption_timer,
     Exit.INTERRUPT_WINDOW: handle_interrupt_window,
@@ -43,7 +42,6 @@ ENTRIES: Final = {
     Exit.CONTROL_REGISTER_ACCESS: handle_control_register,
     Exit.EXCEPTION_OR_NMI: handle_exception,
     Exit.EXTERNAL_INTERRUPT: handle_external_interrupt,
-    Exit.CPUID: handle_cpuid,
     Exit.XSETBV: handle_xsetbv,
     Exit.WBINVD_OR_WBNOINVD: handle_cache_instruction,
     Exit.INVD: handle_cache_instruction,

@@ -5,16 +5,7 @@ from __future__ import annotations
 from dsl.lang import machine
 from vmm.box import Box
 from vmm.engine import advance_instruction, inject_general_protection, inject_invalid_opcode
-from vmm.exits.cpuid import answer_cpuid
 from vmm.vcpu import Resume
-
-
-@machine
-def handle_cpuid(box: Box) -> Resume:
-    """CPUID, when it did not go the hot way."""
-    answer_cpuid(box.vcpu)
-    advance_instruction()
-    return Resume.GUEST
 
 
 @machine
