@@ -12,18 +12,16 @@ from boot.output import require, say
 from boot.refusal import Refusal, Rule
 from boot.tpm import set_state
 from dsl.hw.tpm import PASSWORD
-from dsl.lang import Failure, erase, frame_array, machine, minimum, static_array, text, u8, u32, u64, upto
+from dsl.lang import Failure, erase, machine, minimum, static_array, text, u8, u32, u64, upto
 from dsl.std.dice import POSTURE_DEBUG, POSTURE_DEVELOPMENT_SECRET, POSTURE_TPM
 from dsl.std.tpm import RESPONSE, TPM
 from dsl.std.tpm_command import flush, lock_index, read_index, read_public
 from dsl.std.tpm_policy import (
-    KEY_SIZE,
     approve,
     policy_at_most,
     policy_digest,
     policy_pcr,
     start_policy,
-    write_policy_key,
 )
 
 FLOOR_INDEX: Final = u32(0x01805400)
@@ -69,9 +67,7 @@ def try_row(session: u32, row: u64, version: u64) -> Failure | None:
         return digest
     if not digest.equals(approval.digest):
         return Failure(NO_ROW)
-    public = frame_array(u8, KEY_SIZE)
-    write_policy_key(public, APPROVALS.x, APPROVALS.y)
-    return approve(session, public, approval.digest, approval.r, approval.s)
+    return approve(session, APPROVALS.x, APPROVALS.y, approval.digest, approval.r, approval.s)
 
 
 @machine

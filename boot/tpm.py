@@ -19,7 +19,7 @@ from dsl.hw.tpm import (
     EVENT_IPL,
     EVENT_TAG,
     IN_LOCKOUT,
-    PROPERTY_PERMANENT,
+    SESSIONS,
     SHA256,
     START_CRB,
     START_FIFO,
@@ -33,6 +33,7 @@ from dsl.lang import (
     HostVirtual,
     address_of,
     array_at,
+    byte_swap,
     frame_array,
     machine,
     minimum,
@@ -51,7 +52,7 @@ from dsl.std.acpi import find_table
 from dsl.std.event_log import LOG_CAPACITY, EventLog, log_begin, log_event, log_memory, log_take_all
 from dsl.std.print import append_hexadecimal, append_padded_text
 from dsl.std.sha256 import sha256
-from dsl.std.tpm import CRB, FIFO, HEAD_SIZE, TPM, TpmFault, begin, take_bytes, take_sized
+from dsl.std.tpm import CRB, FIFO, HEAD_SIZE, TPM, TpmFault, take_bytes, take_sized
 from dsl.std.tpm_command import (
     BANKS_LIMIT,
     active_banks,
@@ -59,7 +60,7 @@ from dsl.std.tpm_command import (
     check_answer,
     extend_event,
     read_pcr,
-    read_property,
+    read_permanent,
     tpm_start,
 )
 
@@ -194,7 +195,7 @@ def check_pcrs(handoff: Handoff) -> Failure | None:
 @machine
 def look_at_tpm(handoff: Handoff, banks: Array[u16]) -> u64 | Failure:
     """Lock-out, banks, PCRs; the number of banks."""
-    permanent = read_property(PROPERTY_PERMANENT)
+    permanent = read_permanent()
     if isinstance(permanent, Failure):
         return permanent
     if permanent & IN_LOCKOUT != 0:
@@ -265,8 +266,7 @@ def log_stage(handoff: Handoff, row: u64, name: Array[u8]) -> None:
         set_state(handoff, TpmState.BROKEN, u64(TpmFault.ANSWER_SIZE.value))
         return
     TPM.answer.slice(0, size - 4).copy_from(answer.slice(4, size - 4))
-    begin(u32(0))
-    TPM.command.store_u16(0, u16(0x0280))
+    TPM.command.store_u16(0, byte_swap(SESSIONS))
     TPM.malformed = False
     TPM.offset = u64(HEAD_SIZE)
     TPM.end = size - 4

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from dsl.hw.tpm import NO_SESSIONS, PASSWORD, SESSIONS
+from dsl.hw.tpm import PASSWORD
 from dsl.lang import (
     Array,
     Failure,
@@ -32,6 +32,7 @@ COMMAND_CAPACITY: Final = 512
 ANSWER_CAPACITY: Final = 1024
 HEAD_SIZE: Final = 10  # tag, size, code
 RESPONSE: Final = 1 << 32  # added to a TPM's response code, to make a Failure's
+AUTHORIZATION: Final = bytes.fromhex("00000009 40000009 0000 00 0000")  # one session: an empty password
 FIFO: Final = 1
 CRB: Final = 2
 
@@ -83,34 +84,24 @@ def is_over(started: u64, milliseconds: u64) -> bool:
     return rdtsc() - started > milliseconds * TICKS
 
 
-@machine
-def begin(code: u32) -> None:
-    """Begin a command without sessions."""
-    TPM.size = u64(0)
-    put_u16(NO_SESSIONS)
-    put_u32(u32(0))
-    put_u32(code)
+def command(code: u32, *pieces: bytes | int, sessions: bool = False) -> bytes:
+    """A command as a table for `begin`, at build time: an int stands for four bytes. Its size is put in when it is sent."""
+    content = b"".join(piece if isinstance(piece, bytes) else piece.to_bytes(4, "big") for piece in pieces)
+    return (0x8002 if sessions else 0x8001).to_bytes(2, "big") + bytes(4) + int(code).to_bytes(4, "big") + content
 
 
 @machine
-def put_u8(value: u8) -> None:
-    """Append a byte."""
-    TPM.command[TPM.size] = value
-    TPM.size += 1
+def begin(template: Array[u8]) -> None:
+    """Begin a command: all that is constant in it. What is not is set in TPM.command, at its offset."""
+    TPM.size = template.length
+    TPM.command.slice(0, template.length).copy_from(template)
 
 
 @machine
-def put_u16(value: u16) -> None:
-    """Append two bytes."""
-    TPM.command.store_u16(TPM.size, byte_swap(value))
-    TPM.size += 2
-
-
-@machine
-def put_u32(value: u32) -> None:
-    """Append four bytes."""
-    TPM.command.store_be32(TPM.size, value)
-    TPM.size += 4
+def set_session(offset: u64, session: u32) -> None:
+    """Set the session of an authorization area that begins there: PASSWORD (empty), or a policy's, which stays open."""
+    TPM.command.store_be32(offset + 4, session)
+    TPM.command[offset + 10] = u8(session != PASSWORD)
 
 
 @machine
@@ -123,19 +114,9 @@ def put_bytes(data: Array[u8]) -> None:
 @machine
 def put_sized(data: Array[u8]) -> None:
     """Append bytes with their number before them."""
-    put_u16(data.length.truncate(u16))
+    TPM.command.store_u16(TPM.size, byte_swap(data.length.truncate(u16)))
+    TPM.size += 2
     put_bytes(data)
-
-
-@machine
-def put_authorization(session: u32) -> None:
-    """Append an authorization area of one session: PASSWORD (empty) or a policy's, which stays open. Follows the handles."""
-    TPM.command.store_u16(0, byte_swap(SESSIONS))
-    put_u32(u32(9))
-    put_u32(session)
-    put_u16(u16(0))  # nonce
-    put_u8(u8(0) if session == PASSWORD else u8(1))
-    put_u16(u16(0))  # password
 
 
 @machine

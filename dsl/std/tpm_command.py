@@ -15,10 +15,9 @@ from dsl.hw.tpm import (
     NV_READ,
     NV_READ_LOCK,
     NV_READ_PUBLIC,
-    PASSWORD,
-    PCR_BYTES,
     PCR_EVENT,
     PCR_READ,
+    PROPERTY_PERMANENT,
     QUOTE,
     RETRY,
     SESSIONS,
@@ -30,18 +29,17 @@ from dsl.hw.tpm import (
 from dsl.lang import Array, Failure, byte_swap, machine, table, u8, u16, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
 from dsl.std.tpm import (
+    AUTHORIZATION,
     CRB,
     HEAD_SIZE,
     RESPONSE,
     TPM,
     TpmFault,
     begin,
+    command,
     is_over,
-    put_authorization,
     put_sized,
-    put_u8,
-    put_u16,
-    put_u32,
+    set_session,
     take_bytes,
     take_sized,
     take_u8,
@@ -52,6 +50,31 @@ from dsl.std.tpm import (
 from dsl.std.tpm_crb import crb_buffers, crb_request, crb_transmit
 from dsl.std.tpm_fifo import fifo_request, fifo_transmit
 
+HANDLE: Final = HEAD_SIZE  # where the first handle of a command is; the second is four bytes further
+SELECTION: Final = b"\0\0\0\1" + int(SHA256).to_bytes(2, "big") + bytes([3, 0, 0, 0])  # PCRs of the SHA-256 bank
+SELECTION_MAP: Final = 7  # offset of the bit map, 3 bytes, in it
+QUALIFYING: Final = HANDLE + 4 + len(AUTHORIZATION) + 2
+QUALIFYING_SIZE: Final = 32
+ASK_PERMANENT: Final = table(u8, command(GET_CAPABILITY, int(CAPABILITY_PROPERTIES), int(PROPERTY_PERMANENT), 1))
+ASK_BANKS: Final = table(u8, command(GET_CAPABILITY, int(CAPABILITY_PCRS), 0, 1))
+READ_PCR: Final = table(u8, command(PCR_READ, SELECTION))
+EXTEND: Final = table(u8, command(PCR_EVENT, 0, AUTHORIZATION, sessions=True))
+READ_PUBLIC: Final = table(u8, command(NV_READ_PUBLIC, 0))
+READ_INDEX: Final = table(u8, command(NV_READ, 0, 0, AUTHORIZATION, bytes(4), sessions=True))
+LOCK_INDEX: Final = table(u8, command(NV_READ_LOCK, 0, 0, AUTHORIZATION, sessions=True))
+FLUSH: Final = table(u8, command(FLUSH_CONTEXT, 0))
+ASK_QUOTE: Final = table(
+    u8,
+    command(
+        QUOTE,
+        0,
+        AUTHORIZATION,
+        QUALIFYING_SIZE.to_bytes(2, "big") + bytes(QUALIFYING_SIZE),
+        int(NULL_ALGORITHM).to_bytes(2, "big"),
+        SELECTION,
+        sessions=True,
+    ),
+)
 BANKS_LIMIT: Final = 16
 ALGORITHMS: Final = table(u64, [int(algorithm) for algorithm, _ in DIGEST_SIZES])
 SIZES: Final = table(u64, [size for _, size in DIGEST_SIZES])
@@ -129,25 +152,35 @@ def finish() -> Failure | None:
 
 
 @machine
-def ask_capability(capability: u32, first: u32) -> Failure | None:
+def for_bytes() -> Array[u8] | Failure:
+    """Execute a command whose answer is bytes with their number before them; in the answer's place."""
+    executed = execute()
+    if isinstance(executed, Failure):
+        return executed
+    value = take_sized()
+    end = taken()
+    if isinstance(end, Failure):
+        return end
+    return value
+
+
+@machine
+def ask_capability(question: Array[u8]) -> Failure | None:
     """Ask for one value; what is read next is the list, which begins with its length."""
-    begin(GET_CAPABILITY)
-    put_u32(capability)
-    put_u32(first)
-    put_u32(u32(1))
+    begin(question)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
     _ = take_u8()  # whether there are more
-    if take_u32() != capability or TPM.malformed:
+    if take_u32() != TPM.command.load_be32(HEAD_SIZE) or TPM.malformed:
         return Failure(TpmFault.ANSWER_CONTENT.value)
     return None
 
 
 @machine
-def read_property(name: u32) -> u32 | Failure:
-    """A property of the TPM."""
-    asked = ask_capability(CAPABILITY_PROPERTIES, name)
+def read_permanent() -> u32 | Failure:
+    """TPMA_PERMANENT: what holds until it is changed."""
+    asked = ask_capability(ASK_PERMANENT)
     if isinstance(asked, Failure):
         return asked
     count = take_u32()
@@ -156,7 +189,7 @@ def read_property(name: u32) -> u32 | Failure:
     end = taken()
     if isinstance(end, Failure):
         return end
-    if count != 1 or found != name:
+    if count != 1 or found != PROPERTY_PERMANENT:
         return Failure(TpmFault.ANSWER_CONTENT.value)
     return value
 
@@ -173,7 +206,7 @@ def digest_size(algorithm: u16) -> u64:
 @machine
 def active_banks(banks: Array[u16]) -> u64 | Failure:
     """Write the algorithms of the banks that have PCRs; how many they are is the result. `banks` has room for BANKS_LIMIT."""
-    asked = ask_capability(CAPABILITY_PCRS, u32(0))
+    asked = ask_capability(ASK_BANKS)
     if isinstance(asked, Failure):
         return asked
     count = take_u32()
@@ -196,21 +229,10 @@ def active_banks(banks: Array[u16]) -> u64 | Failure:
 
 
 @machine
-def put_selection(mask: u32) -> None:
-    """Append a PCR selection: these PCRs of the SHA-256 bank, by bit."""
-    put_u32(u32(1))
-    put_u16(SHA256)
-    put_u8(u8(PCR_BYTES))
-    put_u8(mask.truncate(u8))
-    put_u8((mask >> 8).truncate(u8))
-    put_u8((mask >> 16).truncate(u8))
-
-
-@machine
 def read_pcr(number: u32) -> Array[u8] | Failure:
     """The SHA-256 value of a PCR, in the answer's place."""
-    begin(PCR_READ)
-    put_selection(u32(1) << number)
+    begin(READ_PCR)
+    TPM.command.store_u32(HEAD_SIZE + SELECTION_MAP, u32(1) << number)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -229,9 +251,8 @@ def read_pcr(number: u32) -> Array[u8] | Failure:
 @machine
 def extend_event(pcr: u32, data: Array[u8]) -> Failure | None:
     """Extend a PCR in all active banks by the hash of the data. What is read next are the digests (TPML_DIGEST_VALUES)."""
-    begin(PCR_EVENT)
-    put_u32(pcr)
-    put_authorization(PASSWORD)
+    begin(EXTEND)
+    TPM.command.store_be32(HANDLE, pcr)
     put_sized(data)
     return execute()
 
@@ -239,8 +260,8 @@ def extend_event(pcr: u32, data: Array[u8]) -> Failure | None:
 @machine
 def read_public(index: u32) -> Failure | None:
     """Ask whether an NV index is defined: nothing wrong, or a TPM's response code."""
-    begin(NV_READ_PUBLIC)
-    put_u32(index)
+    begin(READ_PUBLIC)
+    TPM.command.store_be32(HANDLE, index)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -250,21 +271,22 @@ def read_public(index: u32) -> Failure | None:
 
 
 @machine
+def set_index(index: u32, session: u32) -> None:
+    """Set both handles of a command about an NV index, and the session."""
+    TPM.command.store_be32(HANDLE, index)
+    TPM.command.store_be32(HANDLE + 4, index)
+    set_session(u64(HANDLE + 8), session)
+
+
+@machine
 def read_index(index: u32, session: u32, size: u64) -> Array[u8] | Failure:
     """The bytes of an NV index, authorized by its own (empty) password or policy, in the answer's place."""
-    begin(NV_READ)
-    put_u32(index)
-    put_u32(index)
-    put_authorization(session)
-    put_u16(size.truncate(u16))
-    put_u16(u16(0))
-    executed = execute()
-    if isinstance(executed, Failure):
-        return executed
-    value = take_sized()
-    end = taken()
-    if isinstance(end, Failure):
-        return end
+    begin(READ_INDEX)
+    set_index(index, session)
+    TPM.command.store_u16(TPM.size - 4, byte_swap(size.truncate(u16)))
+    value = for_bytes()
+    if isinstance(value, Failure):
+        return value
     if value.length != size:
         return Failure(TpmFault.ANSWER_CONTENT.value)
     return value
@@ -273,28 +295,24 @@ def read_index(index: u32, session: u32, size: u64) -> Array[u8] | Failure:
 @machine
 def lock_index(index: u32, session: u32) -> Failure | None:
     """Make an NV index unreadable until the next reset."""
-    begin(NV_READ_LOCK)
-    put_u32(index)
-    put_u32(index)
-    put_authorization(session)
+    begin(LOCK_INDEX)
+    set_index(index, session)
     return finish()
 
 
 @machine
 def flush(handle: u32) -> Failure | None:
     """Forget a session or an object."""
-    begin(FLUSH_CONTEXT)
-    put_u32(handle)
+    begin(FLUSH)
+    TPM.command.store_be32(HANDLE, handle)
     return finish()
 
 
 @machine
 def ask_quote(key: u32, qualifying: Array[u8], mask: u32) -> Failure | None:
     """Have a key quote PCRs of the SHA-256 bank by its own scheme. What is read next: the attested bytes, sized, then the signature."""
-    begin(QUOTE)
-    put_u32(key)
-    put_authorization(PASSWORD)
-    put_sized(qualifying)
-    put_u16(NULL_ALGORITHM)
-    put_selection(mask)
+    begin(ASK_QUOTE)
+    TPM.command.store_be32(HANDLE, key)
+    TPM.command.slice(QUALIFYING, QUALIFYING_SIZE).copy_from(qualifying)
+    TPM.command.store_u32(TPM.size - 3, mask)
     return execute()

@@ -10,7 +10,6 @@ from dsl.hw.tpm import (
     NULL_ALGORITHM,
     NULL_HANDLE,
     OWNER,
-    PASSWORD,
     POLICY_AUTHORIZE,
     POLICY_GET_DIGEST,
     POLICY_NV,
@@ -21,55 +20,62 @@ from dsl.hw.tpm import (
     UNSIGNED_AT_MOST,
     VERIFY_SIGNATURE,
 )
-from dsl.lang import Array, Failure, frame_array, machine, table, u8, u16, u32, u64
+from dsl.lang import Array, Failure, frame_array, machine, table, u8, u32, u64
 from dsl.std.sha256 import sha256
-from dsl.std.tpm import (
-    TPM,
-    TpmFault,
-    begin,
-    put_authorization,
-    put_bytes,
-    put_sized,
-    put_u8,
-    put_u16,
-    put_u32,
-    take_bytes,
-    take_sized,
-    take_u32,
-    taken,
-)
-from dsl.std.tpm_command import execute, finish, flush, put_selection
+from dsl.std.tpm import AUTHORIZATION, TPM, TpmFault, begin, command, put_bytes, take_bytes, take_sized, take_u32, taken
+from dsl.std.tpm_command import HANDLE, SELECTION, execute, finish, flush, for_bytes
 
-NONCE_SIZE: Final = 16
 NAME_SIZE: Final = 34  # algorithm and SHA-256
 TICKET_LIMIT: Final = 128
-KEY_HEAD: Final = table(u8, bytes.fromhex("0023 000b 00040040 0000 0010 0018 000b 0003 0010"))
-KEY_SIZE: Final = 88  # KEY_HEAD, and both coordinates, sized
-KEY_X: Final = 22
-KEY_Y: Final = 56
+NOTHING: Final = bytes(2)
+DIGEST: Final = b"\0\x20" + bytes(32)
+
+
+def short(word: object) -> bytes:
+    """Two bytes, at build time."""
+    return int(word).to_bytes(2, "big")  # type: ignore[call-overload, no-any-return]
+
+
+# A policy without a key: nothing hangs on the nonce.
+START: Final = table(
+    u8,
+    command(
+        START_SESSION,
+        int(NULL_HANDLE),
+        int(NULL_HANDLE),
+        short(16) + bytes(16) + NOTHING + bytes([int(POLICY_SESSION)]) + short(NULL_ALGORITHM) + short(SHA256),
+    ),
+)
+BIND: Final = table(u8, command(POLICY_PCR, 0, NOTHING, SELECTION))  # no digest: the present values
+LIMIT: Final = table(
+    u8,
+    command(POLICY_NV, 0, 0, 0, AUTHORIZATION, short(8) + bytes(8), NOTHING, short(UNSIGNED_AT_MOST), sessions=True),
+)
+LIMIT_VALUE: Final = HANDLE + 12 + len(AUTHORIZATION) + 2
+GET_DIGEST: Final = table(u8, command(POLICY_GET_DIGEST, 0))
+KEY_HEAD: Final = bytes.fromhex("0023 000b 00040040 0000 0010 0018 000b 0003 0010")
+LOAD: Final = table(u8, command(LOAD_EXTERNAL, NOTHING, short(88) + KEY_HEAD, DIGEST, DIGEST, int(OWNER)))
+KEY_X: Final = HANDLE + 2 + 2 + len(KEY_HEAD) + 2
+KEY_Y: Final = KEY_X + 34
+VERIFY: Final = table(u8, command(VERIFY_SIGNATURE, 0, DIGEST, short(ECDSA) + short(SHA256), DIGEST, DIGEST))
+SIGNED: Final = HANDLE + 6
+SIGNATURE_R: Final = SIGNED + 38
+SIGNATURE_S: Final = SIGNATURE_R + 34
+AUTHORIZE: Final = table(u8, command(POLICY_AUTHORIZE, 0, DIGEST, NOTHING, short(NAME_SIZE) + bytes(NAME_SIZE)))
+APPROVED: Final = HANDLE + 6
+KEY_NAME: Final = APPROVED + 36
 
 
 @machine
-def write_policy_key(public: Array[u8], x: Array[u8], y: Array[u8]) -> None:
-    """Write the public area of an ECDSA P-256 key, KEY_SIZE bytes, from its coordinates."""
-    public.slice(0, KEY_HEAD.length).copy_from(KEY_HEAD)
-    public.store_u16(KEY_X - 2, u16(0x2000))
-    public.slice(KEY_X, 32).copy_from(x)
-    public.store_u16(KEY_Y - 2, u16(0x2000))
-    public.slice(KEY_Y, 32).copy_from(y)
+def set_bytes(offset: u64, data: Array[u8]) -> None:
+    """Set bytes of the command under construction."""
+    TPM.command.slice(offset, data.length).copy_from(data)
 
 
 @machine
 def start_policy() -> u32 | Failure:
     """A new policy session; its handle."""
-    begin(START_SESSION)
-    put_u32(NULL_HANDLE)
-    put_u32(NULL_HANDLE)
-    put_sized(frame_array(u8, NONCE_SIZE))  # a policy without a key: nothing hangs on the nonce
-    put_u16(u16(0))
-    put_u8(POLICY_SESSION)
-    put_u16(NULL_ALGORITHM)
-    put_u16(SHA256)
+    begin(START)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -84,51 +90,37 @@ def start_policy() -> u32 | Failure:
 @machine
 def policy_pcr(session: u32, mask: u32) -> Failure | None:
     """Bind to the present values of these PCRs."""
-    begin(POLICY_PCR)
-    put_u32(session)
-    put_u16(u16(0))  # no digest: the present values
-    put_selection(mask)
+    begin(BIND)
+    TPM.command.store_be32(HANDLE, session)
+    TPM.command.store_u32(TPM.size - 3, mask)
     return finish()
 
 
 @machine
 def policy_at_most(session: u32, index: u32, limit: u64) -> Failure | None:
     """Require that an NV index of 8 bytes holds at most this; its own (empty) password authorizes the look."""
-    begin(POLICY_NV)
-    put_u32(index)
-    put_u32(index)
-    put_u32(session)
-    put_authorization(PASSWORD)
-    put_u16(u16(8))
-    put_u32((limit >> 32).truncate(u32))
-    put_u32(limit.truncate(u32))
-    put_u16(u16(0))
-    put_u16(UNSIGNED_AT_MOST)
+    begin(LIMIT)
+    TPM.command.store_be32(HANDLE, index)
+    TPM.command.store_be32(HANDLE + 4, index)
+    TPM.command.store_be32(HANDLE + 8, session)
+    TPM.command.store_be64(LIMIT_VALUE, limit)
     return finish()
 
 
 @machine
 def policy_digest(session: u32) -> Array[u8] | Failure:
     """What the session's policy amounts to so far, in the answer's place."""
-    begin(POLICY_GET_DIGEST)
-    put_u32(session)
-    executed = execute()
-    if isinstance(executed, Failure):
-        return executed
-    digest = take_sized()
-    end = taken()
-    if isinstance(end, Failure):
-        return end
-    return digest
+    begin(GET_DIGEST)
+    TPM.command.store_be32(HANDLE, session)
+    return for_bytes()
 
 
 @machine
-def load_key(public: Array[u8], name: Array[u8]) -> u32 | Failure:
-    """Load a public key; writes its name, NAME_SIZE bytes. The handle is the result."""
-    begin(LOAD_EXTERNAL)
-    put_u16(u16(0))  # no private part
-    put_sized(public)
-    put_u32(OWNER)
+def load_key(x: Array[u8], y: Array[u8], name: Array[u8]) -> u32 | Failure:
+    """Load the public key with these coordinates; writes its name, NAME_SIZE bytes. The handle is the result."""
+    begin(LOAD)
+    set_bytes(u64(KEY_X), x)
+    set_bytes(u64(KEY_Y), y)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -146,13 +138,11 @@ def load_key(public: Array[u8], name: Array[u8]) -> u32 | Failure:
 @machine
 def verify_signature(key: u32, digest: Array[u8], r: Array[u8], s: Array[u8], ticket: Array[u8]) -> u64 | Failure:
     """Have the TPM check an ECDSA SHA-256 signature; writes the ticket that says so, whose size is the result."""
-    begin(VERIFY_SIGNATURE)
-    put_u32(key)
-    put_sized(digest)
-    put_u16(ECDSA)
-    put_u16(SHA256)
-    put_sized(r)
-    put_sized(s)
+    begin(VERIFY)
+    TPM.command.store_be32(HANDLE, key)
+    set_bytes(u64(SIGNED), digest)
+    set_bytes(u64(SIGNATURE_R), r)
+    set_bytes(u64(SIGNATURE_S), s)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -164,22 +154,12 @@ def verify_signature(key: u32, digest: Array[u8], r: Array[u8], s: Array[u8], ti
 
 
 @machine
-def policy_authorize(session: u32, approved: Array[u8], name: Array[u8], ticket: Array[u8]) -> Failure | None:
-    """Put the key's approval in the place of the policy so far, which must be the approved one."""
-    begin(POLICY_AUTHORIZE)
-    put_u32(session)
-    put_sized(approved)
-    put_u16(u16(0))  # policyRef
-    put_sized(name)
-    put_bytes(ticket)
-    return finish()
-
-
-@machine
-def approve(session: u32, public: Array[u8], approved: Array[u8], r: Array[u8], s: Array[u8]) -> Failure | None:
-    """Authorize the session's policy by a signature of the key over it."""
+def approve(
+    session: u32, x: Array[u8], y: Array[u8], approved: Array[u8], r: Array[u8], s: Array[u8]
+) -> Failure | None:
+    """Put the key's approval in the place of the session's policy so far, which must be the approved one."""
     name = frame_array(u8, NAME_SIZE)
-    key = load_key(public, name)
+    key = load_key(x, y, name)
     if isinstance(key, Failure):
         return key
     digest = frame_array(u8, 32)
@@ -189,4 +169,9 @@ def approve(session: u32, public: Array[u8], approved: Array[u8], r: Array[u8], 
     _ = flush(key)
     if isinstance(size, Failure):
         return size
-    return policy_authorize(session, approved, name, ticket.slice(0, size))
+    begin(AUTHORIZE)
+    TPM.command.store_be32(HANDLE, session)
+    set_bytes(u64(APPROVED), approved)
+    set_bytes(u64(KEY_NAME), name)
+    put_bytes(ticket.slice(0, size))
+    return finish()

@@ -87,6 +87,7 @@ def machine_with(
     machine.memory.map_device(0xFEE00000, 4096, Apic())
     machine.memory.write(0x7000, parameters(partition, rows))
     machine.memory.write(STAGING, partition)
+    machine.cpuid |= {(leaf, 0): (7 if leaf == 0 else 0, 0, 0, 0) for leaf in (0, 1, 7)}  # no SHA extensions
     machine.cpuid |= {(0x80000000, 0): (0x80000008, 0, 0, 0), (0x80000008, 0): (36, 0, 0, 0)}
     machine.msrs[0x1B] = 0xFEE00900
     return machine, uart, pci

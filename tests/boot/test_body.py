@@ -78,7 +78,7 @@ def run(monkeypatch: pytest.MonkeyPatch, partition: bytes, **options: Any) -> tu
 
     monkeypatch.setattr(boot.main, "leave", leave)
     monkeypatch.setattr(boot.image, "ed25519_verify", verify_elsewhere)
-    monkeypatch.setattr(boot.image, "sha256", hash_elsewhere)
+    monkeypatch.setattr(boot.image, "sha256_bulk", hash_elsewhere)
     monkeypatch.setattr(boot.main, "function_address", lambda function: HostVirtual(GATE))
     machine, uart, pci = machine_with(partition, PUBLIC_KEY, **options)
     pci.functions[0x0008] = [0x12348086, 0x02000007, 0, 0x00800000]  # several functions, bus master on
