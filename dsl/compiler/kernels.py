@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,16 @@ def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.K
 
 
 def build_kernel(function: ir.Function) -> Code:
-    """The code of a kernel: its builder's, compared instruction by instruction. Raises EncodingError."""
+    """The code of a kernel. Raises EncodingError."""
     assert isinstance(function.assembly, ir.Kernel)
-    module, _, name = function.assembly.builder.rpartition(".")
+    data, offsets = assemble_kernel(function.assembly)
+    return Code(function.symbol, bytearray(data), lines=[Line(at, "", function.span) for at in offsets])
+
+
+@cache
+def assemble_kernel(kernel: ir.Kernel) -> tuple[bytes, tuple[int, ...]]:
+    """What a kernel's builder makes, compared instruction by instruction, and the offsets of those."""
+    module, _, name = kernel.builder.rpartition(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in PeachPy's own source
         built: Any = getattr(importlib.import_module(module), name)()
@@ -55,16 +63,16 @@ def build_kernel(function: ir.Function) -> Code:
 
         encoded = built.finalize(system_v_x86_64_abi).encode()
     if encoded.code_section.relocations or len(encoded.const_section.content):
-        raise EncodingError(f"{function.symbol}: a kernel has no constants of its own; it takes tables as arguments")
+        raise EncodingError(f"{kernel.builder}: a kernel has no constants of its own; it takes tables as arguments")
     data = bytes(encoded.code_section.content)
     decoded = decode(data)
     asked = [spell(instruction) for instruction in encoded._instructions if instruction.name != "LABEL"]
     if len(asked) != len(decoded):
-        raise EncodingError(f"{function.symbol}: {len(asked)} instructions became {len(decoded)}")
+        raise EncodingError(f"{kernel.builder}: {len(asked)} instructions became {len(decoded)}")
     for statement, (at, _, text) in zip(asked, decoded, strict=True):
         if not same(statement, text):
-            raise EncodingError(f"{function.symbol}+{at:#x}: asked for {statement!r}, decodes to {text!r}")
-    return Code(function.symbol, bytearray(data), lines=[Line(at, "", function.span) for at, _, _ in decoded])
+            raise EncodingError(f"{kernel.builder}+{at:#x}: asked for {statement!r}, decodes to {text!r}")
+    return data, tuple(at for at, _, _ in decoded)
 
 
 def spell(instruction: Any) -> str:

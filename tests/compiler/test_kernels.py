@@ -171,7 +171,7 @@ def test_hash_kernels_leave_upper_halves_alone(function: Callable[..., Any]) -> 
 def build(monkeypatch: pytest.MonkeyPatch, builder: Callable[[], Any]) -> Any:
     """The code of a kernel that this function builds."""
     monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(build=builder))
-    return kernels.build_kernel(ir.Function("f", (), (), SPAN, assembly=ir.Kernel("anywhere.build", "")))
+    return kernels.build_kernel(ir.Function("f", (), (), SPAN, assembly=ir.Kernel("anywhere.build", builder.__name__)))
 
 
 def wrong_immediate() -> Any:
