@@ -22,6 +22,7 @@ from pipeline import (
     disk,
     entries,
     font,
+    history,
     image,
     keys,
     paths,
@@ -346,6 +347,7 @@ def write(built: Built, out: Path = paths.OUT, name: str = "terrane") -> None:
     out.mkdir(parents=True, exist_ok=True)
     disk.write_sparse(out / f"{name}.img", built.disk)
     reference.write(out / f"{name}.json", built.reference)
+    history.record(built.reference, out / history.FOLDER.name)
     (out / "font-licence.txt").write_bytes(font.font_licence())
     for label, name in (("loader", "loader"), ("UEFI loader", "uefi-loader"), ("monitor", "monitor")):
         program = built.programs.get(label)

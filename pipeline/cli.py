@@ -207,9 +207,10 @@ def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Verify an evidence file."""
-    from pipeline import evidence, page, reference, report
+    from pipeline import evidence, history, page, reference, report
     from pipeline.provision import with_machine
     from pipeline.verify import Root, verify_evidence, verify_monitor
+    from pipeline.verify_certificates import VerificationError
 
     nonce = nonce_of(options)
     try:
@@ -226,10 +227,16 @@ def verify(options: argparse.Namespace) -> int:
             verdict = verify_monitor(bundle, expected, options.accept_unprovisioned, root)
         else:
             verdict = verify_evidence(bundle, expected, nonce, options.box, options.accept_unprovisioned, root)
+    except VerificationError as error:
+        report_failure(options, error)
+        notes = history.differences(bundle, expected.image_sha256)
+        for note in notes:
+            say(note)
+        if options.html:
+            Path(options.html).write_text(page.failure_page(error, notes), encoding="utf-8")
+        raise
     except PipelineError as error:
         report_failure(options, error)
-        if options.html and not isinstance(error, UsageError):
-            Path(options.html).write_text(page.failure_page(error), encoding="utf-8")
         raise
     if options.html:
         Path(options.html).write_text(page.verdict_page(verdict), encoding="utf-8")

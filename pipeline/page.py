@@ -67,8 +67,8 @@ def verdict_page(verdict: Verdict) -> str:
     return page("Terrane: verified" if good else "Terrane: not authentic", body)
 
 
-def failure_page(error: PipelineError) -> str:
-    """The page of evidence that was refused: what was verified before, the layer that broke, and what was not reached."""
+def failure_page(error: PipelineError, notes: list[str] | None = None) -> str:
+    """The page of evidence that was refused: what was verified before, the layer that broke, what was not reached; and why, in `notes`."""
     body = [heading("NOT VERIFIED", False)]
     if not isinstance(error, VerificationError):
         return page("Terrane: not verified", [*body, f"<p>{escape(str(error))}</p>"])
@@ -76,6 +76,7 @@ def failure_page(error: PipelineError) -> str:
     body.append(
         definitions([("layer", error.layer), ("field", error.field), ("expected", error.expected), ("got", error.got)])
     )
+    body += [f'<p class="warning">{escape(note.strip())}</p>' for note in notes or ()]
     body.append(columns(error.nodes, broken))
     return page("Terrane: not verified", body)
 

@@ -63,6 +63,7 @@ class Reference:
     monitor: LayerReference
     boxes: tuple[LayerReference, ...]
     boot: BootReference
+    image_sha256: str = ""
     authority: bytes = b""  # the owner's provisioning CA, where there is one: an Ed25519 public key
 
     def box(self, name: str | None) -> LayerReference:
@@ -169,6 +170,7 @@ def load(path: Path) -> Reference:
         monitor=layer(top.at("monitor")),
         boxes=tuple(layer(item) for item in top.at("boxes").items()),
         boot=boot(top.at("boot")),
+        image_sha256=top.at("image_sha256").text(),
         authority=top.at("authority").hex_or_nothing(32),
     )
 
