@@ -28,8 +28,7 @@ class Box(Struct):
     weight: u32
     index: u32
     is_reclaimed: bool  # its memory was given back
-    needs_devices: bool  # the console moved bytes, or a device was touched, since board_advance
-    padding: Array[u8] = array(6)
+    padding: Array[u8] = array(7)
     reclaim_position: u64  # frames of a stopped box that were already released
     label: Array[u8] = array(32)
     identity: Array[u8] = array(32)  # SHA-256 of the descriptor

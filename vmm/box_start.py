@@ -304,7 +304,7 @@ def start_box(box: Box, descriptor: BoxDescriptor) -> Failure | None:
         return Failure(StartFault.ENGINE.value)
     board_reset(box.board, descriptor.devices, u64(0))
     board_set_clock(box.board, read_wall_clock())
-    box.needs_devices = True
+    box.board.needs_advance = True
     console_attach(u64(box.index), box.label, box.board.output, box.board.input)
     if box.flags & FLAG_QUIET == 0:
         announce_box(box, descriptor)

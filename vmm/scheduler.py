@@ -135,8 +135,7 @@ def choose_box() -> u64:
 def advance_devices(box: Box) -> None:
     """Bring a box's devices up to now, if they were touched or their time has come."""
     now = box_time(box)
-    if box.needs_devices or now >= box.device_deadline:
-        box.needs_devices = False
+    if box.board.needs_advance or now >= box.device_deadline:
         box.device_deadline = board_advance(box.board, now)
 
 
@@ -160,7 +159,7 @@ def poll_console(now: u64) -> None:
     SCHEDULER.console_due = console_poll(now)
     boxes = all_boxes()
     for index in upto(boxes.length):
-        boxes[index].needs_devices = True
+        boxes[index].board.needs_advance = True
 
 
 @machine
@@ -175,6 +174,9 @@ def deadline_ticks(box: Box) -> u64:
 def offer_interrupt(box: Box) -> None:
     """Deliver what the interrupt controller wants, or ask for an exit when the guest can take it."""
     vcpu = box.vcpu
+    if vcpu.pending.deferred == 0 and not board_interrupt_pending(box.board):
+        want_interrupt_window(vcpu, False)
+        return
     deliver_deferred(vcpu)
     if vcpu.pending.deferred == 0 and board_interrupt_pending(box.board) and can_take_interrupt(vcpu):
         deliver_interrupt(vcpu, board_acknowledge(box.board))

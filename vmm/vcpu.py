@@ -11,7 +11,9 @@ from dsl.lang import Array, HostPhysical, HostVirtual, Struct, array, u8, u16, u
 NO_DEADLINE: Final = 0xFFFF_FFFF_FFFF_FFFF  # TSC value or nanoseconds that never come
 
 
-Exit: TypeAlias = vmx.ExitReason  # why a guest stopped: VMX's basic reasons are the normalised ones; another engine maps its own to them
+Exit: TypeAlias = (
+    vmx.ExitReason
+)  # why a guest stopped: VMX's basic reasons are the normalised ones; another engine maps its own to them
 
 
 class Resume(Enum):

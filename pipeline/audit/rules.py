@@ -173,7 +173,7 @@ EXITS: Final = Exits(
         "vmm.exits.hypercall.call_unknown": 10,
     },
     listings={
-        "vmm.vmx.entry.return_to_run_loop": REFILLED_RETURNS // 2,
+        "vmm.vmx.entry.return_to_run_loop": REFILLED_RETURNS // 4,
         "dsl.std.edwards25519.select_entry": ENTRIES - 1,
         "dsl.std.sha256.compress": 5,  # six times eight rounds that make words, then two; four times four words
         "dsl.std.sha512.compress": 7,

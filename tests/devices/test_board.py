@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsl.lang import u8, u16, u32, u64
-from dsl.lang.model import Machine
+from dsl.lang import address_of, size_of, u8, u16, u32, u64
+from dsl.lang.model import Machine, current_machine
 from vmm.descriptor import (
     DEVICE_INTERRUPTS_AND_TIMER,
     DEVICE_KEYBOARD,
@@ -184,3 +184,71 @@ def test_no_sequence_of_accesses_stops_the_monitor(steps: list[tuple[int, int, i
             assert int(board_advance(board, u64(now))) > now
             if board_interrupt_pending(board):
                 board_acknowledge(board)
+
+
+class Accesses:
+    """A board under random accesses, whose time is brought up as the scheduler does it: when it says so, or its deadline has come."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.now = 0
+        self.deadline = int(board_advance(board, u64(0)))
+
+    def step(self, action: tuple[str, int, int], ticks: int) -> None:
+        """One access, or bytes from the console; then what the scheduler would leave out must change nothing."""
+        kind, port, value = action
+        self.now += ticks
+        if self.now >= self.deadline:
+            self.deadline = int(board_advance(self.board, u64(self.now)))
+        if kind == "in":
+            read(self.board, port, now=self.now)
+        elif kind == "out":
+            write(self.board, port, value, now=self.now)
+        else:
+            ring_push(self.board.input, u8(value))
+            self.board.needs_advance = True
+        is_needed, before = self.board.needs_advance, content(self.board)
+        deadline = int(board_advance(self.board, u64(self.now)))
+        if is_needed:
+            self.deadline = deadline
+        else:
+            assert content(self.board) == before, action
+            assert deadline >= self.deadline, action  # what was known comes no later
+
+
+def content(board: Board) -> bytes:
+    """All of a board's bytes."""
+    return current_machine().memory.read(int(address_of(board)), size_of(Board))
+
+
+SOME_PORTS = [
+    0x20,
+    0x21,
+    0xA0,
+    0xA1,
+    0x40,
+    0x42,
+    0x43,
+    0x61,
+    0x60,
+    0x64,
+    0x70,
+    0x71,
+    0x4D0,
+    0xCF8,
+    0x80,
+    *range(0x3F8, 0x400),
+]
+LOOPBACK = (("out", 0x3FC, 0x10), ("out", 0x3FA, 1), ("out", 0x3F8, 0x41), ("in", 0x3F8, 0))
+ANY = st.tuples(st.sampled_from(("in", "out", "out", "key")), st.sampled_from(SOME_PORTS), st.integers(0, 255))
+ACTIONS = st.one_of(ANY, st.sampled_from(LOOPBACK))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(ACTIONS, st.sampled_from((0, 1, 1000, 400_000, 5_000_000))), max_size=60))
+def test_an_access_that_needs_no_advance_needs_none(steps: list[tuple[tuple[str, int, int], int]]) -> None:
+    """Where needs_advance stays clear, board_advance finds nothing to do: the scheduler may leave it out."""
+    with Machine():
+        accesses = Accesses(new_board())
+        for action, ticks in steps:
+            accesses.step(action, ticks)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from dsl.lang import Struct, dispatch, machine, minimum, table, u8, u16, u32, u64, upto
+from dsl.lang import Array, Struct, array, dispatch, machine, minimum, table, u8, u16, u32, u64, upto
 from vmm.descriptor import DEVICE_CLOCK, DEVICE_INTERRUPTS_AND_TIMER, DEVICE_KEYBOARD, DEVICE_PCI, DEVICE_SERIAL
 from vmm.devices.i8042 import (
     KeyboardController,
@@ -55,7 +55,7 @@ from vmm.devices.pit import (
     speaker_read,
     speaker_write,
 )
-from vmm.devices.ring import ByteRing, ring_reset
+from vmm.devices.ring import ByteRing, ring_count, ring_reset
 from vmm.devices.rtc import Rtc, rtc_read, rtc_reset, rtc_write
 from vmm.devices.uart import Uart, uart_advance, uart_line, uart_read, uart_reset, uart_write
 
@@ -94,19 +94,33 @@ class Region:
     target: Target
 
 
-REGIONS: Final = (  # most used first
+LOW_PORTS: Final = 0x100  # whose rows a table gives
+REGIONS: Final = (  # those beyond LOW_PORTS first
     Region(0x3F8, 8, DEVICE_SERIAL, Target.SERIAL),
+    Region(PORT_PCI_ADDRESS, 8, DEVICE_PCI, Target.PCI),
+    Region(0x4D0, 2, DEVICE_INTERRUPTS_AND_TIMER, Target.TRIGGER_MODES),
     Region(0x020, 2, DEVICE_INTERRUPTS_AND_TIMER, Target.PIC_MASTER),
     Region(0x040, 4, DEVICE_INTERRUPTS_AND_TIMER, Target.TIMER),
     Region(0x061, 1, DEVICE_INTERRUPTS_AND_TIMER, Target.SPEAKER),
     Region(0x0A0, 2, DEVICE_INTERRUPTS_AND_TIMER, Target.PIC_SLAVE),
-    Region(0x4D0, 2, DEVICE_INTERRUPTS_AND_TIMER, Target.TRIGGER_MODES),
     Region(0x070, 2, DEVICE_CLOCK, Target.CLOCK),
     Region(0x060, 1, DEVICE_KEYBOARD, Target.KEYBOARD_DATA),
     Region(0x064, 1, DEVICE_KEYBOARD, Target.KEYBOARD_COMMAND),
-    Region(PORT_PCI_ADDRESS, 8, DEVICE_PCI, Target.PCI),
 )
 REGION_COUNT: Final = len(REGIONS)
+HIGH_COUNT: Final = sum(region.first >= LOW_PORTS for region in REGIONS)
+
+
+def low_rows() -> list[int]:
+    """The row of each port below LOW_PORTS; REGION_COUNT for none."""
+    rows = [REGION_COUNT] * LOW_PORTS
+    for number, region in enumerate(REGIONS):
+        if region.first < LOW_PORTS:
+            rows[region.first : region.first + region.count] = [number] * region.count
+    return rows
+
+
+LOW_ROWS: Final = table(u8, low_rows())
 REGION_FIRST: Final = table(u16, [region.first for region in REGIONS])
 REGION_PORTS: Final = table(u16, [region.count for region in REGIONS])
 REGION_DEVICE: Final = table(u64, [region.device for region in REGIONS])
@@ -117,6 +131,8 @@ class Board(Struct):
     """All devices of one box. Its box owns it; the console takes from `output` and adds to `input`."""
 
     devices: u64  # DEVICE_... bits
+    needs_advance: bool  # the console moved bytes, or a deadline may have moved, since board_advance
+    reserved: Array[u8] = array(7)
     uart: Uart
     pic: Pic
     pit: Pit
@@ -140,6 +156,14 @@ def drive_serial_line(board: Board) -> None:
 
 
 @machine
+def after_serial_access(board: Board) -> None:
+    """The line follows at once; what waits for the receiver, or times out there, is for board_advance."""
+    drive_serial_line(board)
+    if ring_count(board.input) != 0 or board.uart.timeout_deadline != NEVER:
+        board.needs_advance = True
+
+
+@machine
 def drive_keyboard_lines(board: Board) -> None:
     """Bring the keyboard controller's interrupts to the interrupt controller."""
     pic_set_line(board.pic, u8(LINE_KEYBOARD), i8042_keyboard_line(board.keyboard))
@@ -156,7 +180,7 @@ def read_absent(board: Board, offset: u16, now: u64) -> u8:
 def read_serial(board: Board, offset: u16, now: u64) -> u8:
     """Read a register of the serial port."""
     value = uart_read(board.uart, board.output, board.input, offset, now)
-    drive_serial_line(board)
+    after_serial_access(board)
     return value
 
 
@@ -225,7 +249,7 @@ def write_absent(board: Board, offset: u16, value: u8, now: u64) -> None:
 def write_serial(board: Board, offset: u16, value: u8, now: u64) -> None:
     """Write a register of the serial port."""
     uart_write(board.uart, board.output, board.input, offset, value, now)
-    drive_serial_line(board)
+    after_serial_access(board)
 
 
 @machine
@@ -251,6 +275,7 @@ def write_timer(board: Board, offset: u16, value: u8, now: u64) -> None:
     """Write a port of the timer. An edge that is due comes first."""
     advance_timer(board, now)
     pit_write(board.pit, offset, value, now)
+    board.needs_advance = True
 
 
 @machine
@@ -320,10 +345,16 @@ WRITES: Final = dispatch(
 @machine
 def region_of(board: Board, port: u16) -> u64:
     """Return the row of REGIONS that holds the port in this box; REGION_COUNT for none."""
-    for row in upto(u64(REGION_COUNT)):
-        if port - REGION_FIRST[row] < REGION_PORTS[row] and has(board, REGION_DEVICE[row]):
-            return row
-    return u64(REGION_COUNT)
+    found = u64(REGION_COUNT)
+    if port < LOW_PORTS:
+        found = u64(LOW_ROWS[port])
+    else:
+        for row in upto(u64(HIGH_COUNT)):
+            if port - REGION_FIRST[row] < REGION_PORTS[row]:
+                found = row
+    if found < REGION_COUNT and not has(board, REGION_DEVICE[found]):
+        return u64(REGION_COUNT)
+    return found
 
 
 @machine
@@ -366,7 +397,7 @@ def board_set_clock(board: Board, unix_seconds: u64) -> None:
 def board_port_read(board: Board, port: u16, width_bytes: u64, now: u64) -> u32:
     """Answer IN from `port`, 1, 2 or 4 bytes wide: zero-extended; absent ports give all ones of that width.
 
-    The next deadline may have moved: call board_advance before the box runs on.
+    Where needs_advance says so, call board_advance before the box runs on.
     """
     if port == PORT_PCI_ADDRESS and width_bytes == 4 and has(board, u64(DEVICE_PCI)):
         return pci_read_address(board.pci)
@@ -378,7 +409,7 @@ def board_port_read(board: Board, port: u16, width_bytes: u64, now: u64) -> u32:
 
 @machine
 def board_port_write(board: Board, port: u16, width_bytes: u64, value: u32, now: u64) -> None:
-    """Obey OUT to `port`, 1, 2 or 4 bytes wide. The next deadline may have moved: call board_advance before the box runs on."""
+    """Obey OUT to `port`, 1, 2 or 4 bytes wide. Where needs_advance says so, call board_advance before the box runs on."""
     if port == PORT_PCI_ADDRESS and width_bytes == 4 and has(board, u64(DEVICE_PCI)):
         pci_write_address(board.pci, value)
         return
@@ -397,8 +428,9 @@ def advance_timer(board: Board, now: u64) -> None:
 def board_advance(board: Board, now: u64) -> u64:
     """Bring all devices up to `now`, raise what is due, and return the next time in ns that needs this call; all ones for none.
 
-    Bytes that the console adds to `input`, and room that it makes in `output`, need this call too.
+    Bytes that the console adds to `input`, and room that it makes in `output`, need this call too: it sets needs_advance.
     """
+    board.needs_advance = False
     deadline = u64(NEVER)
     if has(board, u64(DEVICE_SERIAL)):
         deadline = uart_advance(board.uart, board.output, board.input, now)

@@ -77,7 +77,10 @@ def highest(chip: PicChip, lines: u8) -> u8:
 @machine
 def request(chip: PicChip) -> u8:
     """Return the line to be served now, or NO_REQUEST."""
-    asking = highest(chip, chip.requests & ~chip.mask)
+    wanted = chip.requests & ~chip.mask
+    if wanted == 0:
+        return u8(NO_REQUEST)
+    asking = highest(chip, wanted)
     blocking = chip.in_service
     if chip.special_mask:
         blocking &= ~chip.mask

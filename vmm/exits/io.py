@@ -37,6 +37,5 @@ def handle_io(box: Box) -> Resume:
         board_port_write(box.board, access.port, access.width, registers.rax.truncate(u32), now)
         if board_take_reset(box.board):
             return stop_box(box, StopReason.RESET_REQUESTED)
-    box.needs_devices = True
     advance_instruction()
     return Resume.GUEST

@@ -227,7 +227,7 @@ def return_to_run_loop() -> None:
         mov qword ptr [rdi + {r15}], r15
         cmp qword ptr [rsp + {frame_refill}], 0
         je refilled
-        mov ecx, {half}
+        mov ecx, {rounds}
         refill:
         call second
         wait_first:
@@ -235,11 +235,23 @@ def return_to_run_loop() -> None:
         lfence
         jmp wait_first
         second:
-        call next
+        call third
         wait_second:
         pause
         lfence
         jmp wait_second
+        third:
+        call fourth
+        wait_third:
+        pause
+        lfence
+        jmp wait_third
+        fourth:
+        call next
+        wait_fourth:
+        pause
+        lfence
+        jmp wait_fourth
         next:
         dec ecx
         jnz refill
@@ -256,5 +268,5 @@ def return_to_run_loop() -> None:
         ret
         """,
         rbx=RBX, rbp=RBP, r12=R12, r13=R13, r14=R14, r15=R15, frame_stack=FRAME_STACK, frame_refill=FRAME_REFILL,
-        half=RETURN_PREDICTIONS // 2, refilled_size=RETURN_PREDICTIONS * 8,
+        rounds=RETURN_PREDICTIONS // 4, refilled_size=RETURN_PREDICTIONS * 8,
     )  # fmt: skip
