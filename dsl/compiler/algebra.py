@@ -24,10 +24,6 @@ INVERSE: Final = {
 }
 
 
-def constant(value: Value) -> int | None:
-    return value.data if value.operation == "const" and isinstance(value.data, int) else None
-
-
 def all_ones(width: int) -> int:
     return (1 << width) - 1
 
@@ -38,23 +34,23 @@ def power_of_two(value: int | None) -> int | None:
 
 
 def add(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if known == 0:
         return left
     if known is not None and left.operation == "add":
-        inner = constant(left.arguments[1])
+        inner = left.arguments[1].constant
         if inner is not None:
             return f.make("add", value.width, left.arguments[0], f.constant(inner + known, value.width))
     return None
 
 
 def sub(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if known is not None:
         return f.make("add", value.width, left, f.constant(-known, value.width))
     if left is right:
         return f.constant(0, value.width)
-    if constant(left) == 0:
+    if left.constant == 0:
         return f.make("neg", value.width, right)
     if left.operation == "add":
         if left.arguments[1] is right:
@@ -65,7 +61,7 @@ def sub(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def mul(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if known == 0:
         return right
     if known == 1:
@@ -75,7 +71,7 @@ def mul(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def umulh(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if known in (0, 1):
         return f.constant(0, 64)
     shift = power_of_two(known)
@@ -147,13 +143,13 @@ def remainder(f: Folder, value: Value, left: Value, right: Value) -> Value | Non
 
 
 def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if left is right or known == all_ones(value.width):
         return left
     if known == 0:
         return right
     if known is not None and left.operation == "and":
-        inner = constant(left.arguments[1])
+        inner = left.arguments[1].constant
         if inner is not None:
             return f.make("and", value.width, left.arguments[0], f.constant(inner & known, value.width))
     if (
@@ -166,14 +162,14 @@ def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | N
 
 
 def bitwise_or(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if left is right or known == 0:
         return left
     return right if known == all_ones(value.width) else None
 
 
 def bitwise_xor(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     if left is right:
         return f.constant(0, value.width)
     if known == 0:
@@ -192,14 +188,14 @@ def bitwise_not(f: Folder, value: Value, left: Value) -> Value | None:
 
 
 def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
-    if (known is not None and known % value.width == 0) or constant(left) == 0:
+    known = right.constant
+    if (known is not None and known % value.width == 0) or left.constant == 0:
         return left
     if (
         known is not None
         and value.operation == "shr"
         and left.operation == "shl"
-        and constant(left.arguments[1]) == known
+        and left.arguments[1].constant == known
     ):
         mask = all_ones(value.width) >> known % value.width
         return f.make("and", value.width, left.arguments[0], f.constant(mask, value.width))
@@ -207,13 +203,13 @@ def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 
 
 def rotate(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = constant(right)
+    known = right.constant
     return left if known is not None and known % value.width == 0 else None
 
 
 def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     """Eq and ne."""
-    known = constant(right)
+    known = right.constant
     is_equal = value.operation == "eq"
     if left is right:
         return f.constant(int(is_equal), 1)
@@ -234,7 +230,7 @@ def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
 def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     """Ult and ule."""
     strict = value.operation == "ult"
-    low, high = constant(left), constant(right)
+    low, high = left.constant, right.constant
     top = all_ones(left.width)
     if left is right:
         return f.constant(int(not strict), 1)
@@ -254,7 +250,7 @@ def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value 
 def _narrow_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     """Compare an extended value with a constant at its own width."""
     for wide, other, flipped in ((left, right, False), (right, left, True)):
-        known = constant(other)
+        known = other.constant
         if wide.operation == "zext" and wide.arguments[0].width > 1 and known is not None:
             inner = wide.arguments[0]
             if known > all_ones(inner.width):
@@ -292,19 +288,19 @@ def trunc(f: Folder, value: Value, left: Value) -> Value | None:
             return inner
         return f.make("trunc" if inner.width > width else left.operation, width, inner)
     if left.operation == "and" and width > 1:
-        known = constant(left.arguments[1])
+        known = left.arguments[1].constant
         if known is not None and known & all_ones(width) == all_ones(width):
             return f.make("trunc", width, left.arguments[0])
     return None
 
 
 def select(f: Folder, value: Value, flag: Value, chosen: Value, other: Value) -> Value | None:
-    known = constant(flag)
+    known = flag.constant
     if known is not None:
         return chosen if known else other
     if chosen is other:
         return chosen
-    yes, no = constant(chosen), constant(other)
+    yes, no = chosen.constant, other.constant
     if (yes, no) == (1, 0):
         return flag if value.width == 1 else f.make("zext", value.width, flag)
     if (yes, no) == (0, 1):

@@ -6,15 +6,19 @@ constants follow upper bounds of values, and orderings carry over to weaker ones
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 
-from dsl.compiler.algebra import all_ones, constant
+from dsl.compiler.algebra import all_ones
 from dsl.compiler.graph import Dominators
 from dsl.compiler.ir import Block, Function, Value
 
 DEPTH: Final = 6  # how far a bound is looked for through operations
 
 Fact = tuple[str, Value, Value]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Facts:
@@ -25,23 +29,19 @@ class Facts:
         self.orders: dict[Fact, bool] = {}
         self.bounds: dict[Value, int] = {}
         self.same: dict[Value, Value] = {}  # a value and another that it equals here
-        self.undo: list[tuple[dict[object, object], object, object]] = []
+        self.undo: list[Callable[[], object]] = []
 
-    def set(self, table: dict[object, object], key: object, new: object) -> None:
-        self.undo.append((table, key, table.get(key)))
+    def set(self, table: dict[K, V], key: K, new: V) -> None:
+        self.undo.append(partial(table.__setitem__, key, table[key]) if key in table else partial(table.pop, key))
         table[key] = new
 
     def back_to(self, mark: int) -> None:
         while len(self.undo) > mark:
-            table, key, old = self.undo.pop()
-            if old is None:
-                del table[key]
-            else:
-                table[key] = old
+            self.undo.pop()()
 
     def learn(self, condition: Value, holds: bool) -> None:
         """Take in that a condition is true (or false) from here on."""
-        self.set(self.conditions, condition, holds)  # type: ignore[arg-type]
+        self.set(self.conditions, condition, holds)
         operation = condition.operation
         if operation == "not":
             self.learn(condition.arguments[0], not holds)
@@ -58,14 +58,14 @@ class Facts:
         elif operation in ("eq", "ne"):
             operation = operation if holds else {"eq": "ne", "ne": "eq"}[operation]
         left, right = self.leader(left), self.leader(right)
-        self.set(self.orders, (operation, left, right), True)  # type: ignore[arg-type]
+        self.set(self.orders, (operation, left, right), True)
         if operation == "eq" and left is not right:
-            self.set(self.same, left, right)  # type: ignore[arg-type]
+            self.set(self.same, left, right)
         if operation in ("ult", "ule", "eq"):
             bound = self.bound(right)
             bound = bound - 1 if operation == "ult" and bound else bound
             if bound < self.bound(left):
-                self.set(self.bounds, left, bound)  # type: ignore[arg-type]
+                self.set(self.bounds, left, bound)
 
     def leader(self, value: Value) -> Value:
         """The value that stands for all that are known to equal it."""
@@ -78,8 +78,7 @@ class Facts:
         top = all_ones(value.width)
         known = self.bounds.get(value, top)
         if value.operation == "const":
-            assert isinstance(value.data, int)
-            return value.data
+            return value.integer
         if depth == 0 or not value.arguments:
             return known
         return min(known, self._bound_of(value, depth - 1, top))
@@ -103,14 +102,14 @@ class Facts:
                 product = self.bound(arguments[0], depth) * self.bound(arguments[1], depth)
                 return product if product <= top else top
             case "shr":
-                count = constant(arguments[1])
+                count = arguments[1].constant
                 return top if count is None else self.bound(arguments[0], depth) >> count % value.width
             case "shl":
-                count = constant(arguments[1])
+                count = arguments[1].constant
                 shifted = top + 1 if count is None else self.bound(arguments[0], depth) << count % value.width
                 return shifted if shifted <= top else top
             case "udiv":
-                divisor = constant(arguments[1])
+                divisor = arguments[1].constant
                 return self.bound(arguments[0], depth) // divisor if divisor else top
             case "urem":
                 largest = self.bound(arguments[1], depth)
@@ -136,7 +135,7 @@ class Facts:
     def _decide_order(self, operation: str, left: Value, right: Value) -> bool | None:
         orders = self.orders
         left, right = self.leader(left), self.leader(right)
-        low, high = constant(left), constant(right)
+        low, high = left.constant, right.constant
         if left is right:
             return operation in ("ule", "eq")
         if operation == "ult":
@@ -196,10 +195,9 @@ def _learn_counter(block: Block, facts: Facts) -> None:
         for argument in phi.arguments:
             if argument.operation != "const":
                 break
-            assert isinstance(argument.data, int)
-            bound = max(bound, argument.data)
+            bound = max(bound, argument.integer)
         else:
-            facts.set(facts.bounds, phi, bound)  # type: ignore[arg-type]
+            facts.set(facts.bounds, phi, bound)
 
 
 def _check_block(function: Function, block: Block, facts: Facts) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dsl.compiler.ir import OPERATIONS, Access, Function, Value
+from dsl.compiler.ir import OPERATIONS, Function, Value
 
 REMOVABLE = ("udiv", "urem", "sdiv", "srem", "parameter")  # their conditions were checked before
 
@@ -12,7 +12,7 @@ REMOVABLE = ("udiv", "urem", "sdiv", "srem", "parameter")  # their conditions we
 def is_removable(value: Value) -> bool:
     """Whether a value may go when nothing uses it."""
     if value.operation == "load":
-        return isinstance(value.data, Access) and not value.data.volatile
+        return not value.access.volatile
     return OPERATIONS[value.operation].pure or value.operation in REMOVABLE
 
 

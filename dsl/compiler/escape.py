@@ -69,8 +69,7 @@ def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
             for value, span in [*unit.stored[symbol], *passed_on(function, stored)]:
                 for origin in origins(value):
                     if origin.operation == "parameter" and origin.data not in stored[symbol]:
-                        assert isinstance(origin.data, int)
-                        stored[symbol][origin.data] = span
+                        stored[symbol][origin.integer] = span
                         grown = True
     return stored
 
@@ -80,17 +79,17 @@ def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> l
     return [
         (call.arguments[number], span)
         for call in function.values()
-        if call.operation == "call" and isinstance(call.data, ir.Callee)
-        for number, span in stored.get(call.data.symbol, {}).items()
+        if call.operation == "call"
+        for number, span in stored.get(call.callee.symbol, {}).items()
     ]
 
 
 def report_stored(unit: Unit, function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> None:
     for call in function.values():
-        if call.operation == "call" and isinstance(call.data, ir.Callee):
-            for number, span in stored.get(call.data.symbol, {}).items():
+        if call.operation == "call":
+            for number, span in stored.get(call.callee.symbol, {}).items():
                 if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
-                    name = call.data.symbol.rpartition(".")[2]
+                    name = call.callee.symbol.rpartition(".")[2]
                     text = f"a reference to this function's frame goes to '{name}', which stores it"
                     report(
                         unit,

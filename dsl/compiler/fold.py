@@ -75,14 +75,14 @@ class Folder:
         if operation in POOLED:
             return self.pooled(value)
         if operation == "check":
-            return None if arguments[0].operation == "const" and arguments[0].data == 1 else value
+            return None if arguments[0].constant == 1 else value
         if operation == "phi":
             return self._phi(value)
         if operation not in BINARY and operation not in UNARY and operation != "select":
             return value
-        constants = [argument.data for argument in arguments if argument.operation == "const"]
+        constants = [argument.integer for argument in arguments if argument.operation == "const"]
         if len(constants) == len(arguments):
-            known = evaluate(operation, value.width, constants, arguments[0].width)  # type: ignore[arg-type]
+            known = evaluate(operation, value.width, constants, arguments[0].width)
             if known is not None:
                 return self.constant(known, value.width)
         if operation in COMMUTATIVE and arguments[0].operation == "const":
@@ -102,8 +102,7 @@ class Folder:
 
     def pooled(self, value: Value) -> Value:
         """The one value that stands for a constant, symbol or frame slot."""
-        data = id(value.data) if value.operation == "frame" else value.data
-        return self.pool.setdefault((value.operation, value.width, data), value)
+        return self.pool.setdefault((value.operation, value.width, value.data), value)
 
     def make(self, operation: str, width: int, *arguments: Value) -> Value:
         """A new value before the current one, simplified."""

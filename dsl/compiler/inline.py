@@ -126,8 +126,7 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
     for block in list(function.blocks):
         current = block
         for call in [value for value in block.values if value.operation == "call"]:
-            assert isinstance(call.data, Callee)
-            callee = module.functions.get(call.data.symbol)
+            callee = module.functions.get(call.callee.symbol)
             if callee is None or callee.assembly is not None or callee.symbol in recursive or callee is function:
                 continue
             added = _size(callee)
@@ -180,8 +179,9 @@ def _splice(function: Function, block: Block, call: Value, callee: Function, rep
     results = _join_returns(after, returns, callee.results, call)
     for value in after.values:
         if value.operation == "extract" and value.arguments[0] is call:
-            assert isinstance(value.data, int)
-            replaced[value] = results[value.data] if results else Value("const", value.width, [], 0, call.span, after)
+            replaced[value] = (
+                results[value.integer] if results else Value("const", value.width, [], 0, call.span, after)
+            )
     position = function.blocks.index(block) + 1
     function.blocks[position:position] = [*blocks, after]
     return after

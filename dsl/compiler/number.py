@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dsl.compiler.aliases import Aliases
 from dsl.compiler.graph import Dominators, replace
-from dsl.compiler.ir import OPERATIONS, Access, Block, Function, Value
+from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
 
 COMMUTATIVE = frozenset(("add", "mul", "umulh", "and", "or", "xor", "eq", "ne"))
@@ -85,10 +85,7 @@ def _key(value: Value, arguments: list[Value], identity: dict[Value, int]) -> Ke
     numbers = [identity[argument] for argument in arguments]
     if value.operation in COMMUTATIVE:
         numbers.sort()
-    data = value.data if not isinstance(value.data, list) else None
-    if value.operation == "frame":
-        data = id(value.data)  # slots are equal only to themselves
-    return (value.operation, value.width, data, *numbers)
+    return (value.operation, value.width, value.data, *numbers)
 
 
 @dataclass(slots=True)
@@ -102,13 +99,12 @@ class _Memory:
 
     def access(self, value: Value, arguments: list[Value], replaced: dict[Value, Value]) -> None:
         """Take in a load, which may turn out to be known, or a store."""
-        assert isinstance(value.data, Access)
-        if value.data.volatile:
+        if value.access.volatile:
             self.known.clear()
             return
         stored = value.operation == "store"
         width = arguments[1].width if stored else value.width
-        place = (arguments[0], value.data.offset, width)
+        place = (arguments[0], value.access.offset, width)
         if stored:
             self._forget(place)
             self.known[*place, arguments[1] in self.secrets] = arguments[1]

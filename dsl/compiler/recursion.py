@@ -25,9 +25,9 @@ def search(unit: Unit, symbol: str, path: list[str], done: set[str]) -> None:
         return
     path.append(symbol)
     for value in function.values():
-        if value.operation != "call" or not isinstance(value.data, ir.Callee):
+        if value.operation != "call":
             continue
-        callee = value.data.symbol
+        callee = value.callee.symbol
         if callee in path:
             report_cycle(unit, value, path[path.index(callee) :])
         else:
