@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -44,6 +46,18 @@ EDGES: Final = [
         (1 << 255) + 1462,
     ),
     *(2 * PRIME - 1, 2 * PRIME, 2 * PRIME + 1, WHOLE - 39, WHOLE - 38, WHOLE - 37, WHOLE - 1),
+]
+LIMBS: Final = random.Random(25519)
+# each limb at an end of its range or anywhere: carries that pass through some limbs, and limbs that cannot be mistaken for each other
+MIXED: Final = [
+    int.from_bytes(
+        b"".join(
+            LIMBS.choice([0, 1, (1 << 64) - 1, (1 << 64) - 2, 1 << 63, LIMBS.getrandbits(64)]).to_bytes(8, "little")
+            for _ in range(4)
+        ),
+        "little",
+    )
+    for _ in range(1500)
 ]
 PRODUCTS: Final = [number for number in EDGES if number <= (1 << 255) + 1462]
 elements: Final = st.one_of(st.integers(0, WHOLE - 1), st.sampled_from(EDGES))
@@ -88,10 +102,11 @@ def agree(name: str, places: list[str], operands: list[int]) -> None:
 @pytest.mark.t1
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_at_the_edges(name: str) -> None:
-    """Every pair of the numbers where carries begin: the result is right, and the kernel gives the very number that its model does."""
-    for left in EDGES:
-        for right in EDGES:
-            agree(name, ["cpython", "native"], [left, right])
+    """At the numbers where carries begin, in pairs or many: the result is right, and the kernel's very number is its model's."""
+    numbers = EDGES + MIXED[:40]
+    pairs = zip(EDGES + MIXED, EDGES + MIXED, strict=True) if name == "square" else product(numbers, numbers)
+    for left, right in pairs:
+        agree(name, ["cpython", "native"], [left, right])
 
 
 @pytest.mark.t1
