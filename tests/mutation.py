@@ -46,9 +46,8 @@ class Session:
         self.coverage.install()
         self.seconds: list[float] = []  # processor time of each test
         self.reached: dict[tuple[int, int], list[int]] = defaultdict(list)  # by which tests
-        self.kills: dict[str, Counter[int]] = defaultdict(
-            Counter
-        )  # by function and by source: what killed mutants before
+        self.breadths: dict[str, Counter[int]] = {}
+        self.kills: dict[str, Counter[int]] = defaultdict(Counter)  # by function: what killed mutants of it before
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own loop."""
@@ -136,7 +135,7 @@ class Session:
             site = mutant.site
             number = self.program_of(mutant)
             tests = self.tests_at(site.symbol, number, site.offset)
-            tests = self.within_budget(site, tests)
+            tests = self.within_budget(site, number, tests)
             if not tests:
                 self.tell(mutant, UNREACHED, "", 0)
                 continue
@@ -152,16 +151,17 @@ class Session:
         while running:
             self.collect(running)
 
-    def within_budget(self, site: Site, tests: list[int]) -> list[int]:
+    def within_budget(self, site: Site, number: int, tests: list[int]) -> list[int]:
         """The tests to run, the likeliest to notice first. What the budget leaves out can only make a survivor of a mutant."""
-        near, file = self.kills[site.symbol], self.kills[site.file]
+        near, breadth = self.kills[site.symbol], self.breadth_of(site.symbol, number)
         words = set(re.findall(r"[a-z0-9]{3,}", f"{site.symbol} {site.file}")) - {"vmm", "dsl", "std", "exits"}
 
-        def rank(test: int) -> tuple[float, ...]:
-            name = self.items[test].nodeid
-            return -near[test], -sum(word in name for word in words), -file[test], self.seconds[test], test
+        def worth(test: int) -> float:
+            """What to expect of a test: how much of the function it runs, what it killed there, and whether its name speaks of it."""
+            spoken = sum(word in self.items[test].nodeid for word in words)
+            return (1 + near[test]) * (1 + spoken) * breadth[test] / (0.1 + self.seconds[test])
 
-        tests.sort(key=rank)
+        tests.sort(key=lambda test: (-worth(test), test))
         left: float = self.request["budget"]
         chosen: list[int] = []
         for test in tests:
@@ -170,6 +170,18 @@ class Session:
             left -= self.seconds[test]
             chosen.append(test)
         return chosen
+
+    def breadth_of(self, symbol: str, number: int) -> Counter[int]:
+        """How many instructions of a function each test runs."""
+        if symbol not in self.breadths:
+            breadth: Counter[int] = Counter()
+            for other in self.copies(symbol, number):
+                loaded = self.programs.loaded[other]
+                place = loaded.linked.symbols[symbol]
+                for address in loaded.inside(place.address, place.size):
+                    breadth.update(self.reached.get((other, address), ()))
+            self.breadths[symbol] = breadth
+        return self.breadths[symbol]
 
     def collect(self, running: dict[int, tuple[Mutant, list[int], int]]) -> None:
         """Wait for one of the processes."""
@@ -181,8 +193,7 @@ class Session:
             self.tell(mutant, SURVIVED, "", len(tests))
             return
         killer = tests[max(begun - 1, 0)]
-        for place in (mutant.site.symbol, mutant.site.file):
-            self.kills[place][killer] += 1
+        self.kills[mutant.site.symbol][killer] += 1
         how = f" (signal {signal.Signals(os.WTERMSIG(status)).name})" if os.WIFSIGNALED(status) else ""
         self.tell(mutant, KILLED, self.items[killer].nodeid + how, len(tests))
 

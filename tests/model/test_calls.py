@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -95,29 +96,40 @@ def exits(guest: Guest) -> Script:
                 )
     yield Exit(REASON.INVD, length=2, vectoring=0x8000_0B0D, vectoring_error=5, fields=long_mode)
     yield Exit(REASON.EXTERNAL_INTERRUPT, interruption=0x8000_003F, fields=long_mode)
-    for name in (
-        "pit_interrupts",
-        "uart_receive_fifo",
-        "cmos",
-        "keyboard",
-        "pci_ports",
-        "pic_priorities",
-        "absent_ports",
-    ):
-        for step in SCRIPTS[name][:120]:
-            if step[0] == "wait":
-                yield Exit(REASON.PREEMPTION_TIMER, ticks=step[1] * 1000, fields=long_mode)
-            elif step[0] == "inta":
-                yield Exit(REASON.INTERRUPT_WINDOW, fields=long_mode)
-            else:
-                yield access(step)
-    yield Exit(REASON.HLT, length=1, fields=long_mode)
 
 
-@pytest.mark.parametrize("script", [exits, hypercall_script(80, 5, Tally())], ids=["exits", "hypercalls"])
-def test_callers_find_their_registers(script: Any) -> None:
+def devices(*names: str) -> Callable[[Guest], Script]:
+    """A guest that talks to its devices by these port scripts."""
+
+    def script(guest: Guest) -> Script:
+        running = {vmx.GUEST_RFLAGS: 0x202, vmx.GUEST_INTERRUPTIBILITY: 0}
+        for name in names:
+            for step in SCRIPTS[name][:120]:
+                if step[0] == "wait":
+                    yield Exit(REASON.PREEMPTION_TIMER, ticks=step[1] * 1000, fields=running)
+                elif step[0] == "inta":
+                    yield Exit(REASON.INTERRUPT_WINDOW, fields=running)
+                else:
+                    yield access(step)
+        yield Exit(REASON.HLT, length=1, fields=running)
+
+    return script
+
+
+SCRIPTS_RUN = {
+    "exits": exits,
+    "hypercalls": hypercall_script(80, 5, Tally()),
+    "serial port": devices("uart_receive_fifo"),
+    "clock and absent ports": devices("cmos", "absent_ports"),
+    "keyboard and PCI": devices("keyboard", "pci_ports"),
+    "timer and interrupts": devices("pit_interrupts", "pic_priorities"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS_RUN)
+def test_callers_find_their_registers(name: str) -> None:
     """Through the exits of a box's life, its start and its end among them."""
-    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
+    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [SCRIPTS_RUN[name]])
     calls = Calls(machine)
     machine.run()
     assert not machine.exceptions, machine.serial_text()[-500:]

@@ -156,8 +156,10 @@ DATES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("date", DATES)
-@pytest.mark.parametrize("status", [0x02, 0x06, 0x00, 0x04])
+STATUSES = [0x02, 0x06, 0x00, 0x04]  # binary or decimal, 24 or 12 hours
+
+
+@pytest.mark.parametrize(("date", "status"), [(date, STATUSES[index % 4]) for index, date in enumerate(DATES)])
 def test_a_box_has_the_machine_s_date(date: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in any format that a clock may have: decimal or binary, 24 or 12 hours."""
     now = datetime.fromisoformat(date)
