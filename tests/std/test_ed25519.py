@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import pytest
 
 from dsl.std.ed25519 import ed25519_public_key, ed25519_sign, ed25519_verify
 from dsl.std.edwards25519 import point_decode, point_encode
+from dsl.std.edwards25519_tables import ROOT_OF_MINUS_ONE, Affine, add, base_point
 from dsl.std.scalar25519 import ORDER
 from tests.std.vectors import Signature, ed25519_signatures, ed25519_wycheproof
 from tests.worlds import CPython, Native, Unicorn, World
@@ -129,6 +131,42 @@ def forgeries() -> dict[str, Signature]:
 def test_strictness(world: World, name: str) -> None:
     """Each is refused."""
     assert not is_accepted(world, forgeries()[name])
+
+
+def encode(point: Affine) -> bytes:
+    """A point's 32 bytes."""
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+def times(scalar: int, point: Affine) -> Affine:
+    """A multiple of a point."""
+    total = (0, 1)
+    while scalar:
+        total = add(total, point) if scalar & 1 else total
+        point, scalar = add(point, point), scalar >> 1
+    return total
+
+
+def signature_by_mixed_key(torsion: Affine, order: int) -> Signature:
+    """A signature that satisfies S B = R + k A, by a key A that has a part of small order: k is a multiple of that order."""
+    secret, nonce = 0x1234567890ABCDEF << 100, 0xFEDCBA0987654321 << 90
+    key, commitment = encode(add(times(secret, base_point()), torsion)), encode(times(nonce, base_point()))
+    for number in range(1000):
+        message = number.to_bytes(2, "little")
+        challenge = int.from_bytes(hashlib.sha512(commitment + key + message).digest(), "little") % ORDER
+        if challenge % order == 0:
+            proof = (nonce + challenge * secret) % ORDER
+            return Signature(key, message, commitment + proof.to_bytes(32, "little"), False)
+    raise AssertionError("a thousand messages, and no such challenge")
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_a_key_has_prime_order(order: int) -> None:
+    """The equation holds for each of these keys; one with a part of order 2 or 4 is refused all the same, a good one is taken."""
+    torsion = {1: (0, 1), 2: (0, PRIME - 1), 4: (ROOT_OF_MINUS_ONE, 0)}[order]
+    assert times(order, torsion) == (0, 1)
+    assert is_accepted(Native(), signature_by_mixed_key(torsion, order)) == (order == 1)
 
 
 @pytest.mark.t1
