@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
-from dsl.compiler.diagnostics import Diagnostic
 from dsl.compiler.graph import Dominators
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def report_kept(unit: Unit, function: ir.Function, carried: dict[ir.Value, str])
         for origin in function.values():
             if origin in found and origin.operation == "frame" and dominators.dominates(phi.block, origin.block):
                 text = f"'{carried[phi]}' keeps a reference to this object, which each turn of the loop makes anew"
-                report(unit, origin.span, text, "make it before the loop, or copy what has to last")
+                unit.error("frame-escape", origin.span, text, "make it before the loop, or copy what has to last")
 
 
 def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
@@ -91,15 +90,5 @@ def report_stored(unit: Unit, function: ir.Function, stored: dict[str, dict[int,
                 if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
                     name = call.callee.symbol.rpartition(".")[2]
                     text = f"a reference to this function's frame goes to '{name}', which stores it"
-                    report(
-                        unit,
-                        call.span,
-                        text,
-                        f"the frame is gone when the function returns, see {span.file}:{span.line}",
-                    )
-
-
-def report(unit: Unit, span: ir.Span | None, text: str, help_: str) -> None:
-    assert span is not None
-    line = unit.sources.by_display(span.file).line(span.line)
-    unit.report(Diagnostic("frame-escape", text, span, line, help_))
+                    help_ = f"the frame is gone when the function returns, see {span.file}:{span.line}"
+                    unit.error("frame-escape", call.span, text, help_)

@@ -18,7 +18,7 @@ from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
 from dsl.compiler.region import enclose
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
-from dsl.compiler.source import SourceFile, Sources
+from dsl.compiler.source import Sources
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import DeclarationError
 from dsl.lang.types import Type
@@ -69,6 +69,15 @@ class Unit:
         if diagnostic not in self.diagnostics:
             self.diagnostics.append(diagnostic)
 
+    def error(
+        self, code: str, span: ir.Span | None, text: str, help_: str = "", chain: tuple[Note, ...] = ()
+    ) -> Reported:
+        """Record an error at a place of the program; raise the result to go on behind it."""
+        assert span is not None
+        line = self.sources.by_display(span.file).line(span.line)
+        self.report(Diagnostic(code, text, span, line, help_, chain))
+        return Reported()
+
     # finding functions
 
     def start(self, entry: Callable[..., Any]) -> str:
@@ -101,22 +110,18 @@ class Unit:
             line = python.__code__.co_firstlineno
             span = ir.Span(source.display, line, 0, line, len(source.line(line)))
             text = f"'{python.__qualname__}' does not stand at the top level of its module"
-            raise self.refuse(source, span, text, "a machine function is unconditional and at top level")
+            raise self.error("signature", span, text, "a machine function is unconditional and at top level")
         return node
-
-    def refuse(self, source: SourceFile, span: ir.Span, text: str, help_: str) -> Reported:
-        """Record that a function's signature is not in the language."""
-        self.report(Diagnostic("signature", text, span, source.line(span.line), help_))
-        return Reported()
 
     def signature(self, python: Callable[..., Any]) -> Signature:
         """The signature of a machine function or intrinsic; an error in it is reported once, at its place."""
         if python not in self.signatures:
-            source = self.sources.file_of(python)
+            node = self.node_of(python)
             try:
-                self.signatures[python] = read_signature(python, self.node_of(python))
+                self.signatures[python] = read_signature(python, node)
             except SignatureError as problem:
-                raise self.refuse(source, source.span(problem.node), problem.text, problem.help) from None
+                span = self.sources.file_of(python).span(problem.node)
+                raise self.error("signature", span, problem.text, problem.help) from None
         return self.signatures[python]
 
     def annotation(self, lowering: Lowering, node: ast.expr) -> Type:

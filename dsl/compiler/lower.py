@@ -15,7 +15,7 @@ from dsl.compiler import ir
 from dsl.compiler.builder import Binding, Builder, Loop, Position
 from dsl.compiler.calls import call, discardable
 from dsl.compiler.conditions import bool_value, condition, conditional, narrows, truth
-from dsl.compiler.diagnostics import Diagnostic, Note, Reported
+from dsl.compiler.diagnostics import Note, Reported
 from dsl.compiler.expressions import attribute, constant, named, place_of, subscript
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.loading import declaration_error
@@ -123,9 +123,7 @@ class Lowering:
 
     def error(self, code: str, node: ast.AST, text: str, help: str = "") -> Reported:
         """Record an error at a node; raise the result to go on with the next statement."""
-        span = self.source.span(node)
-        self.unit.report(Diagnostic(code, text, span, self.source.line(span.line), help, self.chain))
-        return Reported()
+        return self.unit.error(code, self.source.span(node), text, help, self.chain)
 
     def at(self, node: ast.AST) -> Builder:
         """The builder, set to give new values this node's span."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
-from dsl.compiler.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
     from dsl.compiler.frontend import Unit
@@ -37,16 +36,5 @@ def search(unit: Unit, symbol: str, path: list[str], done: set[str]) -> None:
 
 
 def report_cycle(unit: Unit, call: ir.Value, cycle: list[str]) -> None:
-    span = call.span
-    assert span is not None
     names = " -> ".join(symbol.rpartition(".")[2] for symbol in [*cycle, cycle[0]])
-    source = unit.sources.by_display(span.file)
-    unit.report(
-        Diagnostic(
-            "recursion",
-            f"recursion: {names}",
-            span,
-            source.line(span.line),
-            "use a loop, or say how deep: @machine(depth=N)",
-        )
-    )
+    unit.error("recursion", call.span, f"recursion: {names}", "use a loop, or say how deep: @machine(depth=N)")

@@ -27,9 +27,8 @@ def enclose(unit: Unit) -> None:
         if not unit.options[symbol].simd:
             continue
         if len(function.parameters) > len(ARGUMENTS):
-            source = unit.sources.by_display(function.span.file)
             text = f"expected at most {len(ARGUMENTS)} words of arguments in a simd region, found {len(function.parameters)}"
-            unit.refuse(source, function.span, text, "an Array is two words")
+            unit.error("signature", function.span, text, "an Array is two words")
         body = f"{symbol}.body"
         assembly = ir.Assembly(REGION, (("body", ir.Address(body)),))
         unit.module.functions[symbol] = ir.Function(

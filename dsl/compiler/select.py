@@ -6,7 +6,6 @@ Values of 8 and 16 bits live in 32-bit registers with undefined upper bits, and 
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Final
 
@@ -29,8 +28,7 @@ from dsl.compiler.machine import (
 from dsl.compiler.select_arithmetic import ARITHMETIC, PLAIN, set_carry
 from dsl.compiler.selector import CONDITION_OF, Handler, Selector, fits_signed_32
 from dsl.compiler.tail import tail_call
-
-PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
+from dsl.lang.instruction import PLACEHOLDER
 
 
 def select(function: ir.Function) -> MachineFunction:

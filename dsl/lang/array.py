@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from dsl.lang import types as t
 from dsl.lang.failure import CheckFailed, MachineError
-from dsl.lang.representation import InlineStruct, Representation, Volatile, representation_of
+from dsl.lang.representation import Representation, Volatile, representation_of
 from dsl.lang.words import Unsigned, u8, u16, u32, u64
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Array(Generic[T]):
 
     def fill(self, value: T) -> None:
         """Set every element to value."""
-        if isinstance(self._element, InlineStruct):
+        if isinstance(self._element.type, t.StructType):
             raise TypeError("an array of Structs is not filled")
         if isinstance(self._element, Volatile):
             for index in range(self._length):

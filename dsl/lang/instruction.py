@@ -17,7 +17,7 @@ GENERAL_REGISTERS: Final = (
     *(f"r{number}" for number in range(8, 16)),
 )
 _SPECIFICATION: Final = re.compile(r"(?P<name>\w+):(?P<width>1|8|16|32|64)(@(?P<where>\w+))?")
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
+PLACEHOLDER: Final = re.compile(r"\{(\w+)(?::(8|16|32|64))?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +60,12 @@ class Instruction:
             if len(set(fixed)) != len(fixed) or not set(fixed) <= set(GENERAL_REGISTERS):
                 raise ValueError(f"{self.name}: operands in {fixed}")
         wanted = {operand.name for operand in self.inputs + self.outputs if operand.where == "any"}
-        written = {match[1] for match in _PLACEHOLDER.finditer(self.text)}
+        written = {match[1] for match in PLACEHOLDER.finditer(self.text)}
         if wanted != written:
             raise ValueError(f"{self.name}: operands {sorted(wanted)}, in the text {sorted(written)}")
         lost = [register for register in self.clobbers if register != "flags"]
         if not set(lost) <= set(GENERAL_REGISTERS) or set(lost) & {operand.where for operand in self.outputs}:
             raise ValueError(f"{self.name}: clobbers {lost}")
-
-    def render(self, registers: dict[str, str]) -> str:
-        """The text with each operand's 64-bit register (by operand name) put in."""
-        return _PLACEHOLDER.sub(lambda match: part(registers[match[1]], int(match[2] or 64)), self.text)
-
-
-def part(register: str, width: int) -> str:
-    """The name of a 64-bit register's low part."""
-    if width == 64:
-        return register
-    if register[1:].isdigit():
-        return register + {32: "d", 16: "w", 8: "b"}[width]
-    if width == 32:
-        return "e" + register[1:]
-    if width == 16:
-        return register[1:]
-    return register[1] + "l" if register.endswith("x") else register[1:] + "l"
 
 
 def operands(text: str) -> tuple[Operand, ...]:

@@ -38,14 +38,10 @@ class RecordClass(DeclaredClass):
         return cls._record
 
     def _prepare(cls) -> tuple[tuple[str, Any, Any], ...]:
-        from dsl.lang.representation import Scalar, representation_of
+        from dsl.lang.representation import representation_of
 
-        fields = []
-        for name, kind in cls.__record__.items():
-            representation = representation_of(kind)
-            plain = representation.__class__ is Scalar
-            fields.append((f"{cls.__name__}.{name}", representation.accept if plain else None, representation))
-        cls._fields = tuple(fields)
+        found = [(f"{cls.__name__}.{name}", representation_of(kind)) for name, kind in cls.__record__.items()]
+        cls._fields = tuple((name, None if each.check else each.accept, each) for name, each in found)
         return cls._fields
 
     def _arrange(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:

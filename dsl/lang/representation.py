@@ -12,36 +12,37 @@ from dsl.lang.bits import member
 from dsl.lang.failure import CheckFailed, Failure
 
 _new = object.__new__
+_Check = Callable[[Any], bool]
 
 
 class Representation:
-    """The values of one type. `accept` is the exact class of a value, or None where that alone does not say."""
+    """The values of one type. `accept` is the exact class of a value, `check` what else tells that it has the type: one or both."""
 
-    __slots__ = ("accept", "size", "type")
+    __slots__ = ("accept", "check", "size", "type")
 
-    def __init__(self, type_: t.Type, accept: type | None) -> None:
-        self.type = type_
-        self.accept = accept
+    def __init__(self, type_: t.Type, accept: type | None = None, check: _Check | None = None) -> None:
+        self.type, self.accept, self.check = type_, accept, check
         try:
             self.size = type_.size
         except TypeError:
             self.size = 0  # lives in registers only
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value has this type."""
+        accepted = self.accept is None or value.__class__ is self.accept
+        return accepted and (self.check is None or self.check(value))
 
     def require(self, value: Any, name: str) -> None:
         """Raise TypeError unless the value has this type."""
         if not self.holds(value):
             raise TypeError(f"{name} takes {self.type}, not {value.__class__.__name__}")
 
-    def holds(self, value: Any) -> bool:
-        """Whether the value has this type."""
-        return value.__class__ is self.accept
-
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
         """The value at address. keeper: what must stay alive as long as a reference into this memory."""
         raise TypeError(f"{self.type} is not kept in memory")
 
     def store(self, memory: Any, address: int, value: Any) -> None:
-        """Put the value at address."""
+        """Put the value at address; another type is a TypeError."""
         raise TypeError(f"{self.type} in memory is not assigned: copy_from")
 
 
@@ -50,177 +51,99 @@ class Scalar(Representation):
 
     __slots__ = ("decode", "encode")
 
-    def __init__(self, type_: t.Type, accept: type, decode: Callable[[int], Any], encode: Callable[[Any], int]) -> None:
-        super().__init__(type_, accept)
-        self.decode = decode
-        self.encode = encode
+    def __init__(
+        self,
+        type_: t.Type,
+        accept: type | None,
+        decode: Callable[[int], Any],
+        encode: Callable[[Any], int],
+        check: _Check | None = None,
+    ) -> None:
+        super().__init__(type_, accept, check)
+        self.decode, self.encode = decode, encode
 
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
-        """The value at address."""
         return self.decode(memory.load(address, self.size))
 
     def store(self, memory: Any, address: int, value: Any) -> None:
-        """Put the value at address; another type is a TypeError."""
-        if value.__class__ is not self.accept:
+        if self.check is not None or value.__class__ is not self.accept:
             self.require(value, "this place")
         memory.store(address, self.size, self.encode(value))
 
 
 class Volatile(Scalar):
-    """Device[T] and Shared[T]: each access leaves an event."""
+    """Device[T] and Shared[T]: each access happens exactly once and leaves an event."""
 
     __slots__ = ()
 
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
-        """The value at address, read exactly once."""
         return self.decode(memory.load_volatile(address, self.size))
 
     def store(self, memory: Any, address: int, value: Any) -> None:
-        """Write the value at address exactly once."""
         self.require(value, "this place")
         memory.store_volatile(address, self.size, self.encode(value))
 
 
-class TaintedScalar(Scalar):
-    """Untrusted[T] and Secret[T]."""
+class Inline(Representation):
+    """A Struct or array inside a Struct or as an element: loading gives a view of it. In a Record: a reference."""
 
-    __slots__ = ("inner",)
+    __slots__ = ("view",)
 
-    def __init__(self, type_: t.Type, taint: type, inner: Scalar) -> None:
-        of: Any = taint._of  # type: ignore[attr-defined]
-        super().__init__(
-            type_, taint, lambda number: of(inner.decode(number)), lambda value: inner.encode(value._value)
-        )
-        self.inner = inner
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value has this taint and the type inside."""
-        return value.__class__ is self.accept and value._value.__class__ is self.inner.accept  # type: ignore[attr-defined]
-
-    def store(self, memory: Any, address: int, value: Any) -> None:
-        """Put the value at address; another type is a TypeError."""
-        if not self.holds(value):
-            self.require(value, "this place")
-        memory.store(address, self.size, self.encode(value))
-
-
-class InlineStruct(Representation):
-    """A Struct inside another, or as an element: loading gives a reference. In a Record: a reference."""
-
-    __slots__ = ("python",)
-
-    def __init__(self, type_: t.StructType) -> None:
-        super().__init__(type_, None)
-        self.python = type_.python
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value refers to this Struct."""
-        return isinstance(value, self.python)
+    def __init__(self, type_: t.Type, check: _Check, view: Callable[[Any, int, Any], Any]) -> None:
+        super().__init__(type_, None, check)
+        self.view = view
 
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
-        """A reference to the Struct at address."""
-        return self.python._view(memory, address, keeper)
+        return self.view(memory, address, keeper)
 
 
-class Reference(Representation):
+class Reference(Inline):
     """Ref[T] | None: an address, 0 for None."""
 
-    __slots__ = ("python",)
-
-    def __init__(self, type_: t.StructType) -> None:
-        super().__init__(type_, None)
-        self.python = type_.python
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value is None or refers to this Struct."""
-        return value is None or isinstance(value, self.python)
+    __slots__ = ()
 
     def load(self, memory: Any, address: int, keeper: Any) -> Any:
-        """The reference at address, or None."""
         target = memory.load(address, 8)
-        return self.python._view(memory, target, None) if target else None
+        return self.view(memory, target, None) if target else None
 
     def store(self, memory: Any, address: int, value: Any) -> None:
-        """Put the reference at address. A Struct of a frame is refused: its memory goes with its function."""
+        """A Struct of a frame is refused: its memory goes with its function."""
         self.require(value, "this place")
         if value is not None and value._keeper is not None:
-            raise TypeError(f"a reference to a {self.python.__name__} of a frame may not be stored")
+            raise TypeError(f"a reference to a {value.__class__.__name__} of a frame may not be stored")
         memory.store(address, 8, 0 if value is None else value._address)
-
-
-class InlineArray(Representation):
-    """An array inside a Struct, or an Array value in a Record."""
-
-    __slots__ = ("element",)
-
-    def __init__(self, type_: t.ArrayType) -> None:
-        super().__init__(type_, None)
-        self.element = type_.element
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value is an array of this element."""
-        from dsl.lang.array import Array
-
-        return isinstance(value, Array) and value._element.type == self.element
-
-    def load(self, memory: Any, address: int, keeper: Any) -> Any:
-        """The array at address."""
-        from dsl.lang.array import Array
-
-        assert isinstance(self.type, t.ArrayType)
-        assert self.type.length is not None
-        return Array._view(memory, address, self.type.length, representation_of(self.element), keeper)
-
-
-class Aggregate(Representation):
-    """Values that live in registers only: Records, Failure, T | Failure, None."""
-
-    __slots__ = ("check",)
-
-    def __init__(self, type_: t.Type, check: Callable[[Any], bool]) -> None:
-        super().__init__(type_, None)
-        self.check = check
-
-    def holds(self, value: Any) -> bool:
-        """Whether the value has this type."""
-        return self.check(value)
 
 
 @cache
 def representation_of(type_: t.Type) -> Any:
     """The representation of a type."""
     match type_:
-        case t.QualifiedType(qualifier="device" | "shared", inner=inner):
+        case t.QualifiedType(inner=inner, volatile=True):
             scalar = representation_of(inner)
             return Volatile(type_, scalar.accept, scalar.decode, scalar.encode)
         case t.QualifiedType(qualifier=qualifier, inner=inner):
-            from dsl.lang.taint import Secret, Untrusted
-
-            return TaintedScalar(type_, Secret if qualifier == "secret" else Untrusted, representation_of(inner))
-        case t.StructType(optional=True):
-            return Reference(type_)
-        case t.StructType():
-            return InlineStruct(type_)
-        case t.ArrayType():
-            return InlineArray(type_)
+            return _tainted(type_, qualifier, representation_of(inner))
+        case t.StructType(python=python, optional=True):
+            return Reference(type_, lambda value: value is None or isinstance(value, python), python._view)
+        case t.StructType(python=python):
+            return Inline(type_, lambda value: isinstance(value, python), python._view)
+        case t.ArrayType(element=element, length=length):
+            return _array(type_, element, length)
         case t.RecordType(python=python):
-            return Aggregate(type_, lambda value: value.__class__ is python)
+            return Representation(type_, python)
         case t.FallibleType(inner=inner):
             within = representation_of(inner)
-            return Aggregate(type_, lambda value: isinstance(value, Failure) or within.holds(value))
+            return Representation(type_, None, lambda value: isinstance(value, Failure) or within.holds(value))
         case t.FailureType():
-            return Aggregate(type_, lambda value: isinstance(value, Failure))
+            return Representation(type_, Failure)
         case t.NoneType_():
-            return Aggregate(type_, lambda value: value is None)
-    return _scalar(type_)
-
-
-def _scalar(type_: t.Type) -> Scalar:
-    match type_:
+            return Representation(type_, type(None))
         case t.BoolType():
             return Scalar(type_, bool, _truth, int)
-        case t.WordType(python=python, signed=signed):
-            return Scalar(type_, python, python._wrap if signed else _unsigned(python), _word_bits(type_))
+        case t.WordType(python=python, width=width, signed=True):
+            return Scalar(type_, python, python._wrap, lambda word: word._value & (1 << width) - 1)
+        case t.WordType(python=python):
+            return Scalar(type_, python, _unsigned(python), lambda word: word._value)
         case t.AddressType(python=python):
             return Scalar(type_, python, _unsigned(python), int)
         case t.BitsType(python=python):
@@ -228,6 +151,31 @@ def _scalar(type_: t.Type) -> Scalar:
         case t.EnumType(python=python, word=word):
             return Scalar(type_, python, _members(python, word), lambda value: int(value.value) & (1 << word.width) - 1)
     raise TypeError(f"{type_} is no type of a value")
+
+
+def _tainted(type_: t.Type, qualifier: str, inner: Scalar) -> Scalar:
+    """Untrusted[T] and Secret[T]."""
+    from dsl.lang.taint import Secret, Untrusted
+
+    taint: Any = Secret if qualifier == "secret" else Untrusted
+    return Scalar(
+        type_,
+        taint,
+        lambda number: taint._of(inner.decode(number)),
+        lambda value: inner.encode(value._value),
+        lambda value: inner.holds(value._value),
+    )
+
+
+def _array(type_: t.Type, element: t.Type, length: int | None) -> Inline:
+    """An array inside a Struct, or an Array value in a Record."""
+    from dsl.lang.array import Array
+
+    def view(memory: Any, address: int, keeper: Any) -> Any:
+        assert length is not None
+        return Array._view(memory, address, length, representation_of(element), keeper)
+
+    return Inline(type_, lambda value: isinstance(value, Array) and value._element.type == element, view)
 
 
 def _truth(number: int) -> bool:
@@ -243,11 +191,6 @@ def _unsigned(python: Any) -> Callable[[int], Any]:
         return word
 
     return decode
-
-
-def _word_bits(type_: t.WordType) -> Callable[[Any], int]:
-    mask = (1 << type_.width) - 1
-    return (lambda word: word._value & mask) if type_.signed else (lambda word: word._value)
 
 
 def _members(python: type[Enum], word: t.WordType) -> Callable[[int], Any]:
