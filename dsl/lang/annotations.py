@@ -20,7 +20,7 @@ from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_ori
 
 from dsl.lang import types as t
 from dsl.lang.addresses import Address
-from dsl.lang.failure import Failure
+from dsl.lang.failure import DeclarationError, Failure, UnknownName
 from dsl.lang.words import WORDS, Word
 
 T = TypeVar("T")
@@ -61,7 +61,11 @@ class DeclaredClass(type):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_keywords: Any) -> None:
         super().__init__(name, bases, namespace)
 
-    def place(cls, field: str | None = None) -> tuple[str, int]:
+    def wrong(cls, message: str, field: str = "") -> DeclarationError:
+        """The error that a field, or the class, is declared wrongly."""
+        return DeclarationError(f"{cls.__name__}{field and '.'}{field}: {message}", *cls.place(field))
+
+    def place(cls, field: str = "") -> tuple[str, int]:
         """File and line of the declaration of a field, or of the class."""
         line = next((line for name, line in _field_lines(cls._file, cls._line) if name == field), cls._line)
         return cls._file, line
@@ -98,8 +102,6 @@ def _field_lines(file: str, class_line: int) -> list[tuple[str, int]]:
 
 def resolve_fields(cls: DeclaredClass) -> dict[str, t.Type]:
     """The types of a class's annotated fields, in order."""
-    from dsl.lang.failure import DeclarationError, UnknownName
-
     resolved = {}
     for name, annotation in inspect.get_annotations(cls).items():
         try:
@@ -107,7 +109,7 @@ def resolve_fields(cls: DeclaredClass) -> dict[str, t.Type]:
         except NameError as error:
             raise UnknownName(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
         except TypeError as error:
-            raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
+            raise cls.wrong(str(error), name) from None
     return resolved
 
 

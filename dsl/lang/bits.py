@@ -52,18 +52,16 @@ class BitsClass(DeclaredClass):
 
 def _layout(cls: BitsClass, storage: Any, specifications: dict[str, BitsSpecification]) -> BitsLayout:
     if not (isinstance(storage, type) and issubclass(storage, Unsigned) and storage is not Unsigned):
-        raise DeclarationError(f"{cls.__name__}: storage= must be u8, u16, u32 or u64", *cls.place())
+        raise cls.wrong("storage= must be u8, u16, u32 or u64")
     fields: dict[str, BitField] = {}
     taken = 0
     for name, type_ in resolve_fields(cls).items():
         specification = specifications.get(name)
         if specification is None:
-            raise DeclarationError(
-                f"{cls.__name__}.{name} has no position: give bit(n) or bits(high, low)", *cls.place(name)
-            )
+            raise cls.wrong("a field of Bits needs a position: bit(n) or bits(high, low)", name)
         problem = _field_problem(type_, specification, storage.width, taken)
         if problem:
-            raise DeclarationError(f"{cls.__name__}.{name}: {problem}", *cls.place(name))
+            raise cls.wrong(problem, name)
         high, low = specification.high, specification.low
         taken |= (1 << high + 1) - (1 << low)
         default = None if specification.default is _GIVEN else _default(cls, name, type_, specification)

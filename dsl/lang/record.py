@@ -6,7 +6,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 from dsl.lang.annotations import DeclaredClass, resolve_fields
-from dsl.lang.failure import DeclarationError
 from dsl.lang.types import Type
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class RecordClass(DeclaredClass):
         cls._record, cls._fields = None, ()
         for index, field in enumerate(namespace.get("__annotations__", {})):
             if field in namespace:
-                raise DeclarationError(f"{name}.{field}: a Record's fields have no defaults", *cls.place(field))
+                raise cls.wrong("a Record's fields have no defaults", field)
             setattr(cls, field, property(itemgetter(index)))
         return cls
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import DeclaredClass, resolve_fields
-from dsl.lang.failure import DeclarationError
 from dsl.lang.model import current_machine
 from dsl.lang.representation import representation_of
 from dsl.lang.types import ArrayType, FieldLayout, StructLayout, Type
@@ -59,7 +58,7 @@ class StructClass(DeclaredClass):
         cls._layout, cls._wanted, cls._specifications = None, (size, align, packed), specifications
         if "__annotations__" in namespace and bases:
             if any(_declares_fields(base) for base in bases):
-                raise DeclarationError(f"{name}: a Struct does not inherit fields; nest it", *cls.place())
+                raise cls.wrong("a Struct does not inherit fields; nest it")
             for key in namespace["__annotations__"]:
                 setattr(cls, key, _Field(cls, key))
             with suppress(NameError):  # a class further down: looked up at first use
@@ -91,16 +90,11 @@ def _compute_layout(cls: StructClass) -> StructLayout:
         gaps = gaps or specification.offset is not None
         field_align = 1 if packed else kind.align
         if offset < end:
-            raise DeclarationError(
-                f"{cls.__name__}.{name}: offset {offset:#x} is inside the field before it", *cls.place(name)
-            )
+            raise cls.wrong(f"offset {offset:#x} is inside the field before it", name)
         if offset % field_align:
             need = field_align - offset % field_align
-            raise DeclarationError(
-                f"{cls.__name__}.{name}: {kind} at offset {offset:#x} is not aligned to {field_align}: "
-                f"declare {need} bytes of padding before it",
-                *cls.place(name),
-            )
+            text = f"{kind} at offset {offset:#x} is not aligned to {field_align}"
+            raise cls.wrong(f"{text}: declare {need} bytes of padding before it", name)
         fields[name] = FieldLayout(name, offset, kind)
         end, natural = offset + fields[name].size, max(natural, field_align)
     return _checked(cls, fields, end, natural, gaps)
@@ -109,16 +103,14 @@ def _compute_layout(cls: StructClass) -> StructLayout:
 def _field_type(cls: StructClass, name: str, kind: Type, specification: FieldSpecification) -> Type:
     if isinstance(kind, ArrayType):
         if specification.length is None:
-            raise DeclarationError(
-                f"{cls.__name__}.{name}: an array in a Struct needs a length: array(n)", *cls.place(name)
-            )
+            raise cls.wrong("an array in a Struct needs a length: array(n)", name)
         kind = ArrayType(kind.element, specification.length)
     elif specification.length is not None:
-        raise DeclarationError(f"{cls.__name__}.{name}: array(n) is for Array[...], not {kind}", *cls.place(name))
+        raise cls.wrong(f"array(n) is for Array[...], not {kind}", name)
     try:
         assert kind.size
     except TypeError as error:
-        raise DeclarationError(f"{cls.__name__}.{name}: {error}", *cls.place(name)) from None
+        raise cls.wrong(str(error), name) from None
     return kind
 
 
@@ -126,17 +118,16 @@ def _checked(cls: StructClass, fields: dict[str, FieldLayout], end: int, natural
     """The layout, once it agrees with what size= and align= claim."""
     size, align, _packed = cls._wanted
 
-    def wrong(message: str) -> DeclarationError:
-        return DeclarationError(f"{cls.__name__}: {message}", *cls.place())
-
     if align is not None and (align < natural or align & (align - 1) or align > _HIGHEST_ALIGN):
-        raise wrong(f"align={align}: a power of two, not below {natural}, which its fields need")
+        raise cls.wrong(f"align={align}: a power of two, not below {natural}, which its fields need")
     align = natural if align is None else align
     if size is not None and (size < end or (size != end and not gaps)):
-        raise wrong(f"size={size}, but the fields take {end} bytes")
+        raise cls.wrong(f"size={size}, but the fields take {end} bytes")
     size = end if size is None else size
     if not fields or size % align:
-        raise wrong(f"{size} bytes are no positive multiple of its alignment {align}: declare the padding at its end")
+        raise cls.wrong(
+            f"{size} bytes are no positive multiple of its alignment {align}: declare the padding at its end"
+        )
     return StructLayout(size, align, dict(sorted(fields.items(), key=lambda item: item[1].offset)))
 
 
