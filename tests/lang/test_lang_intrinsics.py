@@ -76,8 +76,9 @@ from dsl.lang import (
 from dsl.lang import intrinsics as table
 from dsl.lang import types as t
 from dsl.lang.annotations import resolve
-from dsl.lang.instruction import GENERAL_REGISTERS, PLACEHOLDER, operands
+from dsl.lang.instruction import GENERAL_REGISTERS, operands
 from dsl.lang.memory import Event
+from tests.compiler.test_templates import filled
 
 FULL = {NAMES[width][NUMBERS[register][0]]: register for register in GENERAL_REGISTERS for width in (64, 32, 16, 8)}
 ROWS: dict[str, Any] = {name: value for name, value in vars(table).items() if hasattr(value, "__instruction__")}
@@ -117,24 +118,6 @@ def test_row_agrees_with_its_function(name: str) -> None:
     names = vars(table)
     assert [operand.width for operand in row.inputs] == [width_of(resolve(a, names)) for a in annotations.values()]
     assert [operand.width for operand in row.outputs] == result_widths(resolve(result, names))
-
-
-def filled(row: Instruction, registers: dict[str, str]) -> str:
-    """The row's text with each operand's register (by operand name) put in."""
-    return PLACEHOLDER.sub(lambda match: NAMES[int(match[2] or 64)][NUMBERS[registers[match[1]]][0]], row.text)
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("pool", [("r9", "r13", "r10"), ("rbp", "rsi", "r8"), ("rbx", "r12", "rdi")])
-def test_row_assembles(name: str, pool: tuple[str, ...]) -> None:
-    """With any free registers each statement of the text decodes to itself."""
-    row: Instruction = ROWS[name].__instruction__
-    taken = {operand.where for operand in row.inputs + row.outputs} | set(row.clobbers)
-    free = iter([register for register in pool if register not in taken])
-    registers = {operand.name: next(free) for operand in row.inputs + row.outputs if operand.where == "any"}
-    assembled = assemble_template(filled(row, registers))
-    assert assembled.data
-    assert len(assembled.rows) == row.text.count(";") + 1
 
 
 @pytest.mark.parametrize("name", ROWS)
