@@ -11,7 +11,7 @@ from typing import Final
 from dsl.lang import Array, Struct, array, u8, u32, u64
 
 ABI_VERSION: Final = 1
-TRANSFER_LIMIT: Final = 256  # bytes that RANDOM and LOG move at most
+TRANSFER_LIMIT: Final = 256  # bytes that RANDOM, LOG and EVIDENCE move at most
 ENDORSE_DATA_LIMIT: Final = 256  # bytes
 CERTIFICATE_LIMIT: Final = 1024  # bytes
 
@@ -25,6 +25,15 @@ class Hypercall(Enum):
     RANDOM = u64(3)
     LOG = u64(4)
     YIELD = u64(5)
+    EVIDENCE = u64(6)
+
+
+class EvidenceItem(Enum):
+    """What EVIDENCE reads, by its kind in a bundle (docs/evidence.md, "The bundle")."""
+
+    QUOTE = u64(7)
+    SIGNATURE = u64(8)
+    EVENT_LOG = u64(9)
 
 
 class Status(Enum):

@@ -1,14 +1,29 @@
-"""The evidence of this boot where no box can ask for it: printed on the serial line (docs/evidence.md, "The bundle")."""
+"""What a TPM shows of this boot (docs/evidence.md, "The bundle"): kept for boxes to ask for, and printed where no box can run."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from boot.handoff import Certificate, Handoff
-from dsl.lang import Array, Struct, array_at, frame_array, machine, minimum, static, text, u8, u32, u64
+from boot.handoff import Certificate, Handoff, Quote
+from dsl.lang import (
+    Array,
+    HostVirtual,
+    Struct,
+    array_at,
+    between,
+    frame_array,
+    machine,
+    minimum,
+    static,
+    text,
+    u8,
+    u32,
+    u64,
+)
 from dsl.std.print import Line, append_hexadecimal_bytes, append_text, line_bytes, line_clear
 from dsl.std.serial import serial_write
 from dsl.std.sha256 import Sha256, sha256_begin, sha256_finish, sha256_update
+from vmm.abi import EvidenceItem
 from vmm.console_port import console_flush
 from vmm.memory import to_host_virtual
 
@@ -18,10 +33,39 @@ HEAD_SIZE: Final = 16
 ITEM_HEAD_SIZE: Final = 8
 DEVICE: Final = u32(1)
 MONITOR: Final = u32(2)
-QUOTE: Final = u32(7)
-SIGNATURE: Final = u32(8)
-EVENT_LOG: Final = u32(9)
 PIECE: Final = 32  # bytes in a line
+
+
+class Measured(Struct):
+    """The quote, and where the event log is: in memory of no box."""
+
+    quote: Quote
+    log: HostVirtual
+    log_size: u64
+
+
+MEASURED: Final = static(Measured)
+
+
+@machine
+def take_over_evidence(handoff: Handoff) -> None:
+    """Keep what the loader handed over of it."""
+    MEASURED.quote.copy_from(handoff.quote)
+    MEASURED.log = to_host_virtual(handoff.event_log)
+    MEASURED.log_size = handoff.event_log_size
+
+
+@machine
+def evidence_item(kind: u64) -> Array[u8]:
+    """One item; empty where there is none, or no such kind."""
+    quote = MEASURED.quote
+    if kind == EvidenceItem.QUOTE.value:
+        return quote.attest.slice(0, u64(quote.attest_size))
+    if kind == EvidenceItem.SIGNATURE.value:
+        return quote.signature.slice(0, u64(quote.signature_size))
+    size = MEASURED.log_size if kind == EvidenceItem.EVENT_LOG.value else u64(0)
+    # Safe because the loader put the log there, and the direct map covers it.
+    return array_at(u8, MEASURED.log, size)
 
 
 class Printer(Struct):
@@ -79,26 +123,25 @@ def put_certificate(kind: u32, certificate: Certificate) -> None:
 
 @machine
 def show_evidence(handoff: Handoff) -> None:
-    """Print the bundle: the chain's certificates, the quote if there is one, the event log if there is one."""
+    """Print the bundle on the serial line: the chain's certificates, and what there is of a TPM."""
     console_flush(u64(0))
-    quoted = handoff.quote.attest_size != 0
-    logged = handoff.event_log_size != 0
+    count = u32(2)
+    for kind in between(EvidenceItem.QUOTE.value, EvidenceItem.EVENT_LOG.value + 1):
+        count += u32(evidence_item(kind).length != 0)
     append_text(begin_line(), text("begin-evidence"))
     end_line()
     sha256_begin(PRINTER.stream)
     head = frame_array(u8, HEAD_SIZE)
     head.store_u64(0, u64(MAGIC))
     head.store_u32(8, u32(VERSION))
-    head.store_u32(12, u32(2) + (u32(quoted) << 1) + u32(logged))
+    head.store_u32(12, count)
     put(head)
     put_certificate(DEVICE, handoff.device_certificate)
     put_certificate(MONITOR, handoff.monitor_certificate)
-    if quoted:
-        put_item(QUOTE, handoff.quote.attest.slice(0, u64(handoff.quote.attest_size)))
-        put_item(SIGNATURE, handoff.quote.signature.slice(0, u64(handoff.quote.signature_size)))
-    if logged:
-        # Safe because the loader put the log there, in memory of no box, and the direct map covers it.
-        put_item(EVENT_LOG, array_at(u8, to_host_virtual(handoff.event_log), handoff.event_log_size))
+    for kind in between(EvidenceItem.QUOTE.value, EvidenceItem.EVENT_LOG.value + 1):
+        item = evidence_item(kind)
+        if item.length != 0:
+            put_item(kind.truncate(u32), item)
     digest = frame_array(u8, 32)
     sha256_finish(digest, PRINTER.stream)
     append_text(begin_line(), text("end-evidence "))

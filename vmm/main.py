@@ -16,7 +16,7 @@ from vmm.console_port import console_announce_focus
 from vmm.cpu import BOOT_CPU, MAIN_STACK, MAIN_STACK_SIZE, initialize_cpu
 from vmm.engine import has_invpcid, has_rdtscp, prepare_cpu, prepare_engine
 from vmm.entropy import forget_entropy, prepare_entropy
-from vmm.evidence import show_evidence
+from vmm.evidence import show_evidence, take_over_evidence
 from vmm.exits.cpuid import EXTENDED_STATE, prepare_cpuid, prepare_extended_state
 from vmm.exits.msr import pass_optional_msrs
 from vmm.interrupts import halt_machine, interrupt_stubs
@@ -54,6 +54,7 @@ def main(handoff: Handoff) -> None:
         halt_machine()
     take_over_address_space()
     screen_initialize(handoff)
+    take_over_evidence(handoff)
     if not prepare_machine(handoff):
         show_evidence(handoff)
         halt_machine()

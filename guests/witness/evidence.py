@@ -15,6 +15,7 @@ from dsl.lang import (
     address_of,
     array,
     as_secret,
+    between,
     frame_array,
     machine,
     size_of,
@@ -27,7 +28,16 @@ from dsl.lang import (
 )
 from dsl.lang.intrinsics import vmcall
 from dsl.std.ed25519 import PUBLIC_KEY_SIZE, SEED_SIZE, SIGNATURE_SIZE, ed25519_public_key, ed25519_sign
-from vmm.abi import BoxIdentity, Certificate, Endorsement, EndorseRequest, Hypercall, Status
+from vmm.abi import (
+    TRANSFER_LIMIT,
+    BoxIdentity,
+    Certificate,
+    Endorsement,
+    EndorseRequest,
+    EvidenceItem,
+    Hypercall,
+    Status,
+)
 
 NONCE_SIZE: Final = 32
 REPORT_SIZE: Final = 32
@@ -37,13 +47,13 @@ ENDORSE_STEPS: Final = 1_000_000  # resumptions before the monitor is declared s
 
 BUNDLE_MAGIC: Final = int.from_bytes(b"TRNEVID1", "little")
 BUNDLE_VERSION: Final = 1
-ITEM_COUNT: Final = 5
+ITEM_COUNT: Final = 5  # and what there is of a TPM
 ITEM_DEVICE: Final = 1
 ITEM_MONITOR: Final = 2
 ITEM_BOX: Final = 3
 ITEM_ENDORSEMENT: Final = 4
 ITEM_WITNESS_DATA: Final = 6
-BUNDLE_LIMIT: Final = 8192
+BUNDLE_LIMIT: Final = 8192 + 1024 + 131072  # certificates, quote, event log
 
 
 class Keys(Struct):
@@ -143,8 +153,27 @@ def append_certificate(end: u64, kind: u64, certificate: Certificate) -> u64:
 
 
 @machine
+def append_measured(end: u64, kind: u64) -> u64:
+    """Fetch an item of the monitor's and return the bundle's new end; the old one where there is none, or it is too large."""
+    place = address_of(BUNDLE).as_u64() + end + 8
+    limit = BUNDLE.length - end - (8 + TRANSFER_LIMIT)
+    offset = u64(0)
+    while offset < limit:
+        answer = vmcall(Hypercall.EVIDENCE.value, place + offset, u64(TRANSFER_LIMIT), kind, offset, u64(0))
+        if answer.status != Status.OK.value or answer.result == 0:
+            return end
+        offset += TRANSFER_LIMIT
+        if offset >= answer.result:
+            BUNDLE.store_u32(end, kind.truncate(u32))
+            BUNDLE.store_u32(end + 4, answer.result.truncate(u32))
+            BUNDLE.store_u32(u64(12), BUNDLE.load_u32(u64(12)) + 1)
+            return end + 8 + answer.result
+    return end
+
+
+@machine
 def make_bundle() -> Array[u8]:
-    """Bundle the chain, the endorsement and what was endorsed."""
+    """Bundle the chain, the endorsement and what was endorsed, and what the monitor has of a TPM."""
     BUNDLE.store_u64(u64(0), u64(BUNDLE_MAGIC))
     BUNDLE.store_u32(u64(8), u32(BUNDLE_VERSION))
     BUNDLE.store_u32(u64(12), u32(ITEM_COUNT))
@@ -153,4 +182,6 @@ def make_bundle() -> Array[u8]:
     end = append_certificate(end, u64(ITEM_BOX), IDENTITY.box)
     end = append_item(end, u64(ITEM_ENDORSEMENT), ENDORSEMENT.der.slice(u64(0), u64(ENDORSEMENT.size)))
     end = append_item(end, u64(ITEM_WITNESS_DATA), REQUEST.data.slice(u64(0), u64(DATA_SIZE)))
+    for kind in between(EvidenceItem.QUOTE.value, EvidenceItem.EVENT_LOG.value + 1):
+        end = append_measured(end, kind)
     return BUNDLE.slice(u64(0), end)

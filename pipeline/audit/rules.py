@@ -170,6 +170,7 @@ EXITS: Final = Exits(
         "vmm.exits.hypercall.call_get_id": 250,
         "vmm.exits.hypercall.call_version": 10,
         "vmm.exits.hypercall.call_yield": 10,
+        "vmm.exits.hypercall.call_evidence": 210,
         "vmm.exits.hypercall.call_unknown": 10,
     },
     listings={

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -39,6 +40,8 @@ class NothingMore(Exception):
 
 class Monitor:
     """Serial port and hypercalls as a box sees them. Certificates are plain texts here: only their transport is the witness's."""
+
+    measured: ClassVar[dict[int, bytes]] = {}  # what EVIDENCE gives, by item
 
     def __init__(self, machine: Machine, keys: bytes, statuses: dict[Hypercall, list[Status]] | None = None) -> None:
         """Put the port and the hypercalls into the machine; `keys` will be typed. `statuses` come before the true answers."""
@@ -87,6 +90,11 @@ class Monitor:
         elif call is Hypercall.ENDORSE:
             self.requests.append(self.machine.memory.read(arguments[0], arguments[1]))
             self.machine.memory.write(arguments[2], certificate(b"endorsement"))
+        elif call is Hypercall.EVIDENCE:
+            buffer, size, kind, offset, _ = arguments
+            content = self.measured.get(kind, b"")
+            self.machine.memory.write(buffer, content[offset : offset + size])
+            return 0, len(content)
         return 0, 0
 
     def lines(self) -> list[str]:
@@ -113,6 +121,19 @@ def converse(keys: bytes, statuses: dict[Hypercall, list[Status]] | None = None)
         with pytest.raises(NothingMore):
             start()
         return monitor
+
+
+def test_what_a_tpm_shows_is_in_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quote, signature and log, whole, whatever their sizes; what is larger than the bundle is left out."""
+    for sizes in ((145, 72, 5000), (0, 256, 257), (1, 0, 512), (10, 10, 1 << 18)):
+        measured = {kind: bytes(range(251)) * (size // 251 + 1) for kind, size in zip((7, 8, 9), sizes, strict=True)}
+        measured = {kind: data[:size] for (kind, data), size in zip(measured.items(), sizes, strict=True)}
+        monkeypatch.setattr(Monitor, "measured", measured)
+        lines = converse(b"attest " + NONCE.hex().encode() + b"\r").lines()
+        end = next(index for index, line in enumerate(lines) if line.startswith("end-evidence "))
+        items = parse(bytes.fromhex("".join(lines[2:end])))
+        expected = {kind: data for kind, data in measured.items() if data and len(data) < 1 << 17}
+        assert {int(item.kind): item.data for item in items[5:]} == expected
 
 
 def test_evidence_is_the_bundle_of_the_chain() -> None:

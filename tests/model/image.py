@@ -26,6 +26,7 @@ PRESENT, WRITABLE, LARGE, NO_EXECUTE = 1, 2, 1 << 7, 1 << 63
 CDI = hashlib.sha512(b"the model's monitor").digest()
 SIGNER_KEY = hashlib.sha256(b"the model's signer").digest()
 POSTURE_DEVELOPMENT = 9
+QUOTE, QUOTE_SIGNATURE, EVENT_LOG = b"quote" * 29, b"signature" * 8, bytes(range(250)) * 5
 
 
 def page_tables(image: bytes) -> bytes:
@@ -98,6 +99,9 @@ def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int
     put("signer_key", SIGNER_KEY)
     put("device_certificate", word(4, 4) + b"dev.")
     put("monitor_certificate", word(4, 4) + b"mon.")
+    put("quote", word(len(QUOTE), 4) + word(len(QUOTE_SIGNATURE), 4) + QUOTE.ljust(256, b"\0") + QUOTE_SIGNATURE)
+    put("event_log", word(place, 8) + word(len(EVENT_LOG), 8))
+    memory[place : place + len(EVENT_LOG)] = EVENT_LOG
     assert len(rows[0]) == 120
     memory[HANDOFF : HANDOFF + HANDOFF_SIZE] = handoff
     return memory

@@ -17,6 +17,7 @@ from boot.handoff import DIRECT_MAP, MONITOR_BASE
 from dsl.compiler.pipeline import Program, compile_program
 from dsl.hw import vmx
 from dsl.lang import Array, Failure, Untrusted, machine, u8, u64
+from tests.model.image import EVENT_LOG, QUOTE, QUOTE_SIGNATURE
 from tests.model.machine import ModelFailure
 from tests.model.start import machine_for
 from tests.model.vmx_operation import GENERAL, Exit, Guest, Script, VmxMachine
@@ -27,7 +28,8 @@ from vmm.guest_memory import copy_in as copy_in_once
 
 pytestmark = pytest.mark.t1
 MEMORY = 2 << 20
-VERSION, GET_ID, ENDORSE, RANDOM, LOG, YIELD = range(6)
+VERSION, GET_ID, ENDORSE, RANDOM, LOG, YIELD, EVIDENCE = range(7)
+ITEMS = {7: QUOTE, 8: QUOTE_SIGNATURE, 9: EVENT_LOG}
 OK, UNKNOWN_CALL, BAD_ADDRESS, BAD_SIZE, NOT_PERMITTED, AGAIN = range(6)
 IDENTITY_SIZE, REQUEST_SIZE, ENDORSEMENT_SIZE, TRANSFER_LIMIT = 3184, 328, 1028, 256
 REQUEST = 0x12_0000  # where a good request lies; all other memory is 0xFF, whose data size is too large
@@ -134,6 +136,14 @@ def expected_answer(call: dict[str, int], ring: int, memory: bytes) -> Expected:
             return Expected(BAD_ADDRESS)
         place = range(first, first + size)
         return Expected(OK, write=place) if number == RANDOM else Expected(OK, read=place)
+    if number == EVIDENCE:
+        content = ITEMS.get(second, b"")
+        if size > TRANSFER_LIMIT or second_size > len(content):
+            return Expected(BAD_SIZE)
+        count = min(size, len(content) - second_size)
+        if count and not in_memory(first, count):
+            return Expected(BAD_ADDRESS)
+        return Expected(OK, write=range(first, first + count))
     if number != ENDORSE:
         return Expected(UNKNOWN_CALL)
     if size != REQUEST_SIZE or second_size < ENDORSEMENT_SIZE:
@@ -149,11 +159,17 @@ def expected_answer(call: dict[str, int], ring: int, memory: bytes) -> Expected:
 def random_call(source: random.Random) -> dict[str, int]:
     """A call: a known number mostly; sizes are often right, so that addresses are looked at."""
     call = {name: boundary(source) for name in ARGUMENTS}
-    call["rax"] = source.choice([*range(7), GET_ID, ENDORSE, RANDOM, LOG, boundary(source)])
+    call["rax"] = source.choice([*range(8), GET_ID, ENDORSE, RANDOM, LOG, EVIDENCE, boundary(source)])
     if call["rax"] == ENDORSE and source.random() < 0.7:
         call |= {"rsi": REQUEST_SIZE, "r10": ENDORSEMENT_SIZE}
     elif call["rax"] == GET_ID and source.random() < 0.5:
         call["rsi"] = IDENTITY_SIZE
+    elif call["rax"] == EVIDENCE and source.random() < 0.9:
+        call |= {
+            "rdx": source.choice([6, 7, 8, 9, 9, 10]),
+            "r10": source.choice([0, 0, 1, 40, 71, 72, 144, 145, 1000, 1249, 1250, 1251]),
+        }
+        call["rsi"] = source.choice([0, 1, 72, 255, 256, 256, 257])
     elif call["rax"] in (RANDOM, LOG) and source.random() < 0.7:
         call["rsi"] = source.choice([1, 2, 16, 255, 256])
     return call
@@ -187,7 +203,9 @@ def check_call(
     if status == OK:
         assert set(watch.reads) == set(expected.read), f"{name}: not all of the argument was read"
         assert set(watch.writes) == set(expected.write), f"{name}: not all of the answer was written"
-    changed = {"rax"} | ({"rdi"} if call["rax"] == VERSION and status == OK else set())
+    if call["rax"] == EVIDENCE and status == OK:
+        assert guest["rdi"] == len(ITEMS.get(call["rdx"], b"")), f"{name}: the item's size"
+    changed = {"rax"} | ({"rdi"} if call["rax"] in (VERSION, EVIDENCE) and status == OK else set())
     assert {register for register in GENERAL if guest[register] != before[register]} <= changed, name
     return status
 
@@ -222,6 +240,9 @@ def hypercall_script(examples: int, seed: int, tally: Tally) -> Callable[[Guest]
             watch.is_on = False
             assert guest.event == 0
             assert guest.rip == (rip & 0xFFF) + 3
+            if call["rax"] == EVIDENCE and guest["rax"] == OK and watch.writes:
+                written = bytes(engine.mem_read(frame + call["rdi"], len(watch.writes)))
+                assert written == ITEMS[call["rdx"]][call["r10"] :][: len(written)]
             tally.count(call["rax"], check_call(guest, watch, call, ring, before, memory))
             assert not watch.foreign, f"memory of nobody or of another box was touched: {watch.foreign[0]:#x}"
             for place in {*watch.writes[:1], *watch.writes[-1:]}:
@@ -249,7 +270,8 @@ def test_thousands_of_calls_at_the_boundaries() -> None:
     for number, status in (
         (VERSION, OK), (GET_ID, OK), (GET_ID, BAD_ADDRESS), (GET_ID, BAD_SIZE), (ENDORSE, OK), (ENDORSE, BAD_ADDRESS),
         (ENDORSE, BAD_SIZE), (RANDOM, OK), (RANDOM, BAD_ADDRESS), (RANDOM, BAD_SIZE), (LOG, OK), (LOG, BAD_ADDRESS),
-        (LOG, BAD_SIZE), (YIELD, OK), (6, UNKNOWN_CALL), (LOG, NOT_PERMITTED),
+        (LOG, BAD_SIZE), (YIELD, OK), (EVIDENCE, OK), (EVIDENCE, BAD_SIZE), (EVIDENCE, BAD_ADDRESS), (7, UNKNOWN_CALL),
+        (LOG, NOT_PERMITTED),
     ):  # fmt: skip
         assert tally.statuses.get((number, status), 0) > 0, (number, status)
 

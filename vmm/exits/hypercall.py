@@ -17,6 +17,7 @@ from dsl.lang import (
     erase,
     frame_array,
     machine,
+    minimum,
     size_of,
     static,
     u8,
@@ -41,6 +42,7 @@ from vmm.console import console_box_text
 from vmm.descriptor import FLAG_HYPERCALLS_FROM_ANY_RING
 from vmm.engine import advance_instruction, privilege_ring
 from vmm.entropy import random_bytes
+from vmm.evidence import evidence_item
 from vmm.guest_memory import check_range, copy_in, copy_out
 from vmm.vcpu import Resume
 
@@ -171,6 +173,26 @@ def call_yield(box: Box) -> Status:
 
 
 @machine
+def call_evidence(box: Box) -> Status:
+    """EVIDENCE: rdi buffer, rsi size, at most 256, rdx EvidenceItem, r10 offset in it. rdi becomes the item's size: 0 if there is none."""
+    registers = box.vcpu.registers
+    item = evidence_item(registers.rdx)
+    size = untrusted(registers.rsi).at_most(u64(TRANSFER_LIMIT))
+    if isinstance(size, Failure):
+        return Status.BAD_SIZE
+    offset = untrusted(registers.r10).at_most(item.length)
+    if isinstance(offset, Failure):
+        return Status.BAD_SIZE
+    count = minimum(size, item.length - offset)
+    if count != 0:
+        status = write_answer(box, untrusted(registers.rdi), item.slice(offset, count))
+        if status != Status.OK:
+            return status
+    registers.rdi = item.length
+    return Status.OK
+
+
+@machine
 def call_unknown(box: Box) -> Status:
     """Any other number."""
     return Status.UNKNOWN_CALL
@@ -184,6 +206,7 @@ CALLS: Final = dispatch(
         Hypercall.GET_ID: call_get_id,
         Hypercall.VERSION: call_version,
         Hypercall.YIELD: call_yield,
+        Hypercall.EVIDENCE: call_evidence,
     },
     default=call_unknown,
 )
