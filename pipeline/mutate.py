@@ -27,7 +27,7 @@ from pipeline.progress import say
 
 ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
 EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
-KEYS: Final = {"function", "lines", "kinds", "equivalent", "reason"}
+KEYS: Final = {"kinds", "equivalent", "reason", "lines"}
 KINDS: Final = {"dropped", "condition", "constant", "register"}
 MARKS: Final = "not t0 and not t2 and not t3 and not slow"  # t0 runs no emitted code
 LEFT_OUT: Final = "not planted and not trace and not exception_is_one"  # tests of tests; traces, which wrong results leave as they are
@@ -130,17 +130,14 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
         where = f"{path.name}: survivor {number}"
         if set(row) != KEYS:
             raise UsageError(f"{where}: expected the keys {sorted(KEYS)}, found {sorted(row)}")
-        if not row["lines"]:
-            raise UsageError(f"{where}: expected source lines, found none")
+        if not row["lines"] or not all(row["lines"].values()):
+            raise UsageError(f"{where}: expected source lines by function, found none")
         if not row["kinds"] or not set(row["kinds"]) <= KINDS:
             raise UsageError(f"{where}: expected kinds of {sorted(KINDS)}, found {row['kinds']}")
         if not row["reason"].strip():
             raise UsageError(f"{where}: expected a reason, found none")
-        found.append(
-            Explanation(
-                row["function"], tuple(row["lines"]), tuple(row["kinds"]), bool(row["equivalent"]), row["reason"]
-            )
-        )
+        for function, lines in row["lines"].items():
+            found.append(Explanation(function, tuple(lines), tuple(row["kinds"]), row["equivalent"], row["reason"]))
     return found
 
 

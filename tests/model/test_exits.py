@@ -381,6 +381,7 @@ def test_absent_instructions_are_invalid_opcodes() -> None:
             rip = guest.rip
             yield Exit(vmx.ExitReason[name], length=3, registers=CANARIES)
             assert (guest.event, guest.rip) == (INVALID_OPCODE, rip), name
+            assert (guest.event_error, guest.event_length) == (0, 0), name
             unchanged(guest, CANARIES)
 
     play(script, LONG)
@@ -477,6 +478,30 @@ def test_an_unknown_exit_stops_that_box_with_a_dump(reason: int) -> None:
     assert lived == list(range(10))
     assert "box other stopped: triple fault" in text
     assert not machine.exceptions
+
+
+DUMPED = {
+    "rip": vmx.GUEST_RIP, "rsp": vmx.GUEST_RSP, "rflags": vmx.GUEST_RFLAGS,
+    "cr0": vmx.GUEST_CR0, "cr3": vmx.GUEST_CR3, "cr4": vmx.GUEST_CR4,
+}  # fmt: skip
+SHOWN = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8")
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_a_dump_shows_each_register_by_its_name(flags: int) -> None:
+    """Of an open box all of them, of a closed one none."""
+    fields = {field: 0x0102_0304_0000_0000 + number * 0x1111 for number, field in enumerate(DUMPED.values(), 1)}
+
+    def script(guest: Guest) -> Script:
+        yield Exit(REASON.GETSEC, length=3, registers=CANARIES)
+        yield Exit(0x7F, qualification=0x9876_5432_1, length=2, registers=CANARIES, fields=fields)
+
+    text = play(script, TestBox("a", b"\xf4", StartMode.LONG, flags=flags)).serial_text()
+    dump = {
+        name: int(value, 16) for name, value in re.findall(r"(\w+) (0x[0-9a-f]{16})", text.split("after 2 exits")[1])
+    }
+    expected = {name: fields[field] for name, field in DUMPED.items()} | {name: CANARIES[name] for name in SHOWN}
+    assert dump == ({} if flags else expected | {"reason": 0x7F, "qual": 0x9876_5432_1})
 
 
 def test_a_stopped_box_s_memory_is_unmapped_and_zeroed() -> None:

@@ -58,6 +58,14 @@ def test_a_sample_is_a_part_and_always_the_same() -> None:
     assert sample(everything, 10_000, 1) == everything
 
 
+def test_a_check_that_cannot_fail_is_not_left_out() -> None:
+    """Nothing could tell: VMREAD of a field that exists, with a current VMCS, succeeds. Its inversion is a mutant like any other."""
+    read, check = Site("f", 0, b"\x0f\x78\xc1", "vmread rcx, rax", "", 0), Site("f", 3, b"\x76\x05", "jbe 0xa", "", 0)
+    kinds = {mutant.change.kind for mutant in mutants_of([read, check]) if mutant.site is check}
+    assert kinds == {CONDITION}
+    assert DROPPED in {mutant.change.kind for mutant in mutants_of([check])}
+
+
 def test_a_weak_test_is_shown_what_it_misses_and_a_thorough_one_misses_less() -> None:
     """What never mattered to the weak one survives, by line and text, and its score is below what is enough."""
     weak, thorough = (run(name, subject(f"test_{name}.py"), Options(0, 1, 1, 20)) for name in ("weak", "thorough"))
@@ -121,23 +129,25 @@ def test_scores_and_explanations() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[[survivor]]\nfunction = "f"', r"survivor 1: expected the keys .*, found \['function'\]"),
-        (
-            '[[survivor]]\nfunction="f"\nlines=["l"]\nkinds=["broken"]\nequivalent=true\nreason="r"',
-            r"expected kinds of .*, found \['broken'\]",
-        ),
-        (
-            '[[survivor]]\nfunction="f"\nlines=["l"]\nkinds=["dropped"]\nequivalent=true\nreason=" "',
-            "expected a reason, found none",
-        ),
+        ("equivalent = true", r"survivor 1: expected the keys .*, found \['equivalent'\]"),
+        ('kinds=["broken"]\nequivalent=true\nreason="r"\nlines.f=["l"]', r"expected kinds of .*, found \['broken'\]"),
+        ('kinds=["dropped"]\nequivalent=true\nreason=" "\nlines.f=["l"]', "expected a reason, found none"),
+        ('kinds=["dropped"]\nequivalent=true\nreason="r"\nlines.f=[]', "expected source lines by function, found none"),
     ],
 )
 def test_an_explanation_says_everything(tmp_path: Path, text: str, message: str) -> None:
     """Keys, kinds and a reason."""
     path = tmp_path / "mutants.toml"
-    path.write_text(text)
+    path.write_text(f"[[survivor]]\n{text}\n")
     with pytest.raises(UsageError, match=message):
         read_explanations(path)
+
+
+def test_explanations_of_the_tree_are_read() -> None:
+    """The file that is kept; a row explains lines of several functions."""
+    found = read_explanations()
+    assert found
+    assert all(explanation.lines and explanation.reason for explanation in found)
 
 
 def test_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
