@@ -24,8 +24,8 @@ DROPPED, CONDITION, CONSTANT, REGISTER = "dropped", "condition", "constant", "re
 KINDS: Final = (DROPPED, CONDITION, CONSTANT, REGISTER)
 NOP: Final = 0x90
 KEPT: Final = ("jmp", "ret", "iretq", "ud2", "nop", "int3")  # without these a function runs into what follows it
-# The check behind these is never true: there is a current VMCS, and every field is of the manual's table (SDM Vol. 3C, 31.3). To leave it out
-# changes nothing; tests/model refuses any other field, and says so.
+# The check behind these is never true: there is a current VMCS, and every field is of the manual's table (SDM Vol. 3C, 31.3).
+# To leave it out changes nothing; tests/model refuses any other field, and says so.
 CANNOT_FAIL: Final = ("vmread", "vmwrite")
 WITHOUT_CONSTANT: Final = ("j", "call")  # their numbers are addresses
 # A number, unless it is the linker's: the distance from RIP; or the scale of an index, which is an operation more than a number.
