@@ -84,8 +84,8 @@ def at(
     code: str, text: str, file: str, path: str, name: str, line: int, columns: tuple[int, int] = (-1, -1)
 ) -> Diagnostic:
     """An error on one line of a file; columns that the line does not have stand for all of it."""
-    modules = (other for other, module in sys.modules.items() if getattr(module, "__file__", None) == file)
-    known = next(modules, Path(file).stem)
+    roots = [Path(root) for root in sys.path if Path(file).is_relative_to(Path(root).absolute())]
+    known = ".".join(Path(file).relative_to(roots[0].absolute()).with_suffix("").parts) if roots else Path(file).stem
     text_of_file = Path(file).read_bytes().decode("utf-8-sig", "replace")  # all of it may not be readable
     lines = re.split("\r\n|\r|\n", text_of_file)
     line = min(line, len(lines))

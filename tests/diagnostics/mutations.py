@@ -163,7 +163,7 @@ def by_syntax(text: bytes, source: random.Random) -> bytes:
     try:
         change(tree, source.choice(functions), source)
         return ast.unparse(ast.fix_missing_locations(tree)).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError, TypeError):
+    except (ValueError, RecursionError, TypeError, SyntaxError):
         return by_bytes(text, source)
 
 
