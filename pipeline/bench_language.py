@@ -44,6 +44,10 @@ KERNELS: dict[str, tuple[str, ...]] = {
         *("heap_sort", "insertion_sort", "list_turn", "tree_find", "bits_mix", "parse_sums", "big_multiply", "big_add"),
         *("search_count", "utf8_count", "matrix_multiply", "sieve", "table_insert"),
     ),
+    "buffers": (
+        *("lz_expand", "base64_encode", "edit_distance", "life_turn", "sip_rounds", "queens", "ring_buffer"),
+        *("decimal_text", "byte_machine", "collatz", "box_blur", "filter_words"),
+    ),
 }
 
 

@@ -206,6 +206,38 @@ typedef uint64_t table_t(uint64_t *, size_t, const uint64_t *, size_t);
 static void prepare_table(void) { prepare_nothing(); seed = 29; for (int i = 0; i < 600; i++) source[i] = next_random() % 500 + 1; }
 static uint64_t run_table(void *f) { return CALL(table_t *, area[0], 1024, source, 600); }
 
+typedef uint64_t buffer_t(const uint8_t *, size_t, uint8_t *, size_t);
+#define BUFFER(kernel, count) static uint64_t run_##kernel(void *f) { return CALL(buffer_t *, bytes(1), count, bytes(0), BYTES); }
+#define KNOWN(kernel, holds) static void known_##kernel(void *f) { static uint8_t d[BYTES]; memset(d, 0, BYTES); same(holds, #kernel); }
+static void prepare_random(void) { memset(area[0], 0, BYTES); seed = 31; for (int i = 0; i < WORDS; i++) area[1][i] = next_random(); }
+static void prepare_letters(void) { prepare_random(); for (int i = 0; i < BYTES; i++) bytes(1)[i] = (uint8_t)("aaabbcde"[bytes(1)[i] & 7]); }
+static size_t packed_size;
+static void prepare_packed(void) { /* tokens, literals and distances into what was written */
+    size_t i = 0, o = 0;
+    prepare_random();
+    while (o < 12000) {
+        uint64_t r = next_random(), literals = r % 12 + (o == 0), copied = r >> 8 & 15, distance = 1 + (r >> 32) % (o + literals);
+        bytes(1)[i++] = (uint8_t)(literals << 4 | copied);
+        for (uint64_t k = 0; k < literals; k++) bytes(1)[i++] = (uint8_t)(r >> k);
+        bytes(1)[i++] = (uint8_t)distance; bytes(1)[i++] = (uint8_t)(distance >> 8);
+        o += literals + copied + 4;
+        if (copied == 15) o += bytes(1)[i++] = (uint8_t)(r >> 20 & 63);
+    }
+    packed_size = i;
+}
+BUFFER(lz_expand, packed_size) BUFFER(base64_encode, 3000) BUFFER(edit_distance, 64) BUFFER(life_turn, 64) BUFFER(sip_rounds, 2048)
+BUFFER(queens, 6) BUFFER(ring_buffer, 4096) BUFFER(decimal_text, 300) BUFFER(collatz, 300) BUFFER(box_blur, 40) BUFFER(filter_words, 500)
+static uint64_t run_byte_machine(void *f) { return CALL(buffer_t *, bytes(1), 1000, bytes(0), 3000); }
+#define OF(text, count) CALL(buffer_t *, (const uint8_t *)(text), count, d, BYTES)
+KNOWN(lz_expand, OF("\x31" "abc\x02\x00\x10!", 8) == 9 && !memcmp(d, "abcbcbcb!", 9))
+KNOWN(base64_encode, OF("Many hands", 10) == 12 && !memcmp(d, "TWFueSBoYW5k", 12))
+KNOWN(edit_distance, OF("kittensitten", 6) == 1)
+KNOWN(life_turn, OF("\0\0\0\0\0" "\0\0\1\0\0" "\0\0\1\0\0" "\0\0\1\0\0" "\0\0\0\0\0", 5) == 3 && d[11] && d[12] && d[13])
+KNOWN(queens, OF("", 8) == 92)
+KNOWN(decimal_text, OF("\xff\xff\xff\xff\0\0\0\0", 2) == 13 && !memcmp(d, "4294967295 0 ", 13))
+KNOWN(collatz, OF("", 28) == 111)
+KNOWN(box_blur, OF("\x01\x02\x03\x04\x05\x06\x07\x08\x09", 3) == 5)
+
 static const struct kernel kernels[] = {
     {"sha256_compress", "sha256", prepare_bytes, run_sha, all_of_0, known_sha},
     {"crc32_tab", "crc32", prepare_bytes, run_crc, nothing_more, known_crc},
@@ -228,6 +260,18 @@ static const struct kernel kernels[] = {
     {"matrix_multiply", "matrix", prepare_big, run_matrix, all_of_0, known_matrix},
     {"sieve", "sieve", prepare_nothing, run_sieve, all_of_0, known_sieve},
     {"table_insert", "hash table", prepare_table, run_table, all_of_0, nothing_known},
+    {"lz_expand", "LZ expansion", prepare_packed, run_lz_expand, all_of_0, known_lz_expand},
+    {"base64_encode", "base64", prepare_random, run_base64_encode, all_of_0, known_base64_encode},
+    {"edit_distance", "edit distance", prepare_letters, run_edit_distance, all_of_0, known_edit_distance},
+    {"life_turn", "life", prepare_random, run_life_turn, all_of_0, known_life_turn},
+    {"sip_rounds", "SipHash", prepare_random, run_sip_rounds, nothing_more, nothing_known},
+    {"queens", "queens", prepare_random, run_queens, nothing_more, known_queens},
+    {"ring_buffer", "ring buffer", prepare_random, run_ring_buffer, all_of_0, nothing_known},
+    {"decimal_text", "decimal", prepare_random, run_decimal_text, all_of_0, known_decimal_text},
+    {"byte_machine", "byte machine", prepare_random, run_byte_machine, nothing_more, nothing_known},
+    {"collatz", "Collatz", prepare_random, run_collatz, nothing_more, known_collatz},
+    {"box_blur", "box blur", prepare_random, run_box_blur, all_of_0, known_box_blur},
+    {"filter_words", "filter", prepare_random, run_filter_words, all_of_0, nothing_known},
 };
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
