@@ -97,7 +97,7 @@ def widening(taint: str) -> Lower:
     """widen_secret and widen_untrusted: the same number in a wider word, the taint stays."""
 
     def lower(call: Call) -> Operand:
-        target = call.lowering.unit.constants.class_type(call.lowering, call.python(0), call.given[0][1])
+        target = call.type(0)
         value, word = word_argument(call, 1, call.name, unsigned=True)
         if not isinstance(target, WordType) or target.signed or target.width < word.width or value.taint != taint:
             wanted = f"a wider unsigned word and {taint.capitalize()}"

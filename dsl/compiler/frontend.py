@@ -13,12 +13,13 @@ from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
 from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.kernels import read_kernel
 from dsl.compiler.loading import declaration_error
-from dsl.compiler.lower import Lowering, assigned_names
+from dsl.compiler.lower import Lowering
 from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
 from dsl.compiler.region import enclose
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
-from dsl.compiler.source import Sources
+from dsl.compiler.source import Sources, assigned_names
+from dsl.compiler.statements import end
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import DeclarationError
 from dsl.lang.types import Type
@@ -165,7 +166,7 @@ class Unit:
         lowering.locals |= assigned_names(node.body)
         lowering.enter(symbol, options.depth)
         lowering.body(node.body)
-        lowering.end(node)
+        end(lowering, node)
         clean(function)
         return function
 

@@ -73,7 +73,7 @@ def same_taint(call: Call, kind: t.Type, *values: ir.Value) -> Typed:
 
 
 def truncate(call: Call) -> Operand:
-    target = call.lowering.unit.constants.class_type(call.lowering, call.python(0), call.given[0][1])
+    target = call.type(0)
     word = word_of(call)
     if not isinstance(target, t.WordType) or target.signed != word.signed or target.width >= word.width:
         text = f"truncate takes a narrower word of {word}'s sign, found {target}"

@@ -104,3 +104,14 @@ def display_name(filename: str, module: str) -> str:
     common = dotted if parts[-len(dotted) :] == dotted else parts[-1:]
     suffix = "/__init__.py" if filename.endswith("__init__.py") and common == dotted else ".py"
     return "/".join(common) + suffix
+
+
+def assigned_names(statements: list[ast.stmt]) -> set[str]:
+    """Every local that these statements assign."""
+    return {name for statement in statements for name in _assigned_in(statement)}
+
+
+@lru_cache(maxsize=1 << 13)  # programs share their sources, and a function has a specialisation for each value
+def _assigned_in(statement: ast.stmt) -> frozenset[str]:
+    names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return frozenset(node.id for node in names if isinstance(node.ctx, ast.Store))
