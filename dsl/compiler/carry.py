@@ -77,6 +77,8 @@ def _is_carry_of_three(value: Value) -> bool:
     if value.operation != "zext" or value.arguments[0].operation != "or" or value.arguments[0].width != 1:
         return False
     first, second = value.arguments[0].arguments
+    if first.operation != "ult" or second.operation != "ult":
+        return False
     partial, total = first.arguments[0], second.arguments[0]
     if not (is_carry_of(first, partial) and is_carry_of(second, total) and second.arguments[1] is partial):
         return False

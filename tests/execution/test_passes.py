@@ -124,6 +124,13 @@ def same_address(turns: u64, value: u64) -> u64:
     return total
 
 
+@machine
+def known_carry(value: u64, other: u64) -> u64:
+    """A sum of three whose first carry is known when it is lowered."""
+    total = add_with_carry(u64(5), u64(6), value & 1)
+    return total.value + total.carry + other
+
+
 INPUTS = [
     (0, 0),
     (1, 1),
@@ -216,3 +223,10 @@ def test_what_is_hoisted_takes_its_constants_along() -> None:
         with Machine():
             expected = int(same_address(*map(u64, given)))
         assert Native(program).call(program.entry, list(given))[0] == expected
+
+
+@pytest.mark.t1
+def test_carries_that_are_constants_need_no_folding() -> None:
+    """The pass that looks for sums of three takes what comes, also where nothing was folded before."""
+    program = compile_function(known_carry, verify=True, disable=("inline", "fold", "number", "hoist"))
+    assert Native(program).call(program.entry, [3, 100])[0] == 112
