@@ -14,9 +14,9 @@ SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 SYMBOL: Final = struct.Struct("<IBBHQQ")
 IDENTITY: Final = b"\x7fELF\x02\x01\x01" + bytes(9)
 PROGBITS, SYMTAB, STRTAB, NOBITS = 1, 2, 3, 8
-ALLOC, EXECUTE = 2, 4
+WRITE, ALLOC, EXECUTE = 1, 2, 4
 LOAD: Final = 1
-FLAGS: Final = {"text": 5, "rodata": 4, "bss": 6}  # of segments: R+X, R, R+W
+SEGMENTS: Final = {".text": 5, ".rodata": 4, ".bss": 6}  # R+X, R, R+W
 SYMBOL_TYPES: Final = {
     "function": 0x12,
     "constant": 0x11,
@@ -33,44 +33,41 @@ def add_string(table: bytearray, text: str) -> int:
 
 def write_elf(linked: Linked, entry: int) -> bytes:
     """An executable ELF file: the image as .text, .rodata and .bss at their addresses, symbols, line table, call frames."""
-    image, base = linked.image, linked.base
-    names = bytearray(1)
-    sections = [
-        ("text", PROGBITS, ALLOC | EXECUTE, base, image[: linked.text_end], 0),
-        ("rodata", PROGBITS, ALLOC, base + linked.text_end, image[linked.text_end :], 0),
-        ("bss", NOBITS, ALLOC | 1, base + len(image), b"", linked.memory_size - len(image)),
-    ]
+    image, base, names = linked.image, linked.base, bytearray(1)
     symbols, strings = _symbol_table(linked)
-    out = bytearray(HEADER.size + PROGRAM.size * len(sections))
-    programs, headers = [], [SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
-    for name, kind, flags, address, content, empty in sections:
-        out += bytes(-len(out) % 4096)
-        size = empty or len(content)
-        programs.append(PROGRAM.pack(LOAD, FLAGS[name], len(out), address, address, len(content), size, 4096))
-        headers.append(SECTION.pack(add_string(names, f".{name}"), kind, flags, address, len(out), size, 0, 0, 4096, 0))
-        out += content
-    first_global = 1
-    for name, kind, content, link_to, info, entry_size in (
-        (".symtab", SYMTAB, symbols, len(headers) + 1, first_global, SYMBOL.size),
-        (".strtab", STRTAB, bytes(strings), 0, 0, 0),
+    loaded = [
+        (".text", PROGBITS, ALLOC | EXECUTE, base, image[: linked.text_end], linked.text_end),
+        (".rodata", PROGBITS, ALLOC, base + linked.text_end, image[linked.text_end :], len(image) - linked.text_end),
+        (".bss", NOBITS, ALLOC | WRITE, base + len(image), b"", linked.memory_size - len(image)),
+    ]
+    others: list[
+        tuple[str, int, bytes | bytearray, int, int, int]
+    ] = [  # name, kind, content, the section that it refers to, its first global symbol, size of an entry
+        (".symtab", SYMTAB, symbols, len(loaded) + 2, 1, SYMBOL.size),
+        (".strtab", STRTAB, strings, 0, 0, 0),
         *((name, PROGBITS, content, 0, 0, 0) for name, content in debug_sections(linked)),
-    ):
-        out += bytes(-len(out) % 8)
-        headers.append(
-            SECTION.pack(add_string(names, name), kind, 0, 0, len(out), len(content), link_to, info, 8, entry_size)
-        )
+    ]
+    out = bytearray(HEADER.size + PROGRAM.size * len(loaded))
+    programs, headers = b"", [bytes(SECTION.size)]
+    for name, kind, flags, address, content, size in loaded:
+        out += bytes(-len(out) % 4096)
+        programs += PROGRAM.pack(LOAD, SEGMENTS[name], len(out), address, address, len(content), size, 4096)
+        headers.append(SECTION.pack(add_string(names, name), kind, flags, address, len(out), size, 0, 0, 4096, 0))
         out += content
+    for name, kind, data, link, first, each in others:
+        out += bytes(-len(out) % 8)
+        headers.append(SECTION.pack(add_string(names, name), kind, 0, 0, len(out), len(data), link, first, 8, each))
+        out += data
     own = add_string(names, ".shstrtab")
     headers.append(SECTION.pack(own, STRTAB, 0, 0, len(out), len(names), 0, 0, 1, 0))
     out += names
     out += bytes(-len(out) % 8)
-    table = len(out)
+    table, count = len(out), len(headers)
     out += b"".join(headers)
-    HEADER.pack_into(
-        out, 0, IDENTITY, 2, 62, 1, entry, HEADER.size, table, 0, HEADER.size, PROGRAM.size, len(programs), SECTION.size, len(headers),
-        len(headers) - 1,
+    out[: HEADER.size] = HEADER.pack(
+        IDENTITY, 2, 62, 1, entry, HEADER.size, table, 0, HEADER.size, PROGRAM.size, len(loaded), SECTION.size, count, count - 1,
     )  # fmt: skip
-    out[HEADER.size : HEADER.size + PROGRAM.size * len(programs)] = b"".join(programs)
+    out[HEADER.size : HEADER.size + len(programs)] = programs
     return bytes(out)
 
 

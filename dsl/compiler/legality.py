@@ -7,6 +7,7 @@ from typing import Final
 
 from dsl.compiler import ir
 from dsl.compiler.graph import Dominators
+from dsl.compiler.machine import RESULTS
 
 WIDTHS: Final = (1, 8, 16, 32, 64)
 MEMORY_WIDTHS: Final = WIDTHS[1:]
@@ -120,7 +121,10 @@ class Verifier:
                 self.need(source.block is block, "in another block than its call")
                 if source.operation == "call":
                     self.need(source.callee.results[value.integer] == value.width, "width of the call's result")
+            case "call":
+                self.need(len(value.callee.results) <= len(RESULTS), f"at most {len(RESULTS)} results")
             case "return":
+                self.need(len(widths) <= len(RESULTS), f"at most {len(RESULTS)} results")
                 self.need(tuple(widths) == self.function.results, f"returns {widths}, not {self.function.results}")
 
     def check_uses(self, place: dict[ir.Value, int]) -> None:

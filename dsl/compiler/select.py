@@ -113,9 +113,8 @@ def select_store(s: Selector, value: Value) -> None:
     """A store; of a constant that several stores share, from a register that holds it: shorter than the constant in each."""
     address, stored = value.arguments
     if updates_in_place(s, value):
-        other = stored.arguments[1]
         place = replace(s.address(address, value.access.offset, stored.width), secret=stored.arguments[0].secret)
-        s.emit(stored.operation, place, immediate_or_register(s, other))
+        s.emit(stored.operation, place, immediate_or_register(s, stored.arguments[1]))
         return
     place = s.address(address, value.access.offset, stored.width)
     share = s.stored_often.get(value)
@@ -155,11 +154,7 @@ def select_call(s: Selector, value: Value) -> None:
         number = s.immediate(argument) if argument.width == 64 else argument.constant
         fitting = number if number is not None and fits_signed_32(number) else s.register(argument, 64)
         s.emit("mov", Memory(64, base=RSP, displacement=8 * position), fitting)
-    inputs = [(to, s.source(argument)) for to, argument in zip(ARGUMENTS, value.arguments, strict=False)]
-    if len(value.callee.results) > len(RESULTS):
-        raise ir.IllegalIR(
-            f"{s.function.symbol}: a call of {value.callee.symbol} with {len(value.callee.results)} results"
-        )
+    inputs = s.sources(ARGUMENTS, value.arguments)
     extracts = [user for user in s.users[value] if user.operation == "extract" and user in s.demanded]
     outputs = [(s.result(user).number, RESULTS[user.integer]) for user in extracts]
     s.emit("call", ir.Address(value.callee.symbol), inputs=inputs, outputs=outputs, clobbers=CALLER_SAVED)
@@ -167,15 +162,12 @@ def select_call(s: Selector, value: Value) -> None:
 
 def select_return(s: Selector, value: Value) -> None:
     """A return; as a jump, where it returns what the call before it returned."""
-    if len(value.arguments) > len(RESULTS):
-        raise ir.IllegalIR(f"{s.function.symbol}: {len(value.arguments)} results")
     call = tail_call(value.block, value.arguments)
     if call is None:
-        s.emit("ret", inputs=[(to, s.source(result)) for to, result in zip(RESULTS, value.arguments, strict=False)])
+        s.emit("ret", inputs=s.sources(RESULTS, value.arguments))
         return
     s.tail_calls.add(call)
-    inputs = [(to, s.source(argument)) for to, argument in zip(ARGUMENTS, call.arguments, strict=False)]
-    s.emit("tail", ir.Address(call.callee.symbol), inputs=inputs)
+    s.emit("tail", ir.Address(call.callee.symbol), inputs=s.sources(ARGUMENTS, call.arguments))
 
 
 def select_check(s: Selector, value: Value) -> None:

@@ -237,6 +237,10 @@ class Selector:
                 return value.address
         return self.register(value, 64)
 
+    def sources(self, places: Iterable[int], values: Iterable[ir.Value]) -> list[tuple[int, Source]]:
+        """What a parallel move reads for processor registers, as far as there are values."""
+        return [(place, self.source(value)) for place, value in zip(places, values, strict=False)]
+
     def immediate(self, value: ir.Value) -> int | None:
         """The value as a signed immediate of its own width, if it is a constant that an instruction can hold."""
         known = value.constant

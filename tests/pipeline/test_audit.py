@@ -447,7 +447,7 @@ def test_data_among_code_is_found() -> None:
 def test_a_segment_that_is_writable_and_executable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from dsl.compiler import elf
 
-    monkeypatch.setitem(elf.FLAGS, "text", 7)
+    monkeypatch.setitem(elf.SEGMENTS, ".text", 7)
     found = [finding.text for finding in check_sections("planted", compiled(own_stack))]
     assert found == ["planted: expected no segment both writable and executable, found that of 0x1000000"]
 
