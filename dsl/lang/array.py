@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 W = TypeVar("W")
 _new = object.__new__
+LONGEST: Final = 1 << 48  # elements: no processor addresses more bytes
 _HIGHEST: Final = (1 << 64) - 1
 
 

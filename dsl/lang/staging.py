@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypedDict, Type
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import resolve
-from dsl.lang.array import Array
+from dsl.lang.array import LONGEST, Array
 from dsl.lang.failure import CheckFailed, MachineError
 from dsl.lang.memory import Event
 from dsl.lang.model import Machine, current_machine
@@ -369,6 +369,8 @@ def array_at(element: type[T], address: HostVirtual, count: u64 | int) -> Array[
     if address.__class__ is not HostVirtual:
         raise TypeError(f"array_at takes a HostVirtual, not {address.__class__.__name__}")
     number = u64(count)
+    if int(number) > LONGEST:
+        raise ValueError(f"array_at: {int(number):,} elements, expected at most 2**48: no memory holds more")
     return Array._view(current_machine().memory, int(address), int(number), representation_of(_element(element)), None)
 
 
