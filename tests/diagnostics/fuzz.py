@@ -34,7 +34,7 @@ from tests.random_programs.generator import make_module
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = ("boot", "vmm", "dsl/std", "guests")
-SECONDS: Final = 30  # of processor and clock for one source
+SECONDS: Final = 30  # of processor time for one source
 MEMORY: Final = 3 << 30  # bytes of address space
 CODE: Final = re.compile(r"(?:error|Diagnostic|at)\(\s*\"([a-z-]+)\"")
 

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from tests.random_programs.agreement import Counts, Difference, Options, check_c
 from tests.random_programs.subject import Call, Subject
 
 Change = Callable[[ast.Module], None]
-SECONDS: Final = 20  # for one attempt
+SECONDS: Final = 20  # of processor time for one attempt; SIGPROF ends it
 LITERALS: Final = ("True", "u8(1)", "u16(1)", "u32(1)", "u64(1)", "i8(1)", "i16(1)", "i32(1)", "i64(1)")
 
 
@@ -44,8 +43,7 @@ def kind_of(source: str, call: Call | None, options: Options) -> str:
         if child == 0:
             status = 1
             try:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(SECONDS)
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
                 sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the child ends, which is soon
                 found = failure_of(path, call, options)
                 told.write_text(found.kind if found else "")
@@ -59,15 +57,15 @@ def kind_of(source: str, call: Call | None, options: Options) -> str:
 
 
 def shrink(source: str, call: Call | None, options: Options, kind: str, seconds: float = 120) -> str:
-    """The smallest source found in this time that fails in this way."""
-    end = time.monotonic() + seconds
+    """The smallest source found in this much processor time that fails in this way."""
+    end = spent() + seconds
     tree = ast.parse(source)
     changed = True
-    while changed and time.monotonic() < end:
+    while changed and spent() < end:
         changed = False
         for changes in (programs, definitions, statements, flattened, signatures, subexpressions, literals):
             number = 0
-            while time.monotonic() < end:
+            while spent() < end:
                 found = list(changes(tree))
                 if number >= len(found):
                     break
@@ -77,6 +75,12 @@ def shrink(source: str, call: Call | None, options: Options, kind: str, seconds:
                 else:
                     number += 1
     return ast.unparse(tree)
+
+
+def spent() -> float:
+    """Processor time of this process and its children, in seconds."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def attempt(tree: ast.Module, change: tuple[int, Change]) -> str | None:
