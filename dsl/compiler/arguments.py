@@ -14,6 +14,7 @@ from dsl.compiler.builder import Builder
 from dsl.compiler.diagnostics import Reported, suggestion
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
+from dsl.lang.annotations import resolve
 from dsl.lang.types import NONE, U64, ArrayType, Type, WordType
 
 if TYPE_CHECKING:
@@ -130,10 +131,14 @@ class Call:
 
     def type(self, number: int) -> Type:
         """A type given as an argument, such as the T of frame_array(T, n)."""
-        operand, node = self.given[number]
+        operand = self.operands[number]
         if not isinstance(operand, Named):
             raise self.error("type-mismatch", f"expected a type, found {operand}", argument=number)
-        return self.lowering.unit.constants.class_type(self.lowering, operand.python, node)
+        try:
+            return resolve(operand.python, self.lowering.namespace)
+        except (TypeError, NameError) as problem:
+            text = f"expected a type of the language: {problem}"
+            raise self.error("type-mismatch", text, argument=number) from None
 
     def text(self, number: int, what: str) -> str:
         """A literal text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from enum import Enum
 from functools import cached_property
@@ -22,11 +21,11 @@ from dsl.lang.record import Record
 from dsl.lang.representation import representation_of
 from dsl.lang.staging import Declaration
 from dsl.lang.struct import Struct
-from dsl.lang.types import BOOL, FAILURE, ArrayType, RecordType, Type
+from dsl.lang.types import BOOL, FAILURE, ArrayType, RecordType
 from dsl.lang.words import Word
 
 if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
+    pass
 
 
 class Constants:
@@ -35,8 +34,7 @@ class Constants:
     def __init__(self, module: ir.Module, sources: Sources) -> None:
         self.module = module
         self.sources = sources
-        self.symbols: dict[int, str] = {}  # id of a Declaration -> symbol
-        self.declarations: list[Declaration] = []  # keeps those ids valid
+        self.symbols: dict[Declaration, str] = {}
         self.texts: dict[bytes, str] = {}
         self.counts: dict[str, int] = {}  # texts of each Python module
 
@@ -70,17 +68,8 @@ class Constants:
         return Typed(kind, (builder.constant(representation_of(kind).encode(python), kind.widths[0]),))
 
     @cached_property
-    def holders(self) -> dict[int, list[Holder]]:
+    def holders(self) -> dict[Declaration, list[Holder]]:
         return holders()
-
-    # types
-
-    def class_type(self, lowering: Lowering, python: Any, node: ast.AST) -> Type:
-        """The type that a class given as an argument means."""
-        try:
-            return resolve(python, lowering.namespace)
-        except (TypeError, NameError) as problem:
-            raise lowering.error("type-mismatch", node, f"expected a type of the language: {problem}") from None
 
     # memory objects
 
@@ -93,19 +82,15 @@ class Constants:
 
     def object_symbol(self, declaration: Declaration, text: str) -> str:
         """The symbol of a memory object; at its first use it joins the module."""
-        if id(declaration) not in self.symbols:
-            symbol = (
-                declared_name(self.holders.get(id(declaration), []), self.sources)
-                or f"unnamed.{text}.{len(self.symbols)}"
-            )
-            self.symbols[id(declaration)] = symbol
-            self.declarations.append(declaration)
+        if declaration not in self.symbols:
+            name = declared_name(self.holders.get(declaration, []), self.sources)
+            symbol = self.symbols[declaration] = name or f"unnamed.{text}.{len(self.symbols)}"
             content = {"table": declaration.content, "supplied": b""}.get(declaration.kind)
             self.module.objects[symbol] = ir.DataObject(symbol, declaration.size(), declaration.alignment(), content)
             if declaration.kind == "supplied":
                 assert declaration.name is not None
                 self.module.supplied[symbol] = declaration.name
-        return self.symbols[id(declaration)]
+        return self.symbols[declaration]
 
     def text_symbol(self, module_name: str, content: bytes) -> str:
         """The symbol of a constant text; equal texts share one."""
@@ -121,13 +106,13 @@ class Constants:
 Holder = tuple[str, str, ModuleType]  # module's name, name in it, module
 
 
-def holders() -> dict[int, list[Holder]]:
-    """By the id of a memory object's Declaration: every module-level name that holds the object."""
-    found: dict[int, list[Holder]] = {}
+def holders() -> dict[Declaration, list[Holder]]:
+    """By the Declaration of a memory object: every module-level name that holds the object."""
+    found: dict[Declaration, list[Holder]] = {}
     for module_name, module in sorted(sys.modules.items()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if isinstance(value, Array | Struct) and value.__declaration__ is not None:
-                found.setdefault(id(value.__declaration__), []).append((module_name, name, module))
+                found.setdefault(value.__declaration__, []).append((module_name, name, module))
     return found
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, overload
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from dsl.lang.failure import CheckFailed
 from dsl.lang.words import u64
 
+_A = TypeVar("_A", bound="Address")
 _new = object.__new__
 _MASK = (1 << 64) - 1
+
+
+def _comparing(compute: Callable[[int, int], bool]) -> Callable[[_A, _A], bool]:
+    """A comparison; with an address of another kind it is a TypeError."""
+
+    def operate(self: _A, other: _A) -> bool:
+        if other.__class__ is not self.__class__:
+            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
+        return compute(self._value, other._value)
+
+    return operate
 
 
 class Address:
@@ -75,28 +89,9 @@ class Address:
         """Whether this address is a multiple of alignment, a power of two."""
         return self._value & (self._alignment(alignment) - 1) == 0
 
-    def _same(self, other: Any) -> int:
-        if other.__class__ is not self.__class__:
-            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
-        return int(other._value)
-
-    def __eq__(self, other: Self) -> bool:  # type: ignore[override]  # so that mypy refuses two kinds
-        return self._value == self._same(other)
-
-    def __ne__(self, other: Self) -> bool:  # type: ignore[override]
-        return self._value != self._same(other)
-
-    def __lt__(self, other: Self) -> bool:
-        return self._value < self._same(other)
-
-    def __le__(self, other: Self) -> bool:
-        return self._value <= self._same(other)
-
-    def __gt__(self, other: Self) -> bool:
-        return self._value > self._same(other)
-
-    def __ge__(self, other: Self) -> bool:
-        return self._value >= self._same(other)
+    __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)  # type: ignore[assignment]  # refuse two kinds
+    __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
+    __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
 
     def __hash__(self) -> int:
         return hash(self._value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, dataclass_transform
 
 from dsl.lang.annotations import DeclaredClass, resolve_fields
 from dsl.lang.failure import CheckFailed, DeclarationError
@@ -14,13 +14,12 @@ _new = object.__new__
 _GIVEN: Final = object()  # stands for "no default"
 
 
-class BitsSpecification:
+class BitsSpecification(NamedTuple):
     """What bits(high, low) leaves in the class body until the class is made."""
 
-    __slots__ = ("default", "high", "low")
-
-    def __init__(self, high: int, low: int, default: object) -> None:
-        self.high, self.low, self.default = high, low, default
+    high: int
+    low: int
+    default: object
 
 
 def bits(high: int, low: int, *, default: Any = _GIVEN) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import DeclaredClass, resolve_fields
@@ -16,13 +16,11 @@ _new = object.__new__
 _HIGHEST_ALIGN: Final = 1 << 21
 
 
-class FieldSpecification:
+class FieldSpecification(NamedTuple):
     """What array(n) and at(offset) leave in the class body until the class is made."""
 
-    __slots__ = ("length", "offset")
-
-    def __init__(self, length: int | None, offset: int | None) -> None:
-        self.length, self.offset = length, offset
+    length: int | None = None
+    offset: int | None = None
 
 
 def array(length: int, *, at: int | None = None) -> Any:
@@ -84,7 +82,7 @@ def _compute_layout(cls: StructClass) -> StructLayout:
     end, natural = 0, 1
     gaps = False
     for name, declared in resolve_fields(cls).items():
-        specification = cls._specifications.get(name) or FieldSpecification(None, None)
+        specification = cls._specifications.get(name) or FieldSpecification()
         kind = _field_type(cls, name, declared, specification)
         offset = end if specification.offset is None else specification.offset
         gaps = gaps or specification.offset is not None
