@@ -192,6 +192,27 @@ def test_signatures_are_those_of_the_standard(world: World) -> None:
         assert certificate.signature == private.sign(certificate.tbs_certificate_bytes)
 
 
+@pytest.mark.t1
+@pytest.mark.parametrize("number", range(8))
+def test_signatures_of_other_keys_are_those_of_the_standard(number: int) -> None:
+    """The same for keys of many shapes, by all who sign."""
+    issuer = key_pair(NATIVE, hashlib.sha256(bytes([number])).digest())
+    private = Ed25519PrivateKey.from_private_bytes(issuer.content[:32])
+    descriptor, (_, inputs) = (
+        configuration(NATIVE, b"other", number),
+        layer(NATIVE, SECRET + SECRET, BOX_ROW, bytes(68)),
+    )
+    made = [bytearray(CERTIFICATE_LIMIT) for _ in range(3)]
+    sizes = [
+        NATIVE.call(dice.write_device_certificate, made[0], issuer.content),
+        NATIVE.call(dice.write_layer_certificate, made[1], issuer.content, issuer.content, inputs, descriptor),
+        NATIVE.call(dice.write_endorsement, made[2], issuer.content, bytes([number]) * 32, NONCE, DATA),
+    ]
+    for out, size in zip(made, sizes, strict=True):
+        certificate = x509.load_der_x509_certificate(bytes(out[:size]))
+        assert certificate.signature == private.sign(certificate.tbs_certificate_bytes)
+
+
 @worlds
 def test_endorsement_holds_nonce_and_data(world: World) -> None:
     """The leaf carries the caller's key, and the nonce and the hash of the data in its extension."""

@@ -51,6 +51,21 @@ def test_hmac_of_keys_and_messages_of_every_length() -> None:
             assert hmac_of(Native(), secret, text) == host_hmac.digest(secret, text, "sha512"), (key, message)
 
 
+@pytest.mark.t1
+def test_hkdf_of_salts_and_inputs_of_every_length() -> None:
+    """From nothing to more than a block of the hash, by RFC 5869 over the host's HMAC."""
+    for salt_length in (0, 1, 64, 127, 128, 129, 200):
+        for length in (0, 1, 128, 129):
+            salt, secret, information = bytes(range(salt_length)), bytes(range(length))[::-1], bytes(range(length // 2))
+            key = host_hmac.digest(salt, secret, "sha512")
+            for size in (0, 1, 32, 63, 64):
+                expected = host_hmac.digest(key, information + b"\x01", "sha512")[:size]
+                assert hkdf_of(Native(), Expansion(secret, salt, information, expected)) == expected, (
+                    salt_length,
+                    length,
+                )
+
+
 def one_block() -> list[Expansion]:
     """Wycheproof's that ask for no more than a block."""
     return [vector for vector in hkdf_sha512() if len(vector.output) <= 64]
