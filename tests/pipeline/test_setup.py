@@ -32,6 +32,7 @@ VERBS = (
     "boot",
     "burn",
     "provision",
+    "mutate",
 )
 
 
