@@ -207,8 +207,8 @@ def test_the_monitor_goes_on_below_the_loader_on_the_framebuffer(tmp_path: Path)
         machine.wait_for(lambda: b"run boxes on this machine\r\n" in machine.output, "its end", SECONDS)
         time.sleep(0.5)  # the screen comes after the line
         shown = screen_text(tmp_path, 60)
-    assert shown[2] == "terrane| loader: every entry is what the signed header says; the monitor starts"[:60]
-    assert shown[3] == "terrane| refused: the processor has no VT-x, or it is hidden: CPUID leaf 1"[:60]
+    assert shown[3] == "terrane| loader: every entry is what the signed header says; the monitor starts"[:60]
+    assert shown[4] == "terrane| refused: the processor has no VT-x, or it is hidden: CPUID leaf 1"[:60]
 
 
 @functools.cache

@@ -115,12 +115,13 @@ REFUSALS = {name: (Processor().with_msrs(msrs), words) for name, (msrs, words) i
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_is_missing_is_named(name: str) -> None:
-    """The one line that says which check failed, the line that ends it, no fault, no VMXON."""
+    """The one line that says which check failed, the line that ends it, the evidence, no fault, no VMXON."""
     processor, words = REFUSALS[name]
     machine = machine_for([BOX], processor=processor)
     machine.run()
     lines = machine.serial_text().splitlines()
-    assert len(lines) == 2, lines
+    assert lines[2] == "terrane| begin-evidence", lines  # the chain up to the monitor; no box can ask for it
+    assert lines[-1].startswith("terrane| end-evidence "), lines
     assert lines[0].startswith("terrane| refused: "), lines
     assert words in lines[0], lines
     assert lines[1] == "terrane| refused: the monitor cannot run boxes on this machine"
