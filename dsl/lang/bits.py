@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, dataclass_transform
 
 from dsl.lang.annotations import DeclaredClass, resolve_fields
 from dsl.lang.failure import CheckFailed, DeclarationError
+from dsl.lang.representation import representation_of
 from dsl.lang.types import BitField, BitsLayout, BoolType, EnumType, Type, WordType
 from dsl.lang.words import Unsigned
 
@@ -95,10 +95,9 @@ def _default(cls: BitsClass, name: str, type_: Type, specification: BitsSpecific
 
 def encode(type_: Type, value: Any, count: int, name: str) -> int:
     """A field's value as a plain number of count bits. A wrong type is a TypeError, too large a value a failed check."""
-    expected = bool if isinstance(type_, BoolType) else type_.python  # type: ignore[attr-defined]
-    if value.__class__ is not expected:
-        raise TypeError(f"{name} takes {expected.__name__}, not {value.__class__.__name__}")
-    number = int(value.value if isinstance(value, Enum) else value)
+    scalar = representation_of(type_)
+    scalar.require(value, name)
+    number: int = scalar.encode(value)
     if number >> count:
         raise CheckFailed(f"{name}: {number:#x} does not fit in {count} bits")
     return number
@@ -107,33 +106,14 @@ def encode(type_: Type, value: Any, count: int, name: str) -> int:
 class _Field:
     """Reads one field out of the raw word."""
 
-    __slots__ = ("kind", "low", "mask")
+    __slots__ = ("decode", "low", "mask")
 
     def __init__(self, field: BitField) -> None:
-        self.low = field.low
-        self.mask = (1 << field.high - field.low + 1) - 1
-        self.kind = field.type
+        self.low, self.mask = field.low, (1 << field.count) - 1
+        self.decode = representation_of(field.type).decode
 
     def __get__(self, value: Any, owner: type | None = None) -> Any:
-        if value is None:
-            return self
-        number = value._raw >> self.low & self.mask
-        match self.kind:
-            case BoolType():
-                return number == 1
-            case WordType(python=word):
-                return word(number)
-            case EnumType(python=enumeration, word=word):
-                return member(enumeration, word.python(number))
-        raise TypeError(f"{self.kind!r} is no field of Bits")
-
-
-def member(enumeration: type[Enum], word: Any) -> Enum:
-    """The member with this word. A word that names none is a failed check."""
-    try:
-        return enumeration(word)
-    except ValueError:
-        raise CheckFailed(f"{word!r} is no {enumeration.__name__}") from None
+        return self if value is None else self.decode(value._raw >> self.low & self.mask)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(bit, bits))

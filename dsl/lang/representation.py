@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from dsl.lang import types as t
-from dsl.lang.bits import member
 from dsl.lang.failure import CheckFailed, Failure
 
 _new = object.__new__
@@ -194,4 +193,13 @@ def _unsigned(python: Any) -> Callable[[int], Any]:
 
 
 def _members(python: type[Enum], word: t.WordType) -> Callable[[int], Any]:
-    return lambda number: member(python, word.python._wrap(number))
+    """The member with a word. A word that names none is a failed check."""
+
+    def decode(number: int) -> Enum:
+        value = word.python._wrap(number)
+        try:
+            return python(value)
+        except ValueError:
+            raise CheckFailed(f"{value!r} is no {python.__name__}") from None
+
+    return decode
