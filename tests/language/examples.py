@@ -6,15 +6,14 @@ block ```python error is one that the compiler refuses; its comments `# error[co
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import dsl.lang
+from dsl.compiler.loading import load_file
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "docs" / "language"
@@ -74,14 +73,8 @@ def examples() -> list[Example]:
 
 
 def load(example: Example, folder: Path) -> ModuleType:
-    """Make a module of an example and import it."""
+    """Make a module of an example and import it. Raises CompileError for what is no module."""
     name = f"example_{example.file.removesuffix('.md')}_{example.line}"
     path = folder / f"{name}.py"
     path.write_text(PRELUDE + "\n\n" + example.source, encoding="utf-8")
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_file(path, name)

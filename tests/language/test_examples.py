@@ -70,10 +70,8 @@ def test_example_keeps_its_promises(example: Example, tmp_path: Path, emu: Unico
 def test_refused_example_gets_its_errors(example: Example, tmp_path: Path) -> None:
     wanted = example.refusals()
     assert wanted
-    module = load(example, tmp_path)
-    functions = machine_functions(module)
     with pytest.raises(CompileError) as caught:
-        build_module(functions[-1])
+        build_module(machine_functions(load(example, tmp_path))[-1])
     assert SAID.findall(str(caught.value)) == wanted
 
 
