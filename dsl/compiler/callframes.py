@@ -19,9 +19,7 @@ COMMON: Final = 0xFFFFFFFF  # identifies a common information entry
 
 def frame_section(linked: Linked) -> bytes:
     """One common entry, then one entry a function. A function that sets its own stack has no caller from there on."""
-    entry_rules = (
-        bytes((DEF_CFA,)) + unsigned(STACK_POINTER) + unsigned(WORD) + bytes((OFFSET | RETURN_ADDRESS,)) + unsigned(1)
-    )
+    entry_rules = bytes((DEF_CFA, STACK_POINTER, WORD, OFFSET | RETURN_ADDRESS, 1))
     common = struct.pack("<IBBBB", COMMON, 4, 0, 8, 0) + unsigned(1) + signed(-WORD) + unsigned(RETURN_ADDRESS)
     out = _entry(common + entry_rules)
     for name, steps in linked.functions.items():
@@ -57,10 +55,9 @@ def _change(before: Frame, after: Frame) -> bytes:
         return b""
     out = bytearray()
     if after.depth is None:
-        out += bytes((UNDEFINED,)) + unsigned(RETURN_ADDRESS)
+        out += bytes((UNDEFINED, RETURN_ADDRESS))
     elif before.depth is None:
-        out += bytes((DEF_CFA,)) + unsigned(STACK_POINTER) + unsigned(after.depth)
-        out += bytes((OFFSET | RETURN_ADDRESS,)) + unsigned(1)
+        out += bytes((DEF_CFA, STACK_POINTER)) + unsigned(after.depth) + bytes((OFFSET | RETURN_ADDRESS, 1))
     elif after.depth != before.depth:
         out += bytes((DEF_CFA_OFFSET,)) + unsigned(after.depth)
     for name, distance in after.saved:

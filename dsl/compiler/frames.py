@@ -58,10 +58,8 @@ def frames(steps: list[Step]) -> dict[int, Frame]:
 def successors(step: Step, frame: Frame, at: dict[int, Step]) -> Iterator[tuple[int, Frame]]:
     """Where control goes inside the function, each with the frame there."""
     target = step.target
-    to_itself = target == next(iter(at))
-    if (
-        step.mnemonic == "call" and target in at and target is not None and not to_itself
-    ):  # to a label: a stub, not a call
+    if target is not None and step.mnemonic == "call" and target in at and target != next(iter(at)):
+        # to a label: a stub of the function's own, not a call
         yield target, replace(frame, depth=None if frame.depth is None else frame.depth + WORD)
         return
     after = effect(step.text, frame)
@@ -88,9 +86,7 @@ def effect(text: str, frame: Frame) -> Frame:
         if operand in SAVED_NAMES and all(name != operand for name, _ in frame.saved):
             return Frame(depth, (*frame.saved, (operand, depth)))
         return replace(frame, depth=depth)
-    if (
-        mnemonic == "retfq"
-    ):  # back to a pushed address and segment: the instruction behind it, as code segments are reloaded
+    if mnemonic == "retfq":  # to a pushed address and segment: the instruction behind it, as code segments are reloaded
         return replace(frame, depth=frame.depth - 2 * WORD)
     if mnemonic in ("pop", "popfq"):
         return Frame(frame.depth - WORD, tuple(row for row in frame.saved if row != (operand, frame.depth)))
