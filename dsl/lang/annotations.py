@@ -24,6 +24,7 @@ from dsl.lang.failure import DeclarationError, Failure, UnknownName
 from dsl.lang.words import WORDS, Word
 
 T = TypeVar("T")
+_BUILTINS = {"__import__": __import__}  # an annotation sees no others; subscripting a class imports typing since Python 3.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         names = namespace if isinstance(namespace, _Scopes) else _Scopes({}, {}, namespace)
-        return resolve(eval(annotation, {"__builtins__": {}}, names), names)
+        return resolve(eval(annotation, {"__builtins__": _BUILTINS}, names), names)
     if annotation is None:
         return t.NONE
     origin = get_origin(annotation)
@@ -201,7 +202,7 @@ def _union(members: tuple[Any, ...], namespace: Mapping[str, Any]) -> t.Type:
 def _optional(member: Any, namespace: Mapping[str, Any], optional: bool) -> t.Type:
     if isinstance(member, ForwardRef | str):
         text = member.__forward_arg__ if isinstance(member, ForwardRef) else member
-        member = eval(text, {"__builtins__": {}}, namespace)
+        member = eval(text, {"__builtins__": _BUILTINS}, namespace)
     if not optional:
         return resolve(member, namespace)
     if get_origin(member) is Annotated and Marker("ref") in member.__metadata__:
