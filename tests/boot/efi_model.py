@@ -21,6 +21,7 @@ LOADED_IMAGE = uuid.UUID("5b1b31a1-9562-11d2-8e3f-00a0c969723b").bytes_le
 DEVICE_PATH = uuid.UUID("09576e91-6d3f-11d2-8e39-00a0c969723b").bytes_le
 BLOCK_IO = uuid.UUID("964e5b21-6459-11d2-8e39-00a0c969723b").bytes_le
 TCG2 = uuid.UUID("607f766c-7455-42be-930b-e4d76db2720f").bytes_le
+FINAL_EVENTS = uuid.UUID("1e2ed096-30e2-4254-bd89-863bbef82325").bytes_le
 GRAPHICS = uuid.UUID("9042a9de-23dc-4a38-96fb-7aded080516a").bytes_le
 ACPI_1 = uuid.UUID("eb9d2d30-2d88-11d3-9a16-0090273fc14d").bytes_le
 ACPI_2 = uuid.UUID("8868e871-e4f1-11d3-bc22-0080c73c8881").bytes_le

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -272,6 +273,24 @@ def test_each_state_has_its_line_and_its_mark(make: Callable[[], World], state: 
         assert len(event_log.parse(world.log())) == len(PARTS) + 2
     else:
         assert world.number("event_log_size", 8) == 0
+
+
+def test_acpi_tables_that_are_damaged() -> None:
+    """Whatever firmware wrote there: the search ends, nothing above 4 GiB is looked at, and a table whose sum is wrong is none."""
+    source, found = random.Random(4), dict.fromkeys(TpmState, 0)
+    good = acpi_tables()
+    heads = [*range(36), *range(256, 256 + 52), *range(512, 548), *range(768, 768 + 64)]
+    for _ in range(150):
+        damaged = bytearray(good)
+        for _ in range(source.choice((1, 1, 2, 4))):
+            damaged[source.choice(heads)] = source.choice((0, 1, 0x7F, 0x80, 0xFF, source.randrange(256)))
+        if source.random() < 0.8:  # with sums that are right again
+            for at, size in ((0, 20), (0, 36), (256, 52), (512, 56), (768, 64)):
+                place = at + (32 if size == 36 else 8 if size == 20 else 9)
+                damaged[place] = damaged[place] - sum(damaged[at : at + size]) & 0xFF
+        found[World(Fifo(Scripted()), acpi=bytes(damaged)).boot()] += 1
+    assert found[TpmState.ABSENT] > 20
+    assert found[TpmState.UNPROVISIONED] > 20, found
 
 
 FIFO_FAULTS = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,9 +19,11 @@ from dsl.lang import HostVirtual, u64
 from dsl.lang.model import Halted
 from tests.boot.efi_model import (
     BOOT,
+    CONFIGURATION,
     DEVICE_ERROR,
     DEVICE_PATH,
     END,
+    FINAL_EVENTS,
     FRAMEBUFFER,
     IMAGE,
     INVALID,
@@ -99,6 +103,65 @@ def test_the_new_page_tables_are_an_identity_map(efi: Firmware) -> None:
     assert low == set(range(0, 1 << 32, 1 << 21))
     high = {address >> 30 for address in mapped if address >= 1 << 32}
     assert high == {0x123_4567_8000 >> 30}
+
+
+def event(pcr: int, data: bytes) -> bytes:
+    """A TCG_PCR_EVENT2 with one digest."""
+    return struct.pack("<IIIH32sI", pcr, 0xD, 1, 0xB, hashlib.sha256(data).digest(), len(data)) + data
+
+
+FIRST = (
+    struct.pack("<II20sI", 0, 3, bytes(20), 33)
+    + b"Spec ID Event03\0"
+    + struct.pack("<IBBBBIHHB", 0, 0, 2, 0, 2, 1, 0xB, 32, 0)
+)
+
+
+@pytest.mark.parametrize(("events", "before", "later"), [
+    ([event(0, b"crtm"), event(4, b"x" * 300)], 0, [event(5, b"exit"), event(5, b"")]),
+    ([event(0, b"crtm")], 2, [event(5, b"exit")]),
+    ([], 0, []),
+])  # fmt: skip
+def test_the_event_log_is_taken_over(efi: Firmware, events: list[bytes], before: int, later: list[bytes]) -> None:
+    """Up to its last event, and then what firmware logged on its way out: not what both places have."""
+    whole = FIRST + b"".join(events)
+    place = efi.put(whole + b"\xee" * 100)  # what follows is none of it
+    final = efi.put(struct.pack("<QQ", 1, before) + event(1, b"old") * before + b"".join(later))
+    memory = efi.machine.memory
+
+    def get_event_log(this: int, kind: int, location: int, last: int, truncated: int) -> int:
+        assert kind == 2
+        efi.words(location, place)
+        efi.words(last, place + len(whole) - len(events[-1]) if events else place)
+        return 0
+
+    def exit_boot_services(image: int, key: int, *_: int) -> int:
+        efi.words(final + 8, before + len(later))
+        return 0
+
+    efi.tcg2 = efi.put(struct.pack("<QQ", 0, efi.function(get_event_log)) + bytes(40))
+    efi.words(BOOT + 232, efi.function(exit_boot_services))
+    tables = memory.read(CONFIGURATION, 48) + FINAL_EVENTS + struct.pack("<Q", final)
+    memory.write(CONFIGURATION, tables)
+    efi.words(SYSTEM + 104, 3)
+    prepare(efi)
+    assert memory.read(int(PARAMETERS.event_log), int(PARAMETERS.event_log_size)) == whole + b"".join(later)
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 200, b"\xff" * 200, FIRST[:40], FIRST + b"\xff" * 100])
+def test_an_event_log_that_is_none_is_left(efi: Firmware, damage: bytes) -> None:
+    """Nothing but whole events is taken."""
+    place = efi.put(damage.ljust(400, b"\xff"))
+
+    def get_event_log(this: int, kind: int, location: int, last: int, truncated: int) -> int:
+        efi.words(location, place)
+        efi.words(last, place + 65)
+        return 0
+
+    efi.tcg2 = efi.put(struct.pack("<QQ", 0, efi.function(get_event_log)) + bytes(40))
+    efi.words(SYSTEM + 104, 2)
+    prepare(efi)
+    assert int(PARAMETERS.event_log_size) == 0
 
 
 @pytest.mark.parametrize("pixel_format", [2, 3])

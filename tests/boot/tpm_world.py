@@ -103,6 +103,7 @@ class World:
                 engine.hook_add(uc.UC_HOOK_CODE, self.on_rdtsc, None, address, address)
             elif line.text == "hlt":
                 engine.hook_add(uc.UC_HOOK_CODE, self.on_halt, None, address, address)
+        engine.hook_add(uc.UC_HOOK_MEM_READ_UNMAPPED | uc.UC_HOOK_MEM_WRITE_UNMAPPED, self.on_unmapped)
         handoff = bytearray(20480)
         struct.pack_into("<Q", handoff, offset_of(Handoff, "acpi_root"), ACPI)
         parameters = bytearray(3072)
@@ -147,6 +148,13 @@ class World:
         self.blocks += 1
         if self.blocks >= LIMIT:
             engine.emu_stop()
+
+    def on_unmapped(self, engine: Any, _access: int, address: int, *_: Any) -> bool:
+        """All that lies below 4 GiB is there, and zero; what lies above is not mapped in the loader's world either."""
+        if address >= 1 << 32:
+            return False
+        engine.mem_map(address & ~4095, 4096)
+        return True
 
     def on_halt(self, engine: Any, *_: Any) -> None:
         self.halted = True

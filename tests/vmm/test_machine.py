@@ -210,7 +210,7 @@ MEMORY = 2 << 20
 CALLS = [
     # call, registers, status
     (0, {}, 0),
-    (6, {}, 1),
+    (7, {}, 1),
     (2**63, {}, 1),
     (1, {"rdi": 0x100000, "rsi": 3184}, 0),
     (1, {"rdi": 0x100000, "rsi": 3183}, 3),
@@ -268,7 +268,7 @@ def test_ring_3_needs_the_flag(tmp_path: Path) -> None:
         32,
     )
     call = f"vmcall; add al, 48; {PRINT_AL}; mov al, 10; {PRINT_AL}"
-    user = assemble(f"mov eax, 0; {call}; mov eax, 6; {call}; ud2", 32, 0x1200)
+    user = assemble(f"mov eax, 0; {call}; mov eax, 7; {call}; ud2", 32, 0x1200)
     segments = (Segment(gdt, descriptors), Segment(0x3100, pointer), Segment(0x1200, user))
     outcome = run(
         tmp_path,
