@@ -188,3 +188,51 @@ def test_a_box_has_the_machine_s_date(date: str, status: int, monkeypatch: pytes
     shown = datetime(decimal[0x32] * 100 + decimal[9], decimal[8], decimal[7], decimal[4], decimal[2], decimal[0])
     assert 0 <= (shown - now).total_seconds() <= 2
     assert found[6] == shown.isoweekday() % 7 + 1
+
+
+def test_the_date_is_not_read_while_it_changes() -> None:
+    """The flag of an update rises shortly before each second's end, falls with the new second, and is down in between (MC146818A)."""
+    second_ticks, states = TSC_HZ, []
+
+    def script(guest: Guest) -> Script:
+        def register(number: int) -> Script:
+            yield write(0x70, number)
+            yield access(("in", 0x71))
+
+        def later(ticks: int) -> Exit:
+            return Exit(REASON.INVD, length=2, ticks=ticks)
+
+        yield from register(0)
+        first = guest["rax"] & 0xFF
+        for _ in range(1000):  # to the beginning of a second
+            yield later(second_ticks // 500)
+            yield from register(0)
+            if guest["rax"] & 0xFF != first:
+                break
+        second = guest["rax"] & 0xFF
+        assert second == first + 1
+        yield from register(10)
+        assert not guest["rax"] & 0x80
+        yield later(second_ticks // 2)
+        yield from register(10)
+        assert not guest["rax"] & 0x80
+        yield later(second_ticks // 2 - second_ticks // 200)
+        for _ in range(200):
+            yield later(second_ticks // 20_000)
+            yield from register(10)
+            is_changing = bool(guest["rax"] & 0x80)
+            yield from register(0)
+            states.append((guest["rax"] & 0xFF == second, is_changing))
+            if states[-1] == (False, False):
+                break
+
+    machine = machine_for([LONG], [script])
+    machine.time_limit = 2**62
+    machine.run()
+    assert not machine.exceptions
+    flags = [is_changing for is_old, is_changing in states if is_old]
+    rise = flags.index(True)
+    assert not any(flags[:rise])
+    assert all(flags[rise:-1])
+    assert 2 <= len(flags) - rise <= 60
+    assert states[-1] == (False, False)
