@@ -47,9 +47,10 @@ def lay_out(function: MachineFunction) -> list[Item]:
     labels = {block: Label(block.label) for block in order}
     traps: Traps = {}
     items: list[Item] = []
+    room = -1 if function.calls else COPIED  # beside a call a jump costs nothing
     followers = dict(zip(order, [*order[1:], None], strict=True))
     for block in order:
-        items += [labels[block], *_body(block, traps), *_jumps(block, followers[block], labels, traps, followers)]
+        items += [labels[block], *_body(block, traps), *_jumps(block, followers[block], labels, traps, followers, room)]
     for trap, label in traps.items():
         items += [label, Instruction("ud2", (trap,))]
     return items
@@ -70,7 +71,7 @@ def _jumps(
     labels: dict[MachineBlock, Label],
     traps: Traps,
     followers: dict[MachineBlock, MachineBlock | None],
-    room: int = COPIED,
+    room: int,
 ) -> list[Item]:
     """What takes control from a block to where it goes on. A short block of a loop is copied instead of jumped to: one jump a turn less."""
     if not block.successors:
