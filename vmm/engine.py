@@ -130,9 +130,6 @@ from vmm.vmx.information import (
     interrupt_vector as interrupt_vector,
 )
 from vmm.vmx.information import (
-    io_exit as io_exit,
-)
-from vmm.vmx.information import (
     memory_exit as memory_exit,
 )
 from vmm.vmx.information import (
@@ -144,6 +141,7 @@ from vmm.vmx.information import (
 from vmm.vmx.information import (
     refusal_number as refusal_number,
 )
+from vmm.vmx.io_exit import io_exit as io_exit
 from vmm.vmx.vmcs import BITMAPS, create_control_block, load_control_block, prepare_region
 from vmm.vmx.vmcs import Start as Start
 

@@ -19,6 +19,7 @@ from vmm.devices.board import (
     NEVER,
     REGIONS,
     Board,
+    Target,
     board_acknowledge,
     board_advance,
     board_interrupt_pending,
@@ -26,6 +27,7 @@ from vmm.devices.board import (
     board_port_write,
     board_reset,
     board_take_reset,
+    can_reset,
 )
 from vmm.devices.ring import RING_SIZE, ring_count, ring_push, ring_take
 
@@ -252,3 +254,18 @@ def test_an_access_that_needs_no_advance_needs_none(steps: list[tuple[tuple[str,
         accesses = Accesses(new_board())
         for action, ticks in steps:
             accesses.step(action, ticks)
+
+
+def test_only_some_ports_can_reset() -> None:
+    """Every access of 1, 2 or 4 bytes that touches the keyboard controller or the PCI ports is among them; the usual ones are not."""
+    with Machine():
+        touching = {
+            port - offset
+            for region in REGIONS
+            if region.target in (Target.KEYBOARD_DATA, Target.KEYBOARD_COMMAND, Target.PCI)
+            for port in range(region.first, region.first + region.count)
+            for offset in range(4)
+        }
+        assert all(can_reset(u16(port)) for port in touching)
+        usual = [0x20, 0x21, 0xA0, 0xA1, 0x40, 0x43, 0x70, 0x71, 0x80, *range(0x3F8, 0x400), 0, 0xFFFF]
+        assert not any(can_reset(u16(port)) for port in usual)

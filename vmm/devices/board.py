@@ -64,6 +64,7 @@ LINE_KEYBOARD: Final = 1
 LINE_SERIAL: Final = 4
 LINE_MOUSE: Final = 12
 
+PORT_KEYBOARD_DATA: Final = 0x60
 PORT_PCI_ADDRESS: Final = 0xCF8
 NEVER: Final = 0xFFFF_FFFF_FFFF_FFFF  # a deadline that does not come
 
@@ -104,7 +105,7 @@ REGIONS: Final = (  # those beyond LOW_PORTS first
     Region(0x061, 1, DEVICE_INTERRUPTS_AND_TIMER, Target.SPEAKER),
     Region(0x0A0, 2, DEVICE_INTERRUPTS_AND_TIMER, Target.PIC_SLAVE),
     Region(0x070, 2, DEVICE_CLOCK, Target.CLOCK),
-    Region(0x060, 1, DEVICE_KEYBOARD, Target.KEYBOARD_DATA),
+    Region(PORT_KEYBOARD_DATA, 1, DEVICE_KEYBOARD, Target.KEYBOARD_DATA),
     Region(0x064, 1, DEVICE_KEYBOARD, Target.KEYBOARD_COMMAND),
 )
 REGION_COUNT: Final = len(REGIONS)
@@ -451,6 +452,12 @@ def board_interrupt_pending(board: Board) -> bool:
 def board_acknowledge(board: Board) -> u8:
     """Acknowledge as the CPU does (INTA) and return the vector: the spurious one when nothing asks any more."""
     return pic_acknowledge(board.pic)
+
+
+@machine
+def can_reset(port: u16) -> bool:
+    """Say whether an access that begins at this port, up to 4 bytes wide, may ask for a reset."""
+    return port - (PORT_KEYBOARD_DATA - 3) < 8 or port - (PORT_PCI_ADDRESS - 3) < 11
 
 
 @machine

@@ -6,7 +6,7 @@ from typing import Final
 
 from dsl.hw import vmx
 from dsl.hw.x86 import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
-from dsl.lang import Record, machine, u8, u16, u32, u64
+from dsl.lang import Record, machine, u8, u32, u64
 from dsl.lang.intrinsics import vmread
 from vmm.decoder import CodeSize
 from vmm.guest_memory import Paging
@@ -18,23 +18,11 @@ REASON_MASK: Final = 0xFFFF
 CODE_LONG: Final = 1 << 13  # L, in the access rights of CS
 CODE_DEFAULT_32: Final = 1 << 14  # D
 
-IO_SIZE: Final = 7
-IO_IN: Final = 1 << 3
-IO_STRING: Final = 1 << 4
 EPT_LINEAR_VALID: Final = 1 << 7
 EPT_NOT_WALK: Final = 1 << 8  # the access itself, not a paging-structure entry
 EPT_PLAIN: Final = EPT_LINEAR_VALID | EPT_NOT_WALK
 EPT_FETCH: Final = 1 << 2
 EPT_WRITE: Final = 1 << 1
-
-
-class IoExit(Record):
-    """An IN or OUT."""
-
-    port: u16
-    width: u64  # bytes
-    is_in: bool
-    is_string: bool  # INS or OUTS
 
 
 class MemoryExit(Record):
@@ -86,18 +74,6 @@ def exception_exit() -> ExceptionExit:
         information & (VALID | VECTOR_AND_TYPE),
         vmread(vmx.EXIT_INTERRUPTION_ERROR_CODE),
         vmread(vmx.EXIT_QUALIFICATION),
-    )
-
-
-@machine
-def io_exit() -> IoExit:
-    """Describe an exit for IN or OUT."""
-    qualification = vmread(vmx.EXIT_QUALIFICATION)
-    return IoExit(
-        (qualification >> 16).truncate(u16),
-        (qualification & IO_SIZE) + 1,
-        qualification & IO_IN != 0,
-        qualification & IO_STRING != 0,
     )
 
 
