@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.random_programs.declarations import ADDRESSES, SIGNED, UNSIGNED, WIDTH, WORDS, Declarations, wrapped
+from tests.random_programs.declarations import ADDRESSES, UNSIGNED, WIDTH, WORDS, Declarations, wrapped
 
 COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
 OPERATORS: Final = ("+", "-", "*", "&", "|", "^")
@@ -399,6 +399,3 @@ class Expressions:
         if self.chance(0.5):
             return f'declassify({self.expression(f"Secret[{kind}]", depth)}, "a test")'
         return f'{self.expression(f"Untrusted[{kind}]", depth)}.trusted("a test")'
-
-
-__all__ = ["COMPARISONS", "OPERATORS", "SIGNED", "Expressions", "Helper"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tests.random_programs.declarations import ADDRESSES, TAINTS, UNSIGNED, WORDS, Declarations, wrapped
+from tests.random_programs.declarations import ADDRESSES, UNSIGNED, WORDS, Declarations, wrapped
 from tests.random_programs.expressions import COMPARISONS, OPERATORS, Expressions, Helper
 
 COMPONENTS = 9  # argument words that a caller of machine code may give
@@ -391,6 +391,3 @@ class Generator(Expressions):
         self.loop_depth -= 1
         self.locals = outer
         return lines
-
-
-__all__ = ["TAINTS", "Made", "make_module"]
