@@ -20,8 +20,18 @@ BYTES: Final = t.ArrayType(U8)
 # Memory
 
 
+def stored_type(call: Call) -> t.Type:
+    """The first argument: a type whose values lie in memory."""
+    kind = call.type(0)
+    try:
+        _ = kind.size
+    except TypeError as problem:
+        raise call.error("type-mismatch", str(problem), argument=0) from None
+    return kind
+
+
 def size_of(call: Call) -> Operand:
-    return Integer(call.type(0).size)
+    return Integer(stored_type(call).size)
 
 
 def offset_of(call: Call) -> Operand:
@@ -43,13 +53,13 @@ def address_of(call: Call) -> Operand:
 
 
 def array_at(call: Call) -> Operand:
-    element, address = call.type(0), call.typed(1, HOST_VIRTUAL)
+    element, address = stored_type(call), call.typed(1, HOST_VIRTUAL)
     call.public(2, "an array's length")
     return Typed(t.ArrayType(element), (address.value, call.value(2, U64)))
 
 
 def frame_array(call: Call) -> Operand:
-    element, count = call.type(0), call.integer(1, "a frame array's length")
+    element, count = stored_type(call), call.integer(1, "a frame array's length")
     if count < 0:
         raise call.error("literal-range", f"an array's length is not negative, found {count}", argument=1)
     return frame_slot(call.lowering, t.ArrayType(element, count), call.node)
