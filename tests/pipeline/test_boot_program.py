@@ -72,5 +72,5 @@ def test_what_cannot_run_is_refused(endless: Path) -> None:
         boot_program.compile_entry(f"{endless}:begin")
     with pytest.raises(PipelineError, match=r"error\[bare-int\]"):
         boot_program.compile_entry(f"{endless}:wrong")
-    with pytest.raises(UsageError, match="does not fit where the loader would be: loader body: expected 64 to"):
+    with pytest.raises(UsageError, match="does not fit where the loader would be: loader body: expected 1024 to"):
         boot_program.program_disk(bytes(1 << 20))
