@@ -24,7 +24,9 @@ from dsl.lang.failure import DeclarationError, Failure, UnknownName
 from dsl.lang.words import WORDS, Word
 
 T = TypeVar("T")
-_BUILTINS = {"__import__": __import__}  # an annotation sees no others; subscripting a class imports typing since Python 3.12
+_BUILTINS = {
+    "__import__": __import__
+}  # an annotation sees no others; subscripting a class imports typing since Python 3.12
 
 
 @dataclass(frozen=True, slots=True)
