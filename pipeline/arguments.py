@@ -292,7 +292,7 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     test.add_argument(
         "--quick",
         action="store_true",
-        help="leave out whole machines and the slow ones: under two minutes on two cores",
+        help="leave out whole machines and the slow ones: under three minutes on two cores",
     )
     test.add_argument(
         "--long",
