@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
-from pipeline import paths
+from pipeline import paths, processes
 from pipeline.errors import PipelineError, UsageError
 
 BOCHS = "bochs-bin"
@@ -242,13 +242,8 @@ class Bochs:
         """End the process, by its id, and remove what it left."""
         if self.connection is not None:
             self.connection.close()
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(3)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        if self.process is not None:
+            processes.end(self.process)
         if self.folder.exists():
             log = self.folder / "bochs.log"
             if log.exists():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from pipeline import paths
+from pipeline import paths, processes
 from pipeline.errors import PipelineError, UsageError
 from pipeline.secure_boot import enrolled_variables
 from pipeline.swtpm import Swtpm
@@ -138,13 +138,7 @@ class Qemu:
     ) -> None:
         """End the machine, and remove what it left."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(3)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        processes.end(self.process)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from pipeline import processes
 from pipeline.errors import PipelineError, UsageError
 
 STATE_FILE = "tpm2-00.permall"
@@ -112,10 +113,4 @@ class Swtpm:
     ) -> None:
         """End it, and only it."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(3)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        processes.end(self.process)
