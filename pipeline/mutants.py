@@ -17,7 +17,8 @@ from typing import Final
 from zlib import crc32
 
 from dsl.compiler.capstone import EncodingError, decode
-from dsl.compiler.machine import CONDITIONS, NUMBERS
+from dsl.compiler.forms import CONDITIONS
+from dsl.compiler.machine import NUMBERS
 from pipeline import paths
 
 DROPPED, CONDITION, CONSTANT, REGISTER = "dropped", "condition", "constant", "register"

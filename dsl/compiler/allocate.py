@@ -9,14 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.liveness import Ranges, ranges
-from dsl.compiler.machine import (
-    CALLEE_SAVED,
-    CALLER_SAVED,
-    FIRST_VIRTUAL,
-    POOL,
-    MachineFunction,
-    Spill,
-)
+from dsl.compiler.machine import CALLEE_SAVED, CALLER_SAVED, FIRST_VIRTUAL, POOL, MachineFunction, Spill
 from dsl.compiler.spill import Spiller, drop_unread_stores
 
 Location = int | Spill
@@ -37,7 +30,7 @@ def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Lo
         colours, failed = _colour(function, found, allowed, spiller.places, spiller.temporary)
         if not failed:
             drop_unread_stores(function)
-            return colours | _share_spills(found, sorted(spiller.places.keys() - spiller.origins.keys()))
+            return colours | _share_spills(found, sorted(spiller.places))
         spiller.spill(failed)
     raise AllocationError(f"{function.symbol}: registers were still missing after {ROUNDS} rounds of spilling")
 
@@ -99,19 +92,13 @@ def _choose(
 
 def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:
     """Give each spilled register a place in the frame; those that never live together may share one."""
-    places: list[tuple[Spill, int]] = []
+    places: dict[Spill, int] = {}  # with when each is taken
     result: dict[int, Location] = {}
     for number in spilled:
         mask = found.masks.get(number, 0)
-        for index, (place, occupied) in enumerate(places):
-            if not occupied & mask:
-                places[index] = (place, occupied | mask)
-                result[number] = place
-                break
-        else:
-            place = Spill(number)
-            places.append((place, mask))
-            result[number] = place
+        place = next((place for place, taken in places.items() if not taken & mask), None) or Spill(number)
+        places[place] = places.get(place, 0) | mask
+        result[number] = place
     return result
 
 

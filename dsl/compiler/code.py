@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dsl.compiler.encode import encode
+from dsl.compiler.forms import CONDITIONS
 from dsl.compiler.ir import Assembly, Function, Span
 from dsl.compiler.layout import Item, Jump, Label
 from dsl.compiler.listing import Assembled, Relocation, assemble_naked
-from dsl.compiler.machine import CONDITIONS, Trap
+from dsl.compiler.machine import Trap
 
 SHORT: Final = 2  # bytes of a jump with an 8-bit displacement
 

@@ -1,4 +1,4 @@
-"""The closed table of instruction forms that the selector may use, and who encodes each.
+"""The closed table of instruction forms that the selector may use: who encodes each, and what each does with operands and flags.
 
 A shape is one letter an operand: r register, m memory, i immediate, c the register cl. The width is that of the first operand; where
 the second operand of a form has another width (extensions), `source_widths` names it. Privileged, string and LOCK forms are not here:
@@ -10,47 +10,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dsl.compiler.machine import CONDITIONS
-
+CONDITIONS: Final = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
 WIDE: Final = (32, 64)
 ALL: Final = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a mnemonic may be used: operand shapes, widths of the first operand, widths of the second if they differ, and its encoder."""
+    """How a mnemonic may be used.
 
-    shapes: tuple[str, ...]
+    roles: what becomes of each operand: r read, w written, b both. shapes of its operands; none: encoded by other means. widths of the
+    first operand, and of the second if they differ. flags: w written, r read.
+    """
+
+    roles: str
+    shapes: tuple[str, ...] = ()
     widths: tuple[int, ...] = WIDE
     source_widths: tuple[int, ...] = ()
+    flags: str = ""
     encoder: str = "peachpy"
 
 
-_ARITHMETIC = Form(("rr", "rm", "mr", "ri", "mi"), ALL)
-_SOURCE = Form(("rr", "rm"))
+_MEMORY: Final = ("rr", "rm", "mr", "ri", "mi")
+_SOURCE: Final = ("rr", "rm")
 FORMS: Final[dict[str, Form]] = {
-    **dict.fromkeys(("add", "sub", "and", "or", "xor", "cmp", "mov", "adc", "sbb"), _ARITHMETIC),
-    "test": Form(("rr", "ri"), ALL),
-    **dict.fromkeys(("shl", "shr", "sar"), Form(("ri",))),
-    **dict.fromkeys(("rol", "ror"), Form(("ri", "rc"), ALL)),
-    "movzx": Form(("rr", "rm"), (32,), (8, 16)),
-    "movsx": Form(("rr", "rm"), WIDE, (8, 16)),
-    "movsxd": Form(("rr", "rm"), (64,), (32,)),
-    "lea": Form(("rm",)),
-    **dict.fromkeys(("lzcnt", "tzcnt", "popcnt"), _SOURCE),
-    **dict.fromkeys(("shlx", "shrx", "sarx"), Form(("rrr", "rmr"))),
-    "rorx": Form(("rri", "rmi")),
-    "andn": Form(("rrr", "rrm")),
-    "mulx": Form(("rrr", "rrm"), (64,)),
-    "imul": _SOURCE,
+    **dict.fromkeys(("add", "sub", "and", "or", "xor"), Form("br", _MEMORY, ALL, flags="w")),
+    **dict.fromkeys(("adc", "sbb"), Form("br", _MEMORY, ALL, flags="rw")),
+    "cmp": Form("rr", _MEMORY, ALL, flags="w"),
+    "test": Form("rr", ("rr", "ri"), ALL, flags="w"),
+    "mov": Form("wr", _MEMORY, ALL),
+    **dict.fromkeys(("shl", "shr", "sar"), Form("br", ("ri",), flags="w")),
+    **dict.fromkeys(("rol", "ror"), Form("br", ("ri", "rc"), ALL, flags="w")),
+    "movzx": Form("wr", _SOURCE, (32,), (8, 16)),
+    "movsx": Form("wr", _SOURCE, WIDE, (8, 16)),
+    "movsxd": Form("wr", _SOURCE, (64,), (32,)),
+    "lea": Form("wr", ("rm",)),
+    **dict.fromkeys(("lzcnt", "tzcnt", "popcnt"), Form("wr", _SOURCE, flags="w")),
+    **dict.fromkeys(("shlx", "shrx", "sarx"), Form("wrr", ("rrr", "rmr"))),
+    "rorx": Form("wrr", ("rri", "rmi")),
+    "andn": Form("wrr", ("rrr", "rrm"), flags="w"),
+    "mulx": Form("wwr", ("rrr", "rrm"), (64,)),
+    "imul": Form("br", _SOURCE, flags="w"),
     # PeachPy emits imul with an immediate of 128 to 255 as a sign-extended byte: wrong, so this form is not its to encode
-    "imul3": Form(("rri",), encoder="keystone"),
-    **dict.fromkeys(("neg", "not", "bswap", "div", "idiv"), Form(("r",))),
-    **dict.fromkeys(("push", "pop"), Form(("r", "m"), (64,))),
-    "xchg": Form(("rr",), (64,)),
-    **{f"set{condition}": Form(("r",), (8,)) for condition in CONDITIONS},
-    **{f"cmov{condition}": Form(("rr", "rm")) for condition in CONDITIONS},
-    **dict.fromkeys(("cdq", "cqo", "ret", "ud2"), Form(("",))),
+    "imul3": Form("wrr", ("rri",), flags="w", encoder="keystone"),
+    **dict.fromkeys(("not", "bswap"), Form("b", ("r",))),
+    "neg": Form("b", ("r",), flags="w"),
+    **dict.fromkeys(("div", "idiv"), Form("r", ("r",), flags="w")),
+    "push": Form("r", ("r", "m"), (64,)),
+    "pop": Form("w", ("r", "m"), (64,)),
+    "xchg": Form("bb", ("rr",), (64,)),
+    **{f"set{condition}": Form("w", ("r",), (8,), flags="r") for condition in CONDITIONS},
+    **{f"cmov{condition}": Form("br", _SOURCE, flags="r") for condition in CONDITIONS},
+    **dict.fromkeys(("cdq", "cqo", "ret", "ud2"), Form("", ("",))),
+    # a failed check's jump, calls, the text of an intrinsic, and parallel moves (see machine.py)
+    **{f"j{condition}": Form("r", flags="r") for condition in CONDITIONS},
+    "call": Form("r", flags="w"),
+    "tail": Form("r"),
+    "TEMPLATE": Form("", flags="rw"),
+    "MOVES": Form(""),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from dsl.compiler.machine import FIRST_VIRTUAL, Instruction, MachineFunction, Memory, Register, Spill, roles
+from dsl.compiler.machine import FIRST_VIRTUAL, Instruction, MachineFunction, Register, named
 
 
 @dataclass(slots=True)
@@ -37,24 +37,15 @@ class Mentions:
 
 
 def mentions(instruction: Instruction) -> Mentions:
-    """Which virtual registers an instruction mentions; a Spill in memory counts as the register that it holds."""
+    """Which virtual registers an instruction mentions."""
     found = Mentions()
     fixes = instruction.outputs and instruction.mnemonic not in ("MOVES", "call")
-    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
-        writes = found.early if instruction.early or fixes else found.late
-        if isinstance(operand, Register):
-            number = operand.number
-        elif isinstance(operand, Memory):
-            found.middle += [
-                part for part in (operand.base, operand.index) if part is not None and part >= FIRST_VIRTUAL
-            ]
-            number, writes = operand.place.number if isinstance(operand.place, Spill) else 0, found.late
-        else:
-            continue
+    writes = found.early if instruction.early or fixes else found.late
+    for number, role in named(instruction):
         if number >= FIRST_VIRTUAL:
             if role != "w":
                 found.middle.append(number)
-            if role != "r":
+            if role in "wb":
                 writes.append(number)
     for target, source in instruction.inputs:
         if isinstance(source, Register):

@@ -1,16 +1,17 @@
 """Machine code before it is bytes: registers, operands, instructions, blocks, and what each instruction does with its operands.
 
 Registers 0 to 15 are the processor's, in its own numbering; from 16 on they are virtual. An instruction's operands are read and written as
-ROLES says. Besides them it may have fixed ones: `inputs` are put into processor registers by a parallel move just before it, `outputs`
+forms.py says. Besides them it may have fixed ones: `inputs` are put into processor registers by a parallel move just before it, `outputs`
 are taken from processor registers by one just after it, and `clobbers` are registers that it destroys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dsl.compiler.forms import CONDITIONS, FORMS
 from dsl.compiler.ir import Address, Slot, Span
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
@@ -86,7 +87,7 @@ Source = Register | int | Address  # what a parallel move can read: ints and add
 
 @dataclass(eq=False, slots=True)
 class Instruction:
-    """One instruction. mnemonics in capitals are the compiler's own: MOVES (outputs <- inputs in parallel), EXPAND (template text)."""
+    """One instruction. Mnemonics in capitals are the compiler's own: MOVES (outputs <- inputs in parallel), TEMPLATE (an intrinsic)."""
 
     mnemonic: str
     operands: tuple[Operand, ...] = ()
@@ -95,6 +96,7 @@ class Instruction:
     outputs: tuple[tuple[int, int], ...] = ()  # virtual register <- processor register
     clobbers: tuple[int, ...] = ()
     template: str = ""  # TEMPLATE: text with {0}, {1} for the operands
+    roles: str = ""  # TEMPLATE: of those
     early: bool = False  # TEMPLATE: outputs are written before inputs are read
 
 
@@ -135,51 +137,25 @@ class MachineFunction:
         return self.next_register - 1
 
 
-CONDITIONS: Final = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
-
-
 def inverse(condition: str) -> str:
     """The condition that holds when this one does not."""
     return CONDITIONS[CONDITIONS.index(condition) ^ 1]
 
 
-# What an instruction does with its operands, in order: r read, w written, b both.
-ROLES: Final = {
-    **dict.fromkeys(("add", "sub", "and", "or", "xor", "adc", "sbb", "shl", "shr", "sar", "rol", "ror", "xadd"), "br"),
-    **dict.fromkeys(("cmp", "test", "bt"), "rr"),
-    **dict.fromkeys(("mov", "movzx", "movsx", "movsxd", "lea", "lzcnt", "tzcnt", "popcnt"), "wr"),
-    **dict.fromkeys(("shlx", "shrx", "sarx", "rorx", "andn"), "wrr"),
-    **dict.fromkeys(("neg", "not", "bswap"), "b"),
-    **dict.fromkeys(("div", "idiv", "push"), "r"),
-    **{f"set{condition}": "w" for condition in CONDITIONS},
-    **{f"cmov{condition}": "br" for condition in CONDITIONS},
-    **{f"j{condition}": "r" for condition in CONDITIONS},
-    "imul": "br",
-    "imul3": "wrr",
-    "mulx": "wwr",
-    "pop": "w",
-    "xchg": "bb",
-    "call": "r",
-    "ret": "",
-    "tail": "r",
-    "ud2": "",
-    "cdq": "",
-    "cqo": "",
-    "MOVES": "",
-}
-WRITES_FLAGS: Final = frozenset(
-    (*("add", "sub", "and", "or", "xor", "adc", "sbb", "neg", "imul", "imul3", "div", "idiv", "xadd", "cmp", "test", "bt", "andn"),
-     *("shl", "shr", "sar", "rol", "ror", "lzcnt", "tzcnt", "popcnt", "call", "TEMPLATE"))
-)  # fmt: skip
-READS_FLAGS: Final = frozenset(
-    [f"{stem}{condition}" for stem in ("set", "cmov", "j") for condition in CONDITIONS] + ["adc", "sbb", "TEMPLATE"]
-)
-
-
 def roles(instruction: Instruction) -> str:
-    """One letter an operand; a TEMPLATE carries them in its mnemonic's tail."""
-    mnemonic = instruction.mnemonic
-    return mnemonic.partition(":")[2] if mnemonic.startswith("TEMPLATE") else ROLES[mnemonic]
+    """What becomes of each operand, one letter each, as in forms.py."""
+    return instruction.roles or FORMS[instruction.mnemonic].roles
+
+
+def named(instruction: Instruction) -> Iterator[tuple[int, str]]:
+    """The registers that the operands name, each with its role; "a" in an address. A Spill in memory counts as what it holds."""
+    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+        if isinstance(operand, Register):
+            yield operand.number, role
+        elif isinstance(operand, Memory):
+            yield from ((part, "a") for part in (operand.base, operand.index) if part is not None)
+            if isinstance(operand.place, Spill):
+                yield operand.place.number, role
 
 
 def change_registers(instruction: Instruction, change: Callable[[int, str], int]) -> None:

@@ -9,26 +9,25 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.allocate import Location
+from dsl.compiler.forms import FORMS
 from dsl.compiler.ir import Span
 from dsl.compiler.machine import (
     FIRST_VIRTUAL,
     RAX,
-    READS_FLAGS,
-    WRITES_FLAGS,
     Instruction,
     MachineBlock,
     MachineFunction,
     Memory,
     Register,
     Source,
-    Spill,
+    named,
     roles,
 )
 from dsl.compiler.secrets import SecretLeak
 
 Place = Location | str  # a processor register, a spilled one's place, or the flags
 FLAGS: Final = "flags"
-CALLS: Final = ("call", "tail", "ret")
+MOVES_ALONE: Final = ("MOVES", "call", "tail", "ret")  # what do nothing but their fixed moves
 DIVISIONS: Final = ("div", "idiv")  # their time depends on what they divide
 ZERO_IDIOMS: Final = ("xor", "sub")  # of a register and itself
 FILL: Final = "rep stos"  # its value may be a secret, its address and count may not
@@ -74,57 +73,48 @@ class _Walk:
 
     def step(self, instruction: Instruction, tainted: set[Place]) -> None:
         """One instruction, with its fixed moves before and after."""
-        moved = [(target, self.source_is_secret(source, tainted)) for target, source in instruction.inputs]
-        for target, is_secret in moved:
-            self.write(target, is_secret, tainted)
-        is_secret = self.execute(instruction, {target for target, secret in moved if secret}, tainted)
+        moved = [(target, self.is_secret(source, tainted)) for target, source in instruction.inputs]
+        for target, secret in moved:
+            self.write(target, secret, tainted)
+        carries = instruction.mnemonic not in MOVES_ALONE
+        comes_of = carries and self.execute(instruction, {target for target, secret in moved if secret}, tainted)
         tainted.difference_update(instruction.clobbers)
-        arrived = [(number, is_secret or place in tainted) for number, place in instruction.outputs]
-        for number, from_secret in arrived:
-            self.write(number, from_secret, tainted)
+        for number, secret in [(number, comes_of or place in tainted) for number, place in instruction.outputs]:
+            self.write(number, secret, tainted)
 
     def execute(self, instruction: Instruction, fixed: set[int], tainted: set[Place]) -> bool:
         """What an instruction does itself; whether its fixed results come of a secret. fixed: the tainted ones of its fixed inputs."""
-        mnemonic = instruction.mnemonic
-        if mnemonic == "MOVES" or mnemonic in CALLS:
-            return False
-        is_template = mnemonic.startswith("TEMPLATE")
-        comes_of = (mnemonic in READS_FLAGS and FLAGS in tainted) or bool(fixed)
-        written: list[int] = []
-        for operand, role in zip(instruction.operands, roles(instruction), strict=False):
-            if isinstance(operand, Register):
-                comes_of |= role != "w" and self.place(operand.number) in tainted
-                written += [operand.number] if role != "r" else []
-            elif isinstance(operand, Memory):
-                is_address_secret = any(
-                    part is not None and self.place(part) in tainted for part in (operand.base, operand.index)
-                )
-                if is_address_secret and mnemonic != "lea":
-                    self.leak(f"the address in {mnemonic}", instruction.span)
-                spilled = operand.place.number if isinstance(operand.place, Spill) else None
-                held = operand.secret or (spilled is not None and self.place(spilled) in tainted)
-                comes_of |= is_address_secret or (role != "w" and held)
-                written += [spilled] if spilled is not None and role != "r" else []
-        if mnemonic in ZERO_IDIOMS and instruction.operands[0] == instruction.operands[1]:
+        mnemonic, template, operands = instruction.mnemonic, instruction.template, instruction.operands
+        form = FORMS[mnemonic]
+        uses = [(number, role, self.place(number) in tainted) for number, role in named(instruction)]
+        if mnemonic != "lea" and any(secret and role == "a" for _, role, secret in uses):
+            self.leak(f"the address in {mnemonic}", instruction.span)
+        marked = any(
+            isinstance(operand, Memory) and operand.secret and role != "w"
+            for operand, role in zip(operands, roles(instruction), strict=False)
+        )
+        by_flags = "r" in form.flags and FLAGS in tainted
+        comes_of = marked or by_flags or bool(fixed) or any(secret and role != "w" for _, role, secret in uses)
+        if mnemonic in ZERO_IDIOMS and operands[0] == operands[1]:
             comes_of = False
         steers = mnemonic in DIVISIONS or (mnemonic.startswith("j") and FLAGS in tainted)
-        if is_template:
-            steers = not (instruction.template.startswith(FILL) and fixed <= {RAX})
+        if template:
+            steers = not (template.startswith(FILL) and fixed <= {RAX})
         if steers and comes_of:
-            self.leak(instruction.template or mnemonic, instruction.span)
-        if is_template:
-            comes_of = False
-        if is_template or mnemonic in WRITES_FLAGS:
+            self.leak(template or mnemonic, instruction.span)
+        comes_of = comes_of and not template
+        if "w" in form.flags:
             self.mark(FLAGS, comes_of, tainted)
-        for number in written:
-            self.write(number, comes_of, tainted)
+        for number, role, _ in uses:
+            if role in "wb":
+                self.write(number, comes_of, tainted)
         return comes_of
 
     def place(self, number: int) -> Place:
         """Where a register is."""
         return number if number < FIRST_VIRTUAL else self.locations.get(number, number)
 
-    def source_is_secret(self, source: Source, tainted: set[Place]) -> bool:
+    def is_secret(self, source: Source, tainted: set[Place]) -> bool:
         return isinstance(source, Register) and self.place(source.number) in tainted
 
     def write(self, number: int, is_secret: bool, tainted: set[Place]) -> None:

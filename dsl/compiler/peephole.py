@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dsl.compiler.machine import READS_FLAGS, WRITES_FLAGS, Instruction, MachineBlock, Memory, Register
+from dsl.compiler.forms import FORMS
+from dsl.compiler.machine import Instruction, MachineBlock, Memory, Register
 
 
 def tidy(block: MachineBlock) -> None:
@@ -23,11 +24,8 @@ def tidy(block: MachineBlock) -> None:
                 position -= 1
                 continue
         made.append(instruction)
-        stem = instruction.mnemonic.partition(":")[0]
-        if stem in READS_FLAGS:
-            flags_live = True
-        elif stem in WRITES_FLAGS:
-            flags_live = False
+        flags = FORMS[instruction.mnemonic].flags
+        flags_live = "r" in flags or (flags_live and "w" not in flags)
     made.reverse()
     block.instructions = made
 

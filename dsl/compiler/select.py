@@ -202,12 +202,13 @@ def select_intrinsic(s: Selector, value: Value) -> None:
     numbers = iter(range(len(mentions)))
     s.now.append(
         Instruction(
-            "TEMPLATE:" + "".join(letter for _, letter, _ in mentions),
+            "TEMPLATE",
             tuple(Register(register, width) for register, _, width in mentions),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             clobbers=tuple(NUMBERS[register][0] for register in row.clobbers if register != "flags"),
             template=PLACEHOLDER.sub(lambda _: f"{{{next(numbers)}}}", row.text),
+            roles="".join(letter for _, letter, _ in mentions),
             early=any(letter == "w" for _, letter in free.values()),
         )
     )

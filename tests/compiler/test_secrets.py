@@ -148,12 +148,12 @@ PLANTED: Final[dict[str, Planting]] = {
     "the address in add": lambda r: [Instruction("add", (Memory(64, base=RSP, index=r.number), 1))],
     "div": lambda r: [Instruction("div", (r,), inputs=((RAX, 7), (RDX, 0)), clobbers=(RAX, RDX))],
     "idiv": lambda r: [Instruction("idiv", (Register(RSP, 64),), inputs=((RAX, r),), clobbers=(RAX, RDX))],
-    "out dx, al": lambda r: [Instruction("TEMPLATE:", (), inputs=((RAX, r), (RDX, 0x80)), template="out dx, al")],
-    "rep stosb": lambda r: [Instruction("TEMPLATE:", (), inputs=((RCX, r), (RAX, 0)), template="rep stosb")],
+    "out dx, al": lambda r: [Instruction("TEMPLATE", (), inputs=((RAX, r), (RDX, 0x80)), template="out dx, al")],
+    "rep stosb": lambda r: [Instruction("TEMPLATE", (), inputs=((RCX, r), (RAX, 0)), template="rep stosb")],
 }
 HARMLESS: Final[dict[str, Planting]] = {
     "lea": lambda r: [Instruction("lea", (r, Memory(64, base=r.number, index=r.number, scale=2)))],
-    "fill": lambda r: [Instruction("TEMPLATE:", (), inputs=((RAX, r), (RCX, 8)), template="rep stosb")],
+    "fill": lambda r: [Instruction("TEMPLATE", (), inputs=((RAX, r), (RCX, 8)), template="rep stosb")],
     "zeroed": lambda r: [Instruction("xor", (r, r)), Instruction("test", (r, r)), Instruction("jne", (TRAP,))],
     "overwritten": lambda r: [Instruction("mov", (r, 3)), Instruction("cmp", (r, 5)), Instruction("jb", (TRAP,))],
     "select": lambda r: [Instruction("test", (r, r)), Instruction("cmove", (r, r))],
