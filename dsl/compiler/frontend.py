@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
+from dsl.compiler.assembly import enclose, read_assembly
 from dsl.compiler.builder import clean
 from dsl.compiler.constants import Constants
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
@@ -14,9 +15,7 @@ from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.kernels import read_kernel
 from dsl.compiler.loading import declaration_error
 from dsl.compiler.lower import Lowering
-from dsl.compiler.naked import read_assembly
 from dsl.compiler.recursion import refuse_recursion
-from dsl.compiler.region import enclose
 from dsl.compiler.signatures import Signature, SignatureError, read_signature
 from dsl.compiler.source import Sources, assigned_names
 from dsl.compiler.statements import end

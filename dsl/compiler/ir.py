@@ -27,81 +27,6 @@ class Span:
     end_column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What an operation is: its number of arguments (None: any) and whether it may be removed, repeated and moved."""
-
-    arity: int | None
-    pure: bool
-    meaning: str
-
-
-OPERATIONS: Final = {
-    # name: arity, pure, meaning                                                     data
-    "const": Operation(0, True, "the integer in data, 0 <= data < 2**width"),
-    "parameter": Operation(0, False, "the function's parameter number data; only in the entry block, first"),
-    "phi": Operation(
-        None, True, "args[i] when control came from block.predecessors[i]; before all others in its block"
-    ),
-    "symbol": Operation(0, True, "the address of the symbol named in data, an Address(symbol, addend)"),
-    "frame": Operation(0, True, "the address of the frame slot in data, a Slot(size, align)"),
-    "add": Operation(2, True, "wrapping sum"),
-    "sub": Operation(2, True, "wrapping difference"),
-    "mul": Operation(2, True, "low half of the product"),
-    "umulh": Operation(2, True, "high half of the unsigned product; width 64 only"),
-    "udiv": Operation(2, False, "unsigned quotient; the divisor was checked"),
-    "urem": Operation(2, False, "unsigned remainder; the divisor was checked"),
-    "sdiv": Operation(2, False, "signed quotient toward zero; divisor not 0, not MIN / -1"),
-    "srem": Operation(2, False, "its remainder"),
-    "and": Operation(2, True, "bitwise and (width 1 too)"),
-    "or": Operation(2, True, "bitwise or (width 1 too)"),
-    "xor": Operation(2, True, "bitwise exclusive or (width 1 too)"),
-    "not": Operation(1, True, "bitwise complement (width 1 too)"),
-    "neg": Operation(1, True, "wrapping negation"),
-    "shl": Operation(2, True, "shift left; count (same width) taken modulo the width"),
-    "shr": Operation(2, True, "shift right, zeros enter; count modulo the width"),
-    "sar": Operation(2, True, "shift right, sign enters; count modulo the width"),
-    "rotl": Operation(2, True, "rotate left; count modulo the width"),
-    "rotr": Operation(2, True, "rotate right; count modulo the width"),
-    "bswap": Operation(1, True, "bytes reversed; width 16, 32, 64"),
-    "lzcnt": Operation(1, True, "leading zeros; zero gives the width"),
-    "tzcnt": Operation(1, True, "trailing zeros; zero gives the width"),
-    "popcnt": Operation(1, True, "bits set"),
-    "eq": Operation(2, True, "width 1"),
-    "ne": Operation(2, True, "width 1"),
-    "ult": Operation(2, True, "unsigned less; width 1"),
-    "ule": Operation(2, True, "unsigned less or equal; width 1"),
-    "slt": Operation(2, True, "signed less; width 1"),
-    "sle": Operation(2, True, "signed less or equal; width 1"),
-    "zext": Operation(1, True, "to a larger width, zeros enter (from width 1 too)"),
-    "sext": Operation(1, True, "to a larger width, sign enters"),
-    "trunc": Operation(1, True, "to a smaller width (to width 1: the lowest bit)"),
-    "select": Operation(3, True, "args[1] if args[0] else args[2]"),
-    "opaque": Operation(
-        1, True, "its argument, of which the optimiser may assume nothing; data DECLASSIFIED: no secret any more"
-    ),
-    "load": Operation(1, False, "memory at args[0] + data.offset, little-endian; data is an Access; width 8 to 64"),
-    "store": Operation(2, False, "memory at args[0] + data.offset = args[1]; data is an Access"),
-    "call": Operation(None, False, "data is a Callee; results by extract"),
-    "intrinsic": Operation(None, False, "data is an Instruction row of dsl.lang.intrinsics; results by extract"),
-    "extract": Operation(1, True, "result number data of the call or intrinsic args[0]; in the same block"),
-    "check": Operation(1, False, "stop at this place unless args[0]; data is the message"),
-    # terminators, one at the end of each block
-    "jump": Operation(0, False, "to block.successors[0]"),
-    "branch": Operation(1, False, "to successors[0] if args[0] else successors[1]"),
-    "return": Operation(None, False, "args are the results"),
-    "stop": Operation(0, False, "never goes on; data is the message"),
-}
-UNKNOWN: Final = Operation(None, False, "of a name that is no operation's")
-# Symbols that the linker defines: the check table's rows and file names (as byte ranges), and the image in memory (with BSS).
-LINKER_SYMBOLS: Final = (
-    "linker.check_places",
-    "linker.check_places_end",
-    "linker.check_files",
-    "linker.check_files_end",
-    "linker.image_base",
-    "linker.image_end",
-)
 TERMINATORS: Final = ("jump", "branch", "return", "stop")
 DECLASSIFIED: Final = "declassified"
 COMPARISONS: Final = ("eq", "ne", "ult", "ule", "slt", "sle")
@@ -137,6 +62,74 @@ class Callee:
 
     symbol: str
     results: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What an operation is.
+
+    arity: its number of arguments; None: any. pure: it may be removed, repeated and moved. widths: the rule of legality.py that its width
+    and its arguments' follow; "": none. kind: of its data, if it has any.
+    """
+
+    arity: int | None
+    pure: bool
+    widths: str
+    meaning: str
+    kind: type | None = None
+
+
+OPERATIONS: Final = {
+    "const": Operation(0, True, "a width", "the integer in data, 0 <= data < 2**width", int),
+    "parameter": Operation(0, False, "", "the function's parameter number data; only in the entry block, first", int),
+    "phi": Operation(None, True, "one", "args[i] when control came from block.predecessors[i]; before all others in its block"),
+    "symbol": Operation(0, True, "address", "the address of the symbol named in data, an Address(symbol, addend)", Address),
+    "frame": Operation(0, True, "address", "the address of the frame slot in data, a Slot(size, align)", Slot),
+    "add": Operation(2, True, "one", "wrapping sum"),
+    "sub": Operation(2, True, "one", "wrapping difference"),
+    "mul": Operation(2, True, "one", "low half of the product"),
+    "umulh": Operation(2, True, "only 64", "high half of the unsigned product"),
+    "udiv": Operation(2, False, "one", "unsigned quotient; the divisor was checked"),
+    "urem": Operation(2, False, "one", "unsigned remainder; the divisor was checked"),
+    "sdiv": Operation(2, False, "one", "signed quotient toward zero; divisor not 0, not MIN / -1"),
+    "srem": Operation(2, False, "one", "its remainder"),
+    "and": Operation(2, True, "one", "bitwise and (width 1 too)"),
+    "or": Operation(2, True, "one", "bitwise or (width 1 too)"),
+    "xor": Operation(2, True, "one", "bitwise exclusive or (width 1 too)"),
+    "not": Operation(1, True, "one", "bitwise complement (width 1 too)"),
+    "neg": Operation(1, True, "one", "wrapping negation"),
+    "shl": Operation(2, True, "one", "shift left; count (same width) taken modulo the width"),
+    "shr": Operation(2, True, "one", "shift right, zeros enter; count modulo the width"),
+    "sar": Operation(2, True, "one", "shift right, sign enters; count modulo the width"),
+    "rotl": Operation(2, True, "one", "rotate left; count modulo the width"),
+    "rotr": Operation(2, True, "one", "rotate right; count modulo the width"),
+    "bswap": Operation(1, True, "one", "bytes reversed; width 16, 32, 64"),
+    "lzcnt": Operation(1, True, "one", "leading zeros; zero gives the width"),
+    "tzcnt": Operation(1, True, "one", "trailing zeros; zero gives the width"),
+    "popcnt": Operation(1, True, "one", "bits set"),
+    "eq": Operation(2, True, "compared", "equal"),
+    "ne": Operation(2, True, "compared", "not equal"),
+    "ult": Operation(2, True, "compared", "unsigned less"),
+    "ule": Operation(2, True, "compared", "unsigned less or equal"),
+    "slt": Operation(2, True, "compared", "signed less"),
+    "sle": Operation(2, True, "compared", "signed less or equal"),
+    "zext": Operation(1, True, "larger", "to a larger width, zeros enter (from width 1 too)"),
+    "sext": Operation(1, True, "larger", "to a larger width, sign enters"),
+    "trunc": Operation(1, True, "smaller", "to a smaller width (to width 1: the lowest bit)"),
+    "select": Operation(3, True, "selected", "args[1] if args[0] else args[2]"),
+    "opaque": Operation(1, True, "one", "its argument, unknown to the optimiser; data DECLASSIFIED: no secret any more"),
+    "load": Operation(1, False, "loaded", "memory at args[0] + data.offset, little-endian; width 8 to 64", Access),
+    "store": Operation(2, False, "stored", "memory at args[0] + data.offset = args[1]", Access),
+    "call": Operation(None, False, "none", "of the Callee in data; results by extract", Callee),
+    "intrinsic": Operation(None, False, "", "a row of dsl.lang.intrinsics; results by extract", Instruction),
+    "extract": Operation(1, True, "", "result number data of the call or intrinsic args[0]; in the same block", int),
+    "check": Operation(1, False, "condition", "stop at this place unless args[0]; data is the message"),
+    # terminators, one at the end of each block
+    "jump": Operation(0, False, "", "to block.successors[0]"),
+    "branch": Operation(1, False, "condition", "to successors[0] if args[0] else successors[1]"),
+    "return": Operation(None, False, "", "args are the results"),
+    "stop": Operation(0, False, "", "never goes on; data is the message"),
+}  # fmt: skip
 
 
 class Data(Generic[T]):

@@ -12,29 +12,21 @@ from dsl.compiler.machine import RESULTS
 WIDTHS: Final = (1, 8, 16, 32, 64)
 MEMORY_WIDTHS: Final = WIDTHS[1:]
 SUCCESSORS: Final = {"jump": 1, "branch": 2, "return": 0, "stop": 0}
-DATA: Final[dict[str, type]] = {
-    "const": int, "parameter": int, "extract": int, "symbol": ir.Address, "frame": ir.Slot, "load": ir.Access, "store": ir.Access,
-    "call": ir.Callee,
-}  # fmt: skip
-ONE_WIDTH: Final = (
-    "add", "sub", "mul", "udiv", "urem", "sdiv", "srem", "and", "or", "xor", "not", "neg", "shl", "shr", "sar", "rotl", "rotr",
-    "bswap", "lzcnt", "tzcnt", "popcnt", "opaque", "phi",
-)  # fmt: skip
-Rule = tuple[str, Callable[[int, list[int]], bool]]
-RULES: Final[dict[str, Rule]] = {
-    # operation: what its widths must be; the same of (its width, its arguments' widths)
-    **dict.fromkeys(ONE_WIDTH, ("all of one width", lambda w, of: w in WIDTHS and all(each == w for each in of))),
-    **dict.fromkeys(ir.COMPARISONS, ("width 1 of two equal ones", lambda w, of: w == 1 and of[0] == of[1] in WIDTHS)),
-    **dict.fromkeys(("zext", "sext"), ("a larger width", lambda w, of: w in WIDTHS and 0 < of[0] < w)),
-    **dict.fromkeys(("symbol", "frame"), ("width 64", lambda w, of: w == 64)),
-    **dict.fromkeys(("check", "branch"), ("a condition of width 1", lambda w, of: of == [1])),
-    "umulh": ("width 64", lambda w, of: [w, *of] == [64, 64, 64]),
-    "trunc": ("a smaller width", lambda w, of: 0 < w < of[0] and w in WIDTHS),
-    "select": ("a condition, then two of its width", lambda w, of: of == [1, w, w]),
-    "const": ("a width", lambda w, of: w in WIDTHS),
-    "load": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and w in MEMORY_WIDTHS),
-    "store": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and of[1] in MEMORY_WIDTHS),
-    "call": ("no width", lambda w, of: w == 0),
+RULES: Final[dict[str, tuple[str, Callable[[int, list[int]], bool]]]] = {
+    # the widths of an operation: what they must be; the same of (its width, its arguments' widths)
+    "": ("any", lambda w, of: True),
+    "none": ("no width", lambda w, of: w == 0),
+    "a width": ("a width", lambda w, of: w in WIDTHS),
+    "one": ("all of one width", lambda w, of: w in WIDTHS and all(each == w for each in of)),
+    "only 64": ("width 64", lambda w, of: [w, *of] == [64, 64, 64]),
+    "address": ("width 64", lambda w, of: w == 64),
+    "compared": ("width 1 of two equal ones", lambda w, of: w == 1 and of[0] == of[1] in WIDTHS),
+    "larger": ("a larger width", lambda w, of: w in WIDTHS and 0 < of[0] < w),
+    "smaller": ("a smaller width", lambda w, of: 0 < w < of[0] and w in WIDTHS),
+    "condition": ("a condition of width 1", lambda w, of: of == [1]),
+    "selected": ("a condition, then two of its width", lambda w, of: of == [1, w, w]),
+    "loaded": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and w in MEMORY_WIDTHS),
+    "stored": ("an address, and 8 to 64 bits", lambda w, of: of[0] == 64 and of[1] in MEMORY_WIDTHS),
 }
 
 
@@ -98,15 +90,14 @@ class Verifier:
     def check_value(self, value: ir.Value, block: ir.Block) -> None:
         """Operation known, arity, widths, data."""
         name = value.operation
-        operation = ir.OPERATIONS.get(name, ir.UNKNOWN)
-        self.need(operation is not ir.UNKNOWN, "unknown operation")
+        self.need(name in ir.OPERATIONS, "unknown operation")
+        operation = ir.OPERATIONS[name]
         self.need(operation.arity in (None, len(value.arguments)), f"takes {operation.arity} arguments")
         widths = [argument.width for argument in value.arguments]
-        if name in RULES:
-            text, holds = RULES[name]
-            self.need(holds(value.width, widths), f"argument widths {widths}, expected {text}")
-        if name in DATA:
-            self.need(isinstance(value.data, DATA[name]), f"expected data of type {DATA[name].__name__}")
+        text, holds = RULES[operation.widths]
+        self.need(holds(value.width, widths), f"argument widths {widths}, expected {text}")
+        kind = operation.kind
+        self.need(kind is None or isinstance(value.data, kind), f"expected data of type {kind}")
         match name:
             case "phi":
                 self.need(len(widths) == len(block.predecessors), f"{len(block.predecessors)} predecessors")

@@ -29,11 +29,10 @@ from dsl.compiler.kernels import build_kernel
 from dsl.compiler.layout import lay_out
 from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import POOL
-from dsl.compiler.machine_secrets import refuse_machine_leaks
 from dsl.compiler.number import number
 from dsl.compiler.pe import write_pe
 from dsl.compiler.report import as_html, as_text, list_program, map_program, without_collector
-from dsl.compiler.secrets import refuse_leaks
+from dsl.compiler.secrets import refuse_leaks, refuse_machine_leaks
 from dsl.compiler.select import select
 from dsl.compiler.spelling import render
 from dsl.compiler.strength import reduce_strength

@@ -1,6 +1,6 @@
 """Vector registers: a program beside guests uses them only where a region has saved what the guest had there.
 
-A region is a function of exactly the instructions of dsl/compiler/region.py, which is read again from its emitted code: whatever
+A region is a function of exactly the instructions of dsl/compiler/assembly.py, which is read again from its emitted code: whatever
 differs is none.
 """
 

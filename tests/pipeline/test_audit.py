@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import pytest
 
+from dsl.compiler.assembly import REGION
 from dsl.compiler.capstone import decode
 from dsl.compiler.frames import frames
 from dsl.compiler.keystone import assemble
 from dsl.compiler.link import Step
 from dsl.compiler.pipeline import Program, compile_function
-from dsl.compiler.region import REGION
 from dsl.lang import asm, frame_array, function_address, machine, static_array, u8, u64
 from pipeline.audit.code import Code, Finding, code_of
 from pipeline.audit.instructions import NEVER, PRIVILEGED, Allowed, check_instructions
