@@ -29,7 +29,7 @@ def groups_of(options: argparse.Namespace) -> tuple[str, ...]:
     """The sets of packages that a command line needs."""
     if options.verb == "burn" and (options.device is None or options.image is not None):
         return ("host",)
-    if options.verb == "run" and options.engine == "qemu":
+    if options.verb == "run" and options.engine != "bochs":
         return ("build", "qemu")
     return SETUP_GROUPS[options.verb]
 
@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=text, description=text, epilog=EPILOG)
 
     add_setup(verb)
-    add_build_and_run(verb)
+    add_build(verb)
+    add_run(verb)
     add_burn(verb)
     add_provision(verb)
     add_verify(verb)
@@ -116,8 +117,8 @@ def add_setup(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add_json(keys)
 
 
-def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """Add build, run and bench."""
+def add_build(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add build and bench."""
     build = verb("build", "Build out/terrane.img and its reference file out/terrane.json.")
     add_choices(build)
     add_terms(build)
@@ -130,14 +131,36 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     )
     add_json(build)
 
+    bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
+    bench.add_argument("name", choices=("exits", "boot", "size", "build", "language", "crypto"), help="what to measure")
+    add_json(bench)
+
+
+def add_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Add run."""
     run = verb("run", "Build, boot in Bochs, fetch the closed box's evidence for a fresh nonce, verify it.")
     add_choices(run)
     add_terms(run)
+    add_machine(run)
+    run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
+    run.add_argument(
+        "--expect", metavar="FILE", help="reference file for --image (default: FILE with the suffix .json)"
+    )
+    run.add_argument("--attach", metavar="BOX", help="stay on this box's console afterwards; Ctrl-] leaves")
+    run.add_argument(
+        "--timeout", type=positive, metavar="SECONDS", default=300, help="give up after this long (default 300)"
+    )
+    add_json(run)
+
+
+def add_machine(run: argparse.ArgumentParser) -> None:
+    """Give `run` what says which machine boots the image."""
     run.add_argument(
         "--engine",
-        choices=("bochs", "qemu"),
+        choices=("bochs", "qemu", "kvm"),
         default="bochs",
-        help="qemu: boot in QEMU, which has no VT-x: up to the monitor's word about that, nothing is verified",
+        help="qemu: boot in QEMU, which has no VT-x, and verify up to the monitor, which no box follows;"
+        " kvm: all of it in QEMU, on a host whose KVM lends VT-x (doctor says whether this one's does)",
     )
     run.add_argument(
         "--firmware", choices=("bios", "uefi"), default="bios", help="what starts the image (uefi: in QEMU)"
@@ -151,7 +174,7 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
     run.add_argument(
         "--secure-boot",
         action="store_true",
-        help="a firmware in which the keys of `keys --secure-boot` are enrolled (with --engine qemu --firmware uefi)",
+        help="a firmware in which the keys of `keys --secure-boot` are enrolled (in QEMU, with --firmware uefi)",
     )
     run.add_argument(
         "--tpm",
@@ -159,30 +182,17 @@ def add_build_and_run(verb: Callable[[str, str], argparse.ArgumentParser]) -> No
         choices=("tis", "crb"),
         const="tis",
         default="",
-        help="a TPM 2.0 (swtpm, started and ended with the machine) behind this interface (with --engine qemu; default tis)",
+        help="a TPM 2.0 (swtpm, started and ended with the machine) behind this interface (in QEMU; default tis)",
     )
     run.add_argument(
         "--tpm-state", metavar="FOLDER", help="the memory of that TPM, made there if need be (default out/tpm)"
     )
-    run.add_argument("--image", metavar="FILE", help="boot this image as it is, and build nothing")
-    run.add_argument(
-        "--expect", metavar="FILE", help="reference file for --image (default: FILE with the suffix .json)"
-    )
-    run.add_argument("--attach", metavar="BOX", help="stay on this box's console afterwards; Ctrl-] leaves")
     run.add_argument(
         "--memory", type=positive, metavar="MIB", default=256, help="memory of the emulated machine (default 256)"
     )
     run.add_argument(
         "--cpu", metavar="MODEL", default="corei7_skylake_x", help="Bochs CPU model (default corei7_skylake_x)"
     )
-    run.add_argument(
-        "--timeout", type=positive, metavar="SECONDS", default=300, help="give up after this long (default 300)"
-    )
-    add_json(run)
-
-    bench = verb("bench", "Measure one thing, as counted instructions or ratios.")
-    bench.add_argument("name", choices=("exits", "boot", "size", "build", "language", "crypto"), help="what to measure")
-    add_json(bench)
 
 
 def add_burn(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline import console
 from pipeline.bench_rows import Row, build_image
-from pipeline.bochs import Bochs, BochsError, Machine
+from pipeline.bochs import Bochs, Machine
+from pipeline.emulator import EmulatorError
 
 SMALL_BOX, SMALL_MEMORY = "meter", 64  # MiB
 LINUX_BOX, LINUX_MEMORY = "debian", 256
@@ -68,10 +69,10 @@ class Spent:
 
 
 def symbol(program: Any, name: str) -> int:
-    """The address of a symbol. Raises BochsError."""
+    """The address of a symbol. Raises EmulatorError."""
     found = program.symbols.get(name)
     if found is None:
-        raise BochsError(f"bench boot: expected a symbol {name}, found none in the program")
+        raise EmulatorError(f"bench boot: expected a symbol {name}, found none in the program")
     return int(found[0])
 
 
@@ -91,12 +92,12 @@ def halts(monitor: Any) -> dict[int, int]:
     triples = zip(listed, listed[1:], listed[2:], strict=False)
     found = {begin: after for (begin, first), (_, second), (after, _) in triples if (first, second) == ("sti", "hlt")}
     if not found:
-        raise BochsError("bench boot: expected STI and HLT in the monitor, found none")
+        raise EmulatorError("bench boot: expected STI and HLT in the monitor, found none")
     return found
 
 
 def debug(path: Path, memory: int, script: str, finished: Callable[[console.Transcript], bool] | None = None) -> str:
-    """Run Bochs with a debugger script, to the script's `q` or until `finished`; what the debugger said. Raises BochsError."""
+    """Run Bochs with a debugger script, to the script's `q` or until `finished`; what the debugger said. Raises EmulatorError."""
     transcript = console.Transcript()
     with Bochs(Machine(path, memory=memory, script=script.encode()), transcript.feed) as bochs:
         assert bochs.process is not None
@@ -105,7 +106,7 @@ def debug(path: Path, memory: int, script: str, finished: Callable[[console.Tran
         else:
             try:
                 bochs.wait_for(lambda: False, "the end of the debugger's script", SECONDS)
-            except BochsError:
+            except EmulatorError:
                 if bochs.process.poll() != 0:
                     raise
         return (bochs.folder / "stdout").read_text(errors="replace")
@@ -203,7 +204,7 @@ def linux_rows() -> list[Row]:
 
 
 def account(found: Iterator[Stop], exit_address: int, halting: dict[int, int], prompt: str) -> Spent:
-    """Add up until the prompt has been written to the UART. Raises BochsError if it never is."""
+    """Add up until the prompt has been written to the UART. Raises EmulatorError if it never is."""
     exits = guest = monitor = idle = 0
     before: Stop | None = None
     written = ""
@@ -222,7 +223,7 @@ def account(found: Iterator[Stop], exit_address: int, halting: dict[int, int], p
             written = (written + chr(stop.value & 0xFF))[-len(prompt) :]
             if written == prompt:
                 return Spent(exits, guest, monitor, idle)
-    raise BochsError(f"bench boot: expected {prompt!r} among the bytes written to the serial port, found none")
+    raise EmulatorError(f"bench boot: expected {prompt!r} among the bytes written to the serial port, found none")
 
 
 def rows() -> list[Row]:

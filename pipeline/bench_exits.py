@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline import console
 from pipeline.bench_rows import Row, build_image
-from pipeline.bochs import Bochs, BochsError, Machine
+from pipeline.bochs import Bochs, Machine
+from pipeline.emulator import EmulatorError
 
 BOX = "meter"
 DONE = "meter done"
@@ -40,7 +41,7 @@ EXITS = {
 
 
 def measure() -> dict[str, tuple[int, int]]:
-    """Boot the meter box alone; for each kind of exit the least and the most ticks. Raises BochsError."""
+    """Boot the meter box alone; for each kind of exit the least and the most ticks. Raises EmulatorError."""
     _, path = build_image(BOX, MEMORY)
     transcript = console.Transcript()
     with Bochs(Machine(path, memory=MEMORY), transcript.feed) as bochs:
@@ -48,7 +49,7 @@ def measure() -> dict[str, tuple[int, int]]:
     found = {kind: (int(least), int(most)) for kind, least, most in LINE.findall(transcript.said(BOX))}
     missing = sorted(({NOTHING} | set(EXITS)) - set(found))
     if missing:
-        raise BochsError(f"the box {BOX}: expected a line for each of {', '.join(missing)}, found none")
+        raise EmulatorError(f"the box {BOX}: expected a line for each of {', '.join(missing)}, found none")
     return found
 
 

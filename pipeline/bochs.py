@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import selectors
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from types import TracebackType
 
-from pipeline import paths, processes
-from pipeline.errors import PipelineError, UsageError
+from pipeline import paths
+from pipeline.emulator import Emulator, EmulatorError, tail
+from pipeline.errors import UsageError
 
 BOCHS = "bochs-bin"
 BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
@@ -24,7 +22,6 @@ VGA_BIOS = Path("/usr/share/vgabios/vgabios.bin")
 INSTRUCTIONS_PER_SECOND = 50_000_000  # of emulated time: with sync=none the TSC counts instructions at this rate
 HOST_MEMORY_LIMIT = 2048  # MiB
 CONNECT_SECONDS = 20.0
-LOG_TAIL_LINES = 12
 GUEST_START = b"c\nq\n"  # what Debian's build, which has the debugger in it, is told
 
 CONFIGURATION = """\
@@ -52,10 +49,6 @@ private_colormap: enabled=0
 """
 
 
-class BochsError(PipelineError):
-    """A machine that did not start, ended by itself, or did not say what was waited for."""
-
-
 @dataclass(frozen=True)
 class Machine:
     """What machine to be. Memory in MiB; `script`: further lines for the debugger before it continues."""
@@ -65,6 +58,15 @@ class Machine:
     cpu: str = "corei7_skylake_x"
     instructions_per_second: int = INSTRUCTIONS_PER_SECOND
     script: bytes = GUEST_START
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"Bochs ({self.cpu}, {self.memory} MiB)"
+
+    def emulator(self, sink: Callable[[bytes], None]) -> Bochs:
+        """What plays it."""
+        return Bochs(self, sink)
 
 
 def free_port() -> int:
@@ -100,39 +102,22 @@ def check_cpu(model: str) -> None:
         raise UsageError(f"--cpu: expected one of {', '.join(known)}, found {model!r}")
 
 
-class Bochs:
-    """A running machine. Use as a context manager: leaving it ends the process, and only that one."""
+class Bochs(Emulator):
+    """Bochs, running a machine."""
+
+    name = "Bochs"
 
     def __init__(self, machine: Machine, sink: Callable[[bytes], None] | None = None) -> None:
         """`sink` is given each piece of serial output as it comes."""
         check_installed()
+        super().__init__(sink)
         self.machine = machine
-        self.sink = sink
-        self.output = bytearray()
-        self.process: subprocess.Popen[bytes] | None = None
         self.connection: socket.socket | None = None
-        paths.OUT.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="bochs-", dir=paths.OUT))
-        self.disk = self.folder / "disk.img"  # the copy that is booted
-
-    def __enter__(self) -> Bochs:
-        """Start the machine and connect to its serial port."""
-        try:
-            self.start()
-        except BaseException:
-            self.end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the machine."""
-        self.end()
 
     def start(self) -> None:
         """Write the configuration, start the process, connect. The image is copied: a run never changes it."""
         port = free_port()
+        self.disk = self.folder / "disk.img"
         try:
             shutil.copyfile(self.machine.image, self.disk)
         except OSError as error:
@@ -156,96 +141,44 @@ class Bochs:
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
         self.connection = self.connect(port)
+        self.receiver = self.sender = self.connection.fileno()
 
     def connect(self, port: int) -> socket.socket:
         """Connect to the serial port; Bochs waits for that before it starts."""
+        assert self.process is not None
         deadline = time.monotonic() + CONNECT_SECONDS
         while time.monotonic() < deadline:
-            self.check_alive("before its serial port could be reached")
+            status = self.process.poll()
+            if status is not None:
+                raise EmulatorError(
+                    f"Bochs ended with status {status} before its serial port could be reached\n{self.last_words()}"
+                )
             try:
                 connection = socket.create_connection(("127.0.0.1", port), timeout=1)
             except OSError:
                 time.sleep(0.05)
                 continue
-            connection.setblocking(False)
+            connection.setblocking(True)
             return connection
-        raise BochsError(
-            f"Bochs: expected its serial port within {CONNECT_SECONDS:.0f} s, found none\n{self.log_tail()}"
+        raise EmulatorError(
+            f"Bochs: expected its serial port within {CONNECT_SECONDS:.0f} s, found none\n{self.last_words()}"
         )
 
-    def check_alive(self, when: str) -> None:
-        """Raise BochsError if the process has ended."""
-        assert self.process is not None
-        status = self.process.poll()
-        if status is not None:
-            raise BochsError(f"Bochs ended with status {status} {when}\n{self.log_tail()}")
-
-    def log_tail(self) -> str:
+    def last_words(self) -> str:
         """The end of Bochs' log, or of what it wrote before it had one."""
         for name in ("bochs.log", "stderr", "stdout"):
             path = self.folder / name
             lines = path.read_text(errors="replace").splitlines() if path.exists() else []
             if lines:
                 telling = [line for line in lines if "PANIC" in line or ">>" in line] or lines
-                return "\n".join(f"  {name}: {line}" for line in telling[-LOG_TAIL_LINES:])
+                return tail([f"{name}: {line}" for line in telling])
         return "  (no log)"
 
-    def read(self, seconds: float) -> bytes:
-        """Output that comes within this time, as soon as there is any; empty if none came. Raises BochsError at the end."""
-        assert self.connection is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.connection, selectors.EVENT_READ)
-            if not selector.select(max(seconds, 0)):
-                return b""
-        try:
-            data = self.connection.recv(65536)
-        except BlockingIOError:
-            return b""
-        except OSError:
-            data = b""
-        if not data:
-            assert self.process is not None
-            try:
-                status: object = self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                status = "unknown: it still runs"
-            raise BochsError(f"Bochs closed the serial line (status {status})\n{self.log_tail()}")
-        self.output += data
-        if self.sink is not None:
-            self.sink(data)
-        return data
-
-    def wait_for(self, found: Callable[[], bool], what: str, seconds: float) -> None:
-        """Read until `found` holds. Raises BochsError naming `what`, and the last line, when the time is over."""
-        deadline = time.monotonic() + seconds
-        while not found():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                last = bytes(self.output).rstrip().rsplit(b"\n", 1)[-1].decode("ascii", "backslashreplace").strip()
-                raise BochsError(
-                    f"expected {what} within {seconds:.0f} s, found none; the last line was: {last or '(nothing)'}"
-                )
-            self.read(min(left, 1.0))
-
-    def send(self, data: bytes) -> None:
-        """Type bytes on the serial line."""
-        assert self.connection is not None
-        self.connection.setblocking(True)
-        try:
-            self.connection.sendall(data)
-        except OSError as error:
-            raise BochsError(f"Bochs: the serial line broke: {error.strerror}\n{self.log_tail()}") from None
-        finally:
-            self.connection.setblocking(False)
-
     def end(self) -> None:
-        """End the process, by its id, and remove what it left."""
+        """End it; its log stays in out/."""
         if self.connection is not None:
             self.connection.close()
-        if self.process is not None:
-            processes.end(self.process)
-        if self.folder.exists():
-            log = self.folder / "bochs.log"
-            if log.exists():
-                os.replace(log, paths.OUT / "bochs.log")
-            shutil.rmtree(self.folder, ignore_errors=True)
+        log = self.folder / "bochs.log"
+        if log.exists():
+            os.replace(log, paths.OUT / "bochs.log")
+        super().end()

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline import assemble, bochs, disk, paths
+from pipeline.emulator import EmulatorError
 from pipeline.errors import OK, PipelineError, UsageError
 from pipeline.progress import say, step
 
@@ -90,7 +91,7 @@ def boot(asked: str, memory: int, cpu: str, seconds: float) -> int:
         while time.monotonic() < end:
             try:
                 machine.read(1.0)
-            except bochs.BochsError as error:
+            except EmulatorError as error:
                 if TURNED_OFF not in str(error):
                     raise
                 say("The program turned the machine off")

@@ -137,72 +137,9 @@ def provision(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Build unless an image is given; boot; verify."""
-    from pipeline import bochs, explain, paths, qemu, reference, selftest
-    from pipeline import run as runner
-    from pipeline.run_qemu import run_qemu
+    from pipeline import run_verb
 
-    if options.engine == "qemu":
-        refuse_what_qemu_lacks(options)
-        qemu.check_installed(options.firmware)
-    elif options.firmware != qemu.BIOS or options.disk != "ahci" or options.secure_boot or options.tpm:
-        raise UsageError(
-            "--firmware uefi, --disk, --secure-boot, --tpm: expected --engine qemu, found bochs, which has a BIOS and one disk"
-        )
-    else:
-        bochs.check_installed()
-        bochs.check_cpu(options.cpu)
-    try:
-        path = built_image(options)
-        expect = path.with_suffix(".json")
-        if options.image is not None:
-            if options.boxes or options.pool or options.selftest:
-                raise UsageError(
-                    "--image: boots an image as it is; --boxes, --pool and --selftest have no meaning with it"
-                )
-            path = Path(options.image)
-            expect = Path(options.expect) if options.expect else path.with_suffix(".json")
-        elif options.expect:
-            raise UsageError("--expect: has a meaning only with --image")
-        else:
-            write_image(options)
-        if options.engine == "qemu":
-            state = Path(options.tpm_state) if options.tpm_state else paths.OUT / "tpm"
-            emulated = qemu.QemuMachine(
-                path,
-                options.memory,
-                options.firmware,
-                options.disk,
-                options.secure_boot,
-                tpm=options.tpm,
-                tpm_state=state,
-            )
-            if options.selftest:
-                return selftest.run(emulated, options.timeout)
-            return run_qemu(emulated, reference.load(expect), options.timeout, options.json)
-        machine = bochs.Machine(path, memory=options.memory, cpu=options.cpu)
-        if options.selftest:
-            return selftest.run(machine, options.timeout)
-        session = runner.Session(machine, reference.load(expect), options.timeout, options.attach)
-        return runner.run(session, options.json)
-    except PipelineError as error:
-        report_failure(options, error)
-        place = "" if options.image is not None else explain.where(str(error))
-        if place:
-            say(place)
-        raise
-
-
-def refuse_what_qemu_lacks(options: argparse.Namespace) -> None:
-    """Refuse options that have no meaning where no box runs. Raises UsageError."""
-    from pipeline.bochs import Machine
-    from pipeline.qemu import UEFI
-
-    if options.attach is not None:
-        raise UsageError("--attach: expected --engine bochs, found qemu, where no box runs: it has no VT-x")
-    if options.secure_boot and options.firmware != UEFI:
-        raise UsageError("--secure-boot: expected --firmware uefi, found bios, which has none")
-    if options.cpu != Machine.cpu:
-        raise UsageError(f"--cpu: expected --engine bochs, whose models it names, found qemu with {options.cpu!r}")
+    return run_verb.perform(options)
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from pipeline.disk import APPLICATION
+
 ATTENTION = b"\x01"
 MONITOR = "terrane"
 LEAD = re.compile(r"([a-z0-9-]{1,31})([|+]) ?(.*)", re.DOTALL)
 REFUSED, STOPPED = "refused: ", "stopped"
+FIRMWARE_REFUSED = re.compile(r"BdsDxe: failed to load Boot\w+ .*: (Access Denied|Security Violation)")  # OVMF's words
 
 
 class Transcript:
@@ -17,6 +20,7 @@ class Transcript:
         """Nothing said yet."""
         self._pending = ""
         self._said: dict[str, str] = {}
+        self._firmware_refused = ""
 
     def feed(self, data: bytes) -> None:
         """Take further bytes of the line."""
@@ -28,6 +32,8 @@ class Transcript:
     def _add(self, line: str) -> None:
         lead = LEAD.fullmatch(line)
         if lead is None:
+            refused = FIRMWARE_REFUSED.search(line)
+            self._firmware_refused = refused[1] if refused else self._firmware_refused
             return
         name, mark, text = lead.groups()
         before = self._said.get(name, "")
@@ -46,7 +52,9 @@ class Transcript:
         return LEAD.fullmatch(self._pending) is not None
 
     def refusal(self) -> str | None:
-        """The monitor's or loader's refusal or fault, once its line has ended; or its last words, where it just stopped."""
+        """Firmware's, the loader's or the monitor's refusal or fault, once its line has ended; or last words, where it just stopped."""
+        if self._firmware_refused:
+            return f"firmware does not start {APPLICATION}: {self._firmware_refused}"
         lines = self._said.get(MONITOR, "").splitlines()
         refused = [line for line in lines if line.startswith((REFUSED, f"{STOPPED}: "))]
         if refused:

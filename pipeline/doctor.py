@@ -7,9 +7,8 @@ import os
 import platform
 import shutil
 import sys
-from pathlib import Path
 
-from pipeline import paths, setup
+from pipeline import kvm, paths, setup
 
 
 def capability(name: str, missing: list[str]) -> dict[str, object]:
@@ -31,23 +30,10 @@ def missing_processor() -> list[str]:
     if platform.machine() not in ("x86_64", "AMD64"):
         return [f"an x86-64 processor (found {platform.machine()})"]
     try:
-        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
-    except (OSError, IndexError):
+        flags = kvm.processor_flags(kvm.HOST)
+    except (OSError, ValueError):
         return ["/proc/cpuinfo with a flags line"]
     return [f"the processor feature {name}" for name in ("bmi1", "bmi2", "adx", "aes") if name not in flags]
-
-
-def missing_nested_vtx() -> list[str]:
-    """Reasons why this host's KVM cannot lend VT-x to a machine: the device, the processor, or the module's setting."""
-    nested = Path("/sys/module/kvm_intel/parameters/nested")
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-        setting = nested.read_text().strip() if nested.exists() else "no such file"
-    except OSError as error:
-        return [f"a readable {error.filename}"]
-    reasons = [] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["a readable and writable /dev/kvm"]
-    reasons += [] if " vmx" in flags else ["the processor feature vmx"]
-    return reasons + ([] if setting in ("Y", "1") else [f"{nested} = Y (found: {setting})"])
 
 
 def packages_of(groups: tuple[str, ...]) -> list[str]:
@@ -80,7 +66,7 @@ def examine() -> list[dict[str, object]]:
         capability("T1: emitted bytes, in Unicorn", tests),
         capability("T2: whole machines in Bochs", tests + packages_of(("run",))),
         capability("T3: QEMU, from BIOS and UEFI", tests + packages_of(("qemu",))),
-        capability("T4: nested KVM", missing_nested_vtx()),
+        capability("T4: QEMU under KVM with VT-x (run --engine kvm)", packages_of(("qemu",)) + kvm.lacking(kvm.HOST)),
         capability("bench code quality against gcc", program("gcc", "gcc")),
     ]
 

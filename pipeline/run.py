@@ -1,4 +1,4 @@
-"""Boot an image in Bochs, ask its closed box for evidence with a fresh nonce, and verify what comes back."""
+"""Boot an image where boxes run, ask its closed box for evidence with a fresh nonce, and verify what comes back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import console, disk, evidence, image, paths, report
-from pipeline.bochs import Bochs, BochsError, Machine
+from pipeline import console, disk, evidence, image, paths, provision, report
+from pipeline.bochs import Machine
+from pipeline.emulator import Emulator, EmulatorError
 from pipeline.errors import OK, REFUSED, PipelineError, UsageError
 from pipeline.progress import say
+from pipeline.qemu import QemuMachine
 from pipeline.reference import LayerReference, Reference
 from pipeline.verify import NONCE_SIZE, Root, Verdict, verify_evidence
 
@@ -38,7 +40,7 @@ class Refused(PipelineError):
 class Session:
     """What to run and for how long. `attach`: name of a box to stay with."""
 
-    machine: Machine
+    machine: Machine | QemuMachine
     reference: Reference
     seconds: float
     attach: str | None = None
@@ -100,28 +102,29 @@ def run(session: Session, as_json: bool) -> int:
     terminal = Terminal(show=not as_json)
     started = time.monotonic()
     deadline = started + session.seconds
-    say(f"Booting {session.machine.image.name} in Bochs ({session.machine.cpu}, {session.machine.memory} MiB)")
-    status = REFUSED
-    with Bochs(session.machine, terminal.take) as bochs:
+    say(f"Booting {session.machine.image.name} in {session.machine.title}")
+    verdict = None
+    with session.machine.emulator(terminal.take) as emulator:
         if closed:
-            verdict = attest(session, bochs, terminal, closed[0], deadline)
+            verdict = attest(session, emulator, terminal, closed[0], deadline)
+        if verdict is not None:
             terminal.note(
                 f"The evidence of {closed[0].name} is verified, {time.monotonic() - started:.1f} s after power-on"
             )
-            status = OK if report.is_verified(verdict) else REFUSED
         for box in session.reference.boxes:
-            wait_until_up(bochs, terminal, box, deadline)
+            wait_until_up(emulator, terminal, box, deadline)
         terminal.note(f"All boxes are up, {time.monotonic() - started:.1f} s after power-on")
         terminal.settle()
-        if closed:
-            print()
-            print(report.verdict_json(verdict) if as_json else report.tree(verdict), flush=True)
-        else:
+        if not closed:
             terminal.note("not verified: the image has no closed box")
             terminal.settle()
+        print(
+            "" if verdict is None else f"\n{report.verdict_json(verdict) if as_json else report.tree(verdict)}",
+            flush=True,
+        )
         if session.attach is not None:
-            stay(session, bochs, terminal, deadline)
-    return status
+            stay(session, emulator, terminal, deadline)
+    return OK if verdict is not None and report.is_verified(verdict) else REFUSED
 
 
 def attach_index(session: Session) -> int:
@@ -135,7 +138,7 @@ def attach_index(session: Session) -> int:
 
 
 def watch(terminal: Terminal, found: Callable[[], bool], what: str) -> Callable[[], bool]:
-    """A condition for Bochs.wait_for that also fails on a refusal and says every few seconds that it still waits."""
+    """A condition for Emulator.wait_for that also fails on a refusal and says every few seconds that it still waits."""
     last = [time.monotonic()]
 
     def condition() -> bool:
@@ -151,30 +154,56 @@ def watch(terminal: Terminal, found: Callable[[], bool], what: str) -> Callable[
     return condition
 
 
-def attest(session: Session, bochs: Bochs, terminal: Terminal, box: LayerReference, deadline: float) -> Verdict:
-    """Fetch evidence from a closed box for a fresh nonce and verify it."""
+def attest(
+    session: Session, emulator: Emulator, terminal: Terminal, box: LayerReference, deadline: float
+) -> Verdict | None:
+    """Fetch evidence from a closed box for a fresh nonce and verify it; None where the machine's TPM gave it no secret of its own."""
     index = session.reference.boxes.index(box)
-    links = image.read_release_chain(disk.read_terrane_partition(bochs.disk))
+    links = image.read_release_chain(disk.read_terrane_partition(emulator.disk))
     if not box.ready:
         raise UsageError(
             f"box {box.name}: expected a text `ready` in its box.toml, which says when it takes commands, found none"
         )
-    wait_until_up(bochs, terminal, box, deadline)
+    wait_until_up(emulator, terminal, box, deadline)
     nonce = secrets.token_bytes(NONCE_SIZE)
     terminal.note(f"Asking {box.name} for evidence with the nonce {nonce.hex()}")
-    bochs.send(console.focus(index) + b"attest " + nonce.hex().encode() + b"\n")
-    bundle = receive_evidence(bochs, terminal, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
-    complete = with_release_chain(bundle, [*links[:3], *links[3 + index : 4 + index]])
-    paths.OUT.mkdir(parents=True, exist_ok=True)
-    (paths.OUT / "evidence.bin").write_bytes(complete)
+    emulator.send(console.focus(index) + b"attest " + nonce.hex().encode() + b"\n")
+    bundle = receive_evidence(emulator, terminal, box.name, min(EVIDENCE_SECONDS, deadline - time.monotonic()))
+    complete = completed(bundle, [*links[:3], *links[3 + index : 4 + index]], terminal)
     (paths.OUT / "evidence.nonce").write_text(nonce.hex() + "\n")
-    return verify_evidence(complete, session.reference, nonce, box.name, root=Root.DEVELOPMENT)  # Bochs has no TPM
+    root = root_of(session.machine, complete, terminal)
+    return root and verify_evidence(complete, session.reference, nonce, box.name, root=root)
 
 
-def receive_evidence(bochs: Bochs, terminal: Terminal, name: str, seconds: float) -> bytes:
+def completed(bundle: bytes, links: list[bytes], terminal: Terminal) -> bytes:
+    """A bundle with what the machine does not have itself; kept in out/evidence.bin."""
+    bundle = with_release_chain(bundle, links)
+    machine = provision.machine_of(bundle)
+    if machine is not None:
+        terminal.note(f"This is the machine {machine.name} of keys/machines")
+        bundle = provision.with_machine(bundle, machine)
+    paths.OUT.mkdir(parents=True, exist_ok=True)
+    (paths.OUT / "evidence.bin").write_bytes(bundle)
+    return bundle
+
+
+def root_of(machine: Machine | QemuMachine, bundle: bytes, terminal: Terminal) -> Root | None:
+    """The root that this machine can have; None where it has a TPM that gave it no secret of its own."""
+    if provision.machine_of(bundle) is not None:
+        return Root.TPM
+    if isinstance(machine, Machine) or not machine.tpm:
+        return Root.DEVELOPMENT
+    terminal.note(
+        "not verified: the TPM gave the loader no secret (it says why above);"
+        " `build.py provision` prepares a TPM and approves a boot"
+    )
+    return None
+
+
+def receive_evidence(emulator: Emulator, terminal: Terminal, name: str, seconds: float) -> bytes:
     """The bundle that a box prints. Raises EvidenceError where its own checksum does not fit."""
     what = f"evidence from the box {name}"
-    bochs.wait_for(
+    emulator.wait_for(
         watch(terminal, lambda: EVIDENCE.search(terminal.transcript.said(name)) is not None, what), what, seconds
     )
     return checked_bundle(terminal.transcript.said(name))
@@ -193,11 +222,11 @@ def checked_bundle(said: str) -> bytes:
     return bundle
 
 
-def wait_until_up(bochs: Bochs, terminal: Terminal, box: LayerReference, deadline: float) -> None:
+def wait_until_up(emulator: Emulator, terminal: Terminal, box: LayerReference, deadline: float) -> None:
     """Wait for the text that says that a box is up, where it has one."""
     if box.ready:
         what = f"{box.ready!r} from the box {box.name}"
-        bochs.wait_for(
+        emulator.wait_for(
             watch(terminal, lambda: box.ready in terminal.transcript.said(box.name), what),
             what,
             deadline - time.monotonic(),
@@ -210,46 +239,45 @@ def with_release_chain(bundle: bytes, links: list[bytes]) -> bytes:
     return evidence.pack([*items, *(evidence.Item(evidence.Kind.RELEASE, link) for link in links)])
 
 
-def stay(session: Session, bochs: Bochs, terminal: Terminal, deadline: float) -> None:
+def stay(session: Session, emulator: Emulator, terminal: Terminal, deadline: float) -> None:
     """Keep the person's terminal on a box until Ctrl-], or, for input from a pipe, until it has ended and nothing more comes."""
     assert session.attach is not None
     what = f"a line of the box {session.attach}"
-    bochs.wait_for(
+    emulator.wait_for(
         watch(terminal, lambda: bool(terminal.transcript.said(str(session.attach))), what),
         what,
         deadline - time.monotonic(),
     )
     terminal.note(f"Attached to {session.attach}; Ctrl-] leaves")
-    bochs.send(console.focus(attach_index(session)))
+    emulator.send(console.focus(attach_index(session)))
     with raw_terminal():
-        forward(bochs)
+        forward(emulator)
 
 
-def forward(bochs: Bochs) -> None:
+def forward(emulator: Emulator) -> None:
     """Carry standard input to the serial line while output goes on."""
-    assert bochs.connection is not None
     descriptor = sys.stdin.fileno()
     ended: float | None = None
     with selectors.DefaultSelector() as selector:
-        selector.register(bochs.connection, selectors.EVENT_READ, "machine")
+        selector.register(emulator.receiver, selectors.EVENT_READ, "machine")
         with contextlib.suppress(PermissionError):  # a plain file cannot be waited for: it is read below
             selector.register(descriptor, selectors.EVENT_READ, "person")
         if len(selector.get_map()) == 1:
-            bochs.send(os.read(descriptor, 1 << 16))
+            emulator.send(os.read(descriptor, 1 << 16))
             ended = time.monotonic()
         while ended is None or time.monotonic() - ended < QUIET_SECONDS:
             for key, _ in selector.select(0.5):
                 if key.data == "machine":
                     try:
-                        bochs.read(0)
-                    except BochsError as error:
+                        emulator.read(0)
+                    except EmulatorError as error:
                         say(str(error))
                         return
                     ended = ended and time.monotonic()
                     continue
                 typed = os.read(descriptor, 1024)
                 before, leave, _ = typed.partition(LEAVE)
-                bochs.send(before)
+                emulator.send(before)
                 if leave:
                     return
                 if not typed:

@@ -46,7 +46,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Path]:
 
 
 def boot(bench: Bench, path: Path, seed: int, rate: float, folder: Path) -> tuple[str, bytes, Counter[str]]:
-    """Boot through a proxy: what was said to the end, the evidence, and what the proxy changed. Raises QemuError for a hang."""
+    """Boot through a proxy: what was said to the end, the evidence, and what the proxy changed. Raises EmulatorError for a hang."""
     real = qemu.arguments
 
     def interposed(machine: QemuMachine, place: Path) -> list[str]:

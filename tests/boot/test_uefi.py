@@ -17,7 +17,8 @@ from dsl.compiler.pipeline import Program, compile_program
 from dsl.std.framebuffer import FIRST_GLYPH, GLYPH_HEIGHT, GLYPH_WIDTH
 from pipeline import assemble, disk
 from pipeline.errors import OK, UsageError
-from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuError, QemuMachine, check_installed
+from pipeline.emulator import EmulatorError
+from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuMachine, check_installed
 from pipeline.run_qemu import run_qemu
 from tests.boot.images import DEVELOPMENT_SECRET, MONITOR, Part, loader, partition_of, usual_parts
 from tests.boot.keys import FONT, PUBLIC_KEY, SECRET
@@ -221,12 +222,12 @@ def test_what_a_machine_does_not_say_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.img").write_bytes(bytes(1 << 20))
     with (
         Qemu(QemuMachine(tmp_path / "empty.img")) as machine,
-        pytest.raises(QemuError, match=r"expected its end within 1 s, found none"),
+        pytest.raises(EmulatorError, match=r"expected its end within 1 s, found none"),
     ):
         machine.wait_for(lambda: False, "its end", 1)
     with (
         Qemu(QemuMachine(tmp_path / "empty.img", more=("-device", "nothing"))) as machine,
-        pytest.raises(QemuError, match="'nothing' is not a valid"),
+        pytest.raises(EmulatorError, match="'nothing' is not a valid"),
     ):
         machine.wait_for(lambda: False, "its end", 10)
     with pytest.raises(UsageError, match="expected a readable disk image"):

@@ -9,7 +9,7 @@ import pytest
 from pipeline import bench, bench_boot, bench_exits
 from pipeline.bench_boot import Spent, Stop
 from pipeline.bench_rows import Row
-from pipeline.bochs import BochsError
+from pipeline.emulator import EmulatorError
 
 SAID = """\
 Next at t=0
@@ -69,7 +69,7 @@ def test_a_boot_is_added_up_until_its_prompt() -> None:
         Stop(1300, ENTRY, "vmresume", 0),
     ]
     assert bench_boot.account(iter(found), EXIT, {WAIT: AWAKE}, "ok") == Spent(exits=2, guest=90, monitor=10, idle=1000)
-    with pytest.raises(BochsError, match="expected 'no' among the bytes"):
+    with pytest.raises(EmulatorError, match="expected 'no' among the bytes"):
         bench_boot.account(iter(found), EXIT, {WAIT: AWAKE}, "no")
 
 

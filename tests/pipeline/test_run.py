@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import bochs, disk, reference
-from pipeline.bochs import BochsError, Machine
+from pipeline.bochs import Machine
+from pipeline.emulator import EmulatorError
 from pipeline.errors import UsageError
 from tests.pipeline import forge
 
@@ -38,9 +39,9 @@ def run(image: Path, behaviour: str, *words: str, typed: str = "") -> subprocess
     folder = image.parent / "bin"
     folder.mkdir(exist_ok=True)
     program = folder / "bochs-bin"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pipeline.fake_bochs "$@"\n')
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pipeline.fake_machine "$@"\n')
     program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "FAKE_BOCHS": behaviour}
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "FAKE": behaviour}
     command = [sys.executable, str(ROOT / "build.py"), "run", "--image", str(image), *words]
     return subprocess.run(
         command, env=environment, input=typed, capture_output=True, text=True, timeout=60, check=False
@@ -132,7 +133,7 @@ def test_a_real_bochs_that_rejects_its_configuration(image: Path) -> None:
         bochs.check_cpu("none")
     bochs.check_cpu("corei7_skylake_x")
     with (
-        pytest.raises(BochsError, match=r"(?s)Bochs ended with status .*cpu directive malformed"),
+        pytest.raises(EmulatorError, match=r"(?s)Bochs ended with status .*cpu directive malformed"),
         bochs.Bochs(Machine(image, cpu="none")),
     ):
         pass

@@ -96,7 +96,7 @@ def test_json_alone_on_standard_output(image: Path) -> None:
     ("said", "end", "message"),
     [
         (LOADER + r"terrane| refused: header: signature: another\r\n", "sleep 60", "refused: header: signature: another"),
-        (LOADER, "echo broken >&2; exit 3", "QEMU ended with status 3\n  broken"),
+        (LOADER, "echo broken >&2; exit 3", "QEMU closed the serial line (status 3)\n  broken"),
         (LOADER, "sleep 60", "expected the monitor's word about this processor within 3 s, found none; the last line was: terrane"),
     ],
 )  # fmt: skip

@@ -49,7 +49,7 @@ class Running:
         self.machine.__exit__(kind, error, trace)
 
     def wait(self, found: Callable[[], bool], what: str) -> None:
-        """Read until `found`. Raises BochsError when the time is over; a machine that refuses to go on fails the test."""
+        """Read until `found`. Raises EmulatorError when the time is over; a machine that refuses to go on fails the test."""
 
         def condition() -> bool:
             refusal = self.transcript.refusal()
