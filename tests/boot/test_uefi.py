@@ -16,8 +16,8 @@ from boot.uefi import start
 from dsl.compiler.pipeline import Program, compile_program
 from dsl.std.framebuffer import FIRST_GLYPH, GLYPH_HEIGHT, GLYPH_WIDTH
 from pipeline import assemble, disk
-from pipeline.errors import OK, UsageError
 from pipeline.emulator import EmulatorError
+from pipeline.errors import OK, UsageError
 from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuMachine, check_installed
 from pipeline.run_qemu import run_qemu
 from tests.boot.images import DEVELOPMENT_SECRET, MONITOR, Part, loader, partition_of, usual_parts
