@@ -31,7 +31,7 @@ from dsl.lang import (
     u64,
     upto,
 )
-from dsl.std.flat import FlatPrologue
+from dsl.std.flat import PROLOGUE_SIZE, FlatPrologue
 from dsl.std.print import append_decimal, append_hexadecimal, append_hexadecimal_bytes, append_padded_text, append_text
 
 NAME_SIZE: Final = 24
@@ -91,12 +91,14 @@ def copy_entry(place: HostVirtual, staging: HostVirtual, entry: Entry, row: u64)
 def load_monitor(monitor: MonitorPlace, staging: HostVirtual, entry: Entry, row: u64) -> HostVirtual:
     """Place the monitor, with memory for its BSS, zeroed; set `monitor` to where it lies.
 
-    How much memory it needs stands in its first bytes, so they too are hashed where they were read, before they are looked at.
+    How much memory it needs stands in its first bytes, so they too are hashed where they were read, before they are looked at: once, in a
+    copy of their own, which must be what the hashed copy begins with.
     """
     staged = staged_bytes(staging, entry)
     require_intact(staged, entry, row)
-    # Safe because check_prologue looks at the size first, and the header page before the entry shows that 64 bytes are there.
-    program = FlatPrologue.at(address_of(staged))
+    program = FlatPrologue()
+    # Safe because entries begin in pages of their own, and whole sectors were read: as many bytes are there.
+    program.copy_from(FlatPrologue.at(address_of(staged)))
     require(check_prologue(program, entry.size))
     monitor.text_end = u64(program.text_end)
     monitor.read_only_end = u64(program.read_only_end)
@@ -104,6 +106,9 @@ def load_monitor(monitor: MonitorPlace, staging: HostVirtual, entry: Entry, row:
     place = allocate(monitor.memory_size, u64(LARGE_PAGE_SIZE), Rule.MEMORY_MONITOR, row)
     monitor.physical = place.as_u64()
     copy_entry(place, staging, entry, row)
+    # Safe because both are at least that long.
+    seen = array_at(u8, address_of(program), u64(PROLOGUE_SIZE))
+    assert array_at(u8, place, u64(PROLOGUE_SIZE)).equals(seen), "the monitor changed while it was read"
     # Safe because the rest of what was allocated is the monitor's BSS and padding.
     array_at(u8, place + entry.size, monitor.memory_size - entry.size).fill(u8(0))
     return place
