@@ -1,8 +1,9 @@
-"""Functions that are assembly: naked ones, and regions in which the XMM registers may be used.
+"""Functions that are assembly: naked ones, and regions.
 
-A naked function is one asm(...) with names, taken as it stands. For `@machine(simd=True)` the function's code goes under `symbol.body`;
-under its own symbol stands what saves XMM0 to XMM15, calls it, and restores them. Legacy SSE moves: what lies above bit 127 is not
-touched. pipeline/audit checks that a program reaches vector instructions through regions alone.
+A naked function is one asm(...) with names, taken as it stands. A region's code goes under `symbol.body`; under its own symbol stands what
+calls it, with something before and after. `@machine(simd=True)`: XMM0 to XMM15 are saved and restored, so that they may be used. Legacy SSE
+moves: what lies above bit 127 is not touched. pipeline/audit checks that a program reaches vector instructions through regions alone.
+`@machine(wipes=SIZE)`: nothing of what the function worked on is left on the stack or in a register that is the callee's to change.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ROOM: Final = COUNT * 16 + 8  # what a call pushed leaves the stack 8 bytes off
 SAVE: Final = "; ".join(f"movaps xmmword ptr [rsp + {number * 16}], xmm{number}" for number in range(COUNT))
 RESTORE: Final = "; ".join(f"movaps xmm{number}, xmmword ptr [rsp + {number * 16}]" for number in range(COUNT))
 REGION: Final = f"sub rsp, {ROOM}; {SAVE}; call {{body}}; {RESTORE}; add rsp, {ROOM}; ret"
+WIPED: Final = ("esi", "edi", "r8d", "r9d", "r10d", "r11d")  # besides eax, ecx and edx
+KEPT: Final = 2  # words of results that a wiping region hands on, in rax and rdx
 
 
 def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
@@ -66,15 +69,37 @@ def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address
 def enclose(unit: Unit) -> None:
     """Put each function that asks for a region into one."""
     for symbol, function in list(unit.module.functions.items()):
-        if not unit.options[symbol].simd:
+        options = unit.options[symbol]
+        if not options.simd and options.wipes is None:
             continue
-        if len(function.parameters) > len(ARGUMENTS):
-            text = f"expected at most {len(ARGUMENTS)} words of arguments in a simd region, found {len(function.parameters)}"
+        given, returned = len(function.parameters), len(function.results)
+        if options.simd and given > len(ARGUMENTS):
+            text = f"expected at most {len(ARGUMENTS)} words of arguments in a simd region, found {given}"
             unit.error("signature", function.span, text, "an Array is two words")
+        if options.wipes is not None and returned > KEPT:
+            text = f"expected at most {KEPT} words of results in a wiping region, found {returned}"
+            unit.error("signature", function.span, text)
         body = f"{symbol}.body"
-        assembly = ir.Assembly(REGION, (("body", ir.Address(body)),))
+        text = REGION if options.wipes is None else wiping(given - len(ARGUMENTS), returned, options.wipes)
+        assembly = ir.Assembly(text, (("body", ir.Address(body)),))
         unit.module.functions[symbol] = ir.Function(
             symbol, function.parameters, function.results, function.span, assembly=assembly
         )
         function.symbol = body
         unit.module.functions[body] = function
+
+
+def wiping(stacked: int, results: int, size: int) -> str:
+    """Call the body with the caller's `stacked` words on the stack again; then zero `size` bytes below the caller's stack pointer.
+
+    Safe because nothing lives there: there is no red zone, and interrupts taken in between have finished.
+    """
+    stacked = max(stacked, 0)
+    room = 8 * (stacked | 1)  # with the return address, a multiple of 16
+    steps = [f"sub rsp, {room - 8 * stacked}"] if room > 8 * stacked else []
+    steps += [f"push qword ptr [rsp + {room}]"] * stacked
+    steps += ["call {body}", f"add rsp, {room}", *(["mov r8, rax"] if results else [])]
+    steps += [f"lea rdi, [rsp - {size}]", f"mov ecx, {size // 8}", "xor eax, eax", "rep stosq"]
+    steps += ["mov rax, r8"] if results else []
+    zeroed = (("edx",) if results < KEPT else ()) + WIPED
+    return "; ".join([*steps, *(f"xor {name}, {name}" for name in zeroed), "ret"])

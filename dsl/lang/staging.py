@@ -259,6 +259,7 @@ class MachineOptions:
     model: Callable[..., Any] | None = None
     kernel: str | None = None
     simd: bool = False
+    wipes: int | None = None
 
 
 class _Options(TypedDict, total=False):
@@ -269,6 +270,7 @@ class _Options(TypedDict, total=False):
     model: Callable[..., Any] | None
     kernel: str | None
     simd: bool
+    wipes: int | None
 
 
 @overload
@@ -282,6 +284,8 @@ def machine(function: Any = None, /, **options: Unpack[_Options]) -> Any:
     model: the Python function that runs under CPython instead. kernel: its machine code is a PeachPy function, made by the Python
     function of this dotted name; the body is what it does under CPython, ordinary Python, and is not compiled.
     simd: XMM0 to XMM15 are saved before its body and restored after it, so that kernels which use them may be called from there.
+    wipes: so many bytes of stack, and the registers it may change but those of its result, are zeroed after its body: the stack
+    that the body used, if that was not more.
     """
 
     def mark(function: Any) -> Any:
@@ -294,8 +298,10 @@ def machine(function: Any = None, /, **options: Unpack[_Options]) -> Any:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
         marked: Any = function
         marked.__machine__ = told
-        if told.simd and (told.naked or told.kernel is not None):
-            raise TypeError(f"{function.__name__}: a simd region is a function with a body of its own")
+        if told.wipes is not None and (told.wipes.__class__ is not int or told.wipes < 8 or told.wipes % 8):
+            raise TypeError(f"@machine(wipes={told.wipes!r}): expected a positive multiple of 8")
+        if (told.simd or told.wipes) and (told.naked or told.kernel is not None or (told.simd and told.wipes)):
+            raise TypeError(f"{function.__name__}: a region is of one kind, around a function with a body of its own")
         if told.model is not None:
             _run_instead(function, told.model)
         elif told.depth is not None:

@@ -16,7 +16,6 @@ from dsl.lang import (
     array,
     array_at,
     as_secret,
-    asm,
     frame_array,
     machine,
     size_of,
@@ -28,7 +27,7 @@ from dsl.lang import (
 from dsl.std.ed25519 import ed25519_public_key
 from dsl.std.hkdf import hkdf
 from dsl.std.sha512 import sha512
-from dsl.std.wipe import wipe_frames_below
+from dsl.std.wipe import WIPED_SIZE
 from dsl.std.x509 import (
     CONFIGURATION_SIZE,
     DEVICE_IDENTIFIERS,
@@ -135,7 +134,7 @@ def set_layer_inputs(
     inputs.hidden.fill(u8(0))
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def derive_layer(child: Cdi, parent: Cdi, inputs: LayerInputs) -> None:
     """Set child to the layer's CDIs, from its parent's and its inputs."""
     # Safe because a LayerInputs is exactly these bytes, without padding: its size says so.
@@ -155,30 +154,12 @@ def derive_identifier(identifier: Array[u8], public_key: Array[u8]) -> None:
     identifier[0] = first | u8(first == 0)
 
 
-@machine
-def derive_key_pair_in_frames(pair: KeyPair, secret_input: Array[Secret[u8]]) -> None:
-    """Do the work of derive_key_pair; its frame keeps traces of the key."""
+@machine(wipes=WIPED_SIZE)
+def derive_key_pair(pair: KeyPair, secret_input: Array[Secret[u8]]) -> None:
+    """Set pair to the key of a CDI_Attest, or of a device secret."""
     hkdf(pair.seed, secret_input, as_secret(KEY_SALT), as_secret(text("Key Pair")))
     ed25519_public_key(pair.public_key, pair.seed)
     derive_identifier(pair.identifier, pair.public_key)
-
-
-@machine(naked=True, model=derive_key_pair_in_frames)
-def derive_key_pair(pair: KeyPair, secret_input: Array[Secret[u8]]) -> None:
-    """Set pair to the key of a CDI_Attest, or of a device secret; nothing of it stays on the stack.
-
-    Safe because the arguments are passed on in their registers, and the stack is aligned for the call.
-    """
-    asm(
-        """
-        sub rsp, 8
-        call {work}
-        add rsp, 8
-        jmp {wipe}
-        """,
-        work=derive_key_pair_in_frames,
-        wipe=wipe_frames_below,
-    )
 
 
 @machine

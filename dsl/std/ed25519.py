@@ -17,7 +17,6 @@ from dsl.lang import (
     as_secret,
     declassify,
     declassify_array,
-    erase,
     frame_array,
     machine,
     u8,
@@ -47,7 +46,7 @@ from dsl.std.scalar25519 import (
     scalar_store,
 )
 from dsl.std.sha512 import Sha512, sha512, sha512_begin, sha512_finish, sha512_update
-from dsl.std.wipe import wipe_frames_below
+from dsl.std.wipe import WIPED_SIZE
 
 SEED_SIZE: Final = 32
 PUBLIC_KEY_SIZE: Final = 32
@@ -70,7 +69,6 @@ def expand_seed(out: ExpandedSeed, seed: Array[Secret[u8]]) -> None:
     out.prefix.copy_from(digest.slice(32, 32))
     out.scalar[0] &= 0xF8
     out.scalar[31] = (out.scalar[31] & 0x7F) | 0x40
-    erase(digest)
 
 
 @machine
@@ -79,10 +77,9 @@ def encode_base_multiple(encoded: Array[Secret[u8]], scalar: Array[Secret[u64]])
     point = Point()
     multiply_base(point, scalar)
     point_encode(encoded, point)
-    erase(point)
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def ed25519_public_key(public_key: Array[u8], seed: Array[Secret[u8]]) -> None:
     """Write the 32-byte public key of a 32-byte seed."""
     expanded = ExpandedSeed()
@@ -90,9 +87,6 @@ def ed25519_public_key(public_key: Array[u8], seed: Array[Secret[u8]]) -> None:
     scalar = frame_array(Secret[u64], 4)
     scalar_load(scalar, expanded.scalar)
     encode_base_multiple(as_secret(public_key), scalar)
-    erase(expanded)
-    erase(scalar)
-    wipe_frames_below()
 
 
 @machine
@@ -106,7 +100,6 @@ def hash_challenge(out: Array[Secret[u64]], point: Array[u8], public_key: Array[
     digest = frame_array(Secret[u8], 64)
     sha512_finish(digest, stream)
     scalar_reduce_hash(out, digest)
-    erase(digest)
 
 
 @machine
@@ -119,10 +112,9 @@ def hash_nonce(out: Array[Secret[u64]], prefix: Array[Secret[u8]], message: Arra
     digest = frame_array(Secret[u8], 64)
     sha512_finish(digest, stream)
     scalar_reduce_hash(out, digest)
-    erase(digest)
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def ed25519_sign(signature: Array[u8], message: Array[u8], seed: Array[Secret[u8]], public_key: Array[u8]) -> None:
     """Write the 64-byte signature of message. public_key must be that of seed: another one would give the scalar away."""
     expanded = ExpandedSeed()
@@ -137,12 +129,6 @@ def ed25519_sign(signature: Array[u8], message: Array[u8], seed: Array[Secret[u8
     proof = frame_array(Secret[u64], 4)
     scalar_multiply_add(proof, challenge, scalar, nonce)
     scalar_store(as_secret(signature.slice(32, 32)), proof)
-    erase(expanded)
-    erase(nonce)
-    erase(scalar)
-    erase(challenge)
-    erase(proof)
-    wipe_frames_below()
 
 
 @machine

@@ -18,7 +18,6 @@ from dsl.lang import (
     as_secret,
     between,
     declassify,
-    erase,
     frame_array,
     machine,
     secret,
@@ -46,7 +45,6 @@ from dsl.std.field25519 import (
     field_load,
     field_multiply,
     field_power_root,
-    field_set,
     field_set_limbs,
     field_square,
     field_store,
@@ -90,11 +88,9 @@ class Buckets(Struct, size=512):
 
 @machine
 def point_set_identity(out: Point) -> None:
-    """Set out to the neutral point (0, 1)."""
-    field_set(out.x, u64(0))
-    field_set(out.y, u64(1))
-    field_set(out.z, u64(1))
-    field_set(out.t, u64(0))
+    """Set out, all zero so far, to the neutral point (0, 1)."""
+    out.y.limb0 = secret(u64(1))
+    out.z.limb0 = secret(u64(1))
 
 
 @machine
@@ -124,10 +120,6 @@ def point_double(out: Point, point: Point) -> None:
     field_add(f, f, f)
     field_add(f, f, g)  # F = 2 Z^2 + G
     point_complete(out, e, f, g, h)
-    erase(e)
-    erase(f)
-    erase(g)
-    erase(h)
 
 
 @machine
@@ -144,10 +136,6 @@ def point_add(out: Point, point: Point, addend: Addend) -> None:
     field_multiply(f, point.t, addend.doubled_dt)  # C
     field_multiply(g, point.z, addend.z)
     point_add_end(out, e, h, f, g)
-    erase(e)
-    erase(f)
-    erase(g)
-    erase(h)
 
 
 @machine
@@ -160,7 +148,6 @@ def point_add_end(out: Point, a: FieldElement, b: FieldElement, c: FieldElement,
     field_subtract(half_d, a, c)  # F = D - C
     field_add(a, a, c)  # G = D + C
     point_complete(out, e, half_d, a, b)
-    erase(e)
 
 
 @machine
@@ -177,10 +164,6 @@ def point_add_affine(out: Point, point: Point, addend: Addend) -> None:
     g = FieldElement()
     g.copy_from(point.z)
     point_add_end(out, e, h, f, g)
-    erase(e)
-    erase(f)
-    erase(g)
-    erase(h)
 
 
 @machine
@@ -197,14 +180,12 @@ def point_prepare(out: Addend, point: Point) -> None:
 @machine
 def addend_negate_if(addend: Addend, mask: Secret[u64]) -> None:
     """Negate the addend where mask is all ones; leave it where mask is zero."""
-    saved = FieldElement()
-    saved.copy_from(addend.y_plus_x)
+    other = FieldElement()
+    field_subtract(other, other, addend.doubled_dt)
+    field_take_if(addend.doubled_dt, other, mask)
+    other.copy_from(addend.y_plus_x)
     field_take_if(addend.y_plus_x, addend.y_minus_x, mask)
-    field_take_if(addend.y_minus_x, saved, mask)
-    field_set(saved, u64(0))
-    field_subtract(saved, saved, addend.doubled_dt)
-    field_take_if(addend.doubled_dt, saved, mask)
-    erase(saved)
+    field_take_if(addend.y_minus_x, other, mask)
 
 
 @machine(kernel="dsl.std.kernels.field25519.select_entry")
@@ -233,7 +214,7 @@ def select_comb(out: Addend, comb: u64, bits: Array[Secret[u8]]) -> None:
 
 @machine
 def multiply_base(out: Point, scalar: Array[Secret[u64]]) -> None:
-    """Set out to the scalar, four words below 2**255, times the base point."""
+    """Set out, all zero so far, to the scalar, four words below 2**255, times the base point."""
     bits = frame_array(Secret[u8], COMBS * TEETH * SPACING)
     scalar_signed_bits(bits, scalar)
     addend = Addend()
@@ -244,13 +225,11 @@ def multiply_base(out: Point, scalar: Array[Secret[u64]]) -> None:
             first = comb * (TEETH * SPACING) + (SPACING - 1 - step)
             select_comb(addend, comb, bits.slice(first, (TEETH - 1) * SPACING + 1))
             point_add_affine(out, out, addend)
-    erase(addend)
-    erase(bits)
 
 
 @machine
 def buckets_clear(buckets: Buckets) -> None:
-    """Set every sum to the neutral point."""
+    """Set every sum, all zero so far, to the neutral point."""
     for index in upto(BUCKETS):
         point_set_identity(buckets.sums[index])
 
@@ -325,9 +304,6 @@ def point_encode(encoded: Array[Secret[u8]], point: Point) -> None:
     field_multiply(coordinate, point.y, inverse)
     field_store(encoded, coordinate)
     encoded[31] |= x_bytes[0] << 7
-    erase(inverse)
-    erase(coordinate)
-    erase(x_bytes)
 
 
 @machine
@@ -344,7 +320,7 @@ def elements_equal(left: FieldElement, right: FieldElement) -> bool:
 def recover_x(x: FieldElement, y: FieldElement) -> bool:
     """Set x to a square root of (y^2 - 1) / (d y^2 + 1), of a public point; False if there is none. RFC 8032, 5.1.3."""
     one = FieldElement()
-    field_set(one, u64(1))
+    one.limb0 = secret(u64(1))
     u = FieldElement()
     field_square(u, y)
     v = FieldElement()
@@ -368,7 +344,7 @@ def recover_x(x: FieldElement, y: FieldElement) -> bool:
     if elements_equal(check, u):
         return True
     field_add(check, check, u)
-    field_set(one, u64(0))
+    one.limb0 = secret(u64(0))
     if not elements_equal(check, one):
         return False
     root = FieldElement()
@@ -379,7 +355,7 @@ def recover_x(x: FieldElement, y: FieldElement) -> bool:
 
 @machine
 def point_decode(out: Point, encoded: Array[u8]) -> bool:
-    """Set out to the public point of a 32-byte encoding; False if it has none.
+    """Set out, all zero so far, to the public point of a 32-byte encoding; False if it has none.
 
     Refused: y not below p, y of no point, x = 0 with the sign bit set.
     """
@@ -398,7 +374,7 @@ def point_decode(out: Point, encoded: Array[u8]) -> bool:
     field_store(canonical, out.x)
     if declassify(canonical[0], "coordinate of a public point") & 1 != sign:
         field_subtract(out.x, zero, out.x)
-    field_set(out.z, u64(1))
+    out.z.limb0 = secret(u64(1))
     field_multiply(out.t, out.x, out.y)
     return True
 

@@ -11,12 +11,12 @@ from typing import Final
 
 from dsl.lang import (
     Array,
+    Record,
     Secret,
     Struct,
     add_with_carry,
     address_of,
     constant_time_equal,
-    erase,
     machine,
     secret,
     u8,
@@ -95,15 +95,6 @@ def field_square(out: FieldElement, value: FieldElement) -> None:
 
 
 @machine
-def field_set(out: FieldElement, number: u64) -> None:
-    """Set out to a public number."""
-    out.limb0 = secret(number)
-    out.limb1 = secret(u64(0))
-    out.limb2 = secret(u64(0))
-    out.limb3 = secret(u64(0))
-
-
-@machine
 def field_set_limbs(out: FieldElement, limbs: Array[u64]) -> None:
     """Set out to the four limbs of a table."""
     out.limb0 = secret(limbs[0])
@@ -150,9 +141,6 @@ def field_power_250(out: FieldElement, eleventh: FieldElement, value: FieldEleme
     field_multiply(ladder, ladder, hundredth)  # 2**200 - 1
     field_square_times(ladder, ladder, u64(50))
     field_multiply(out, ladder, fiftieth)  # 2**250 - 1
-    erase(ladder)
-    erase(tenth)
-    erase(hundredth)
 
 
 @machine
@@ -162,7 +150,6 @@ def field_invert(out: FieldElement, value: FieldElement) -> None:
     field_power_250(out, eleventh, value)
     field_square_times(out, out, u64(5))
     field_multiply(out, out, eleventh)
-    erase(eleventh)
 
 
 @machine
@@ -172,7 +159,6 @@ def field_power_root(out: FieldElement, value: FieldElement) -> None:
     field_power_250(out, eleventh, value)
     field_square_times(out, out, u64(2))
     field_multiply(out, out, value)
-    erase(eleventh)
 
 
 @machine
@@ -184,34 +170,35 @@ def field_load(out: FieldElement, encoded: Array[Secret[u8]]) -> None:
     out.limb3 = encoded.load_u64(24) & BELOW_TOP
 
 
+class Limbs(Record):
+    """A number in registers."""
+
+    limb0: Secret[u64]
+    limb1: Secret[u64]
+    limb2: Secret[u64]
+    limb3: Secret[u64]
+
+
 @machine
-def add_small(out: FieldElement, value: FieldElement, small: Secret[u64]) -> None:
-    """Set out to value + small, which is below 2**256."""
+def plus_small(value: Limbs, small: Secret[u64]) -> Limbs:
+    """A number and a small one, whose sum is below 2**256."""
     sum0 = add_with_carry(value.limb0, small, secret(u64(0)))
     sum1 = add_with_carry(value.limb1, secret(u64(0)), sum0.carry)
     sum2 = add_with_carry(value.limb2, secret(u64(0)), sum1.carry)
-    out.limb0 = sum0.value
-    out.limb1 = sum1.value
-    out.limb2 = sum2.value
-    out.limb3 = value.limb3 + sum2.carry
+    return Limbs(sum0.value, sum1.value, sum2.value, value.limb3 + sum2.carry)
 
 
 @machine
 def field_store(encoded: Array[Secret[u8]], value: FieldElement) -> None:
     """Write the one canonical encoding, 32 little-endian bytes below p."""
-    number = FieldElement()
-    number.copy_from(value)
-    number.limb3 &= BELOW_TOP
-    add_small(number, number, (value.limb3 >> 63) * 19)  # below 2**255 + 19, so below 2 p
-    trial = FieldElement()
-    add_small(trial, number, secret(u64(19)))  # reaches 2**255 exactly if the number is p or more
-    add_small(number, number, (trial.limb3 >> 63) * 19)
+    low = Limbs(value.limb0, value.limb1, value.limb2, value.limb3 & BELOW_TOP)
+    folded_once = plus_small(low, (value.limb3 >> 63) * 19)  # below 2**255 + 19, so below 2 p
+    trial = plus_small(folded_once, secret(u64(19)))  # reaches 2**255 exactly if the number is p or more
+    number = plus_small(folded_once, (trial.limb3 >> 63) * 19)
     encoded.store_u64(0, number.limb0)
     encoded.store_u64(8, number.limb1)
     encoded.store_u64(16, number.limb2)
     encoded.store_u64(24, number.limb3 & BELOW_TOP)
-    erase(number)
-    erase(trial)
 
 
 @machine

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Secret, Struct, erase, frame_array, machine, secret, u8, upto
+from dsl.lang import Array, Secret, Struct, frame_array, machine, secret, u8, upto
 from dsl.std.sha512 import Sha512, sha512_begin, sha512_finish, sha512_update
-from dsl.std.wipe import wipe_frames_below
 
 BLOCK_SIZE: Final = 128
 HASH_SIZE: Final = 64
@@ -15,7 +14,7 @@ OUTER_PAD: Final = 0x5C
 
 
 class Hmac(Struct, size=400):
-    """A message authentication code under way: the caller's, who finishes it (which erases it)."""
+    """A message authentication code under way: the caller's."""
 
     inner: Sha512
     outer: Sha512
@@ -39,7 +38,6 @@ def hmac_begin(stream: Hmac, key: Array[Secret[u8]]) -> None:
         block[index] ^= INNER_PAD ^ OUTER_PAD
     sha512_begin(stream.outer)
     sha512_update(stream.outer, block)
-    erase(block)
 
 
 @machine
@@ -50,12 +48,11 @@ def hmac_update(stream: Hmac, data: Array[Secret[u8]]) -> None:
 
 @machine
 def hmac_finish(code: Array[Secret[u8]], stream: Hmac) -> None:
-    """Write the 64-byte code and erase the stream."""
+    """Write the 64-byte code; the stream is used up."""
     digest = frame_array(Secret[u8], HASH_SIZE)
     sha512_finish(digest, stream.inner)
     sha512_update(stream.outer, digest)
     sha512_finish(code, stream.outer)
-    erase(digest)
 
 
 @machine
@@ -86,7 +83,6 @@ def hkdf_expand(out: Array[Secret[u8]], pseudorandom_key: Array[Secret[u8]], inf
     hmac_update(stream, counter)
     hmac_finish(block, stream)
     out.copy_from(block.slice(0, out.length))
-    erase(block)
 
 
 @machine
@@ -97,5 +93,3 @@ def hkdf(
     pseudorandom_key = frame_array(Secret[u8], HASH_SIZE)
     hkdf_extract(pseudorandom_key, salt, secret_input)
     hkdf_expand(out, pseudorandom_key, information)
-    erase(pseudorandom_key)
-    wipe_frames_below()

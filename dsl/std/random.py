@@ -18,7 +18,6 @@ from dsl.lang import (
     as_secret,
     cpuid,
     declassify_array,
-    erase,
     frame_array,
     machine,
     minimum,
@@ -33,6 +32,7 @@ from dsl.lang import (
     upto,
 )
 from dsl.std.hkdf import Hmac, hmac_begin, hmac_finish, hmac_update
+from dsl.std.wipe import WIPED_SIZE
 
 NO_GENERATOR: Final = 1  # the CPU has neither RDSEED nor RDRAND
 NOT_READY: Final = 2  # it gave no number in any of its tries
@@ -119,7 +119,7 @@ def advance(state: RandomState) -> None:
     hmac_finish(state.value, stream)
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def random_start(state: RandomState, boot_secret: Array[Secret[u8]]) -> Failure | None:
     """Make a generator from fresh hardware words, their times, and a secret of this boot (any length, also none).
 
@@ -136,11 +136,10 @@ def random_start(state: RandomState, boot_secret: Array[Secret[u8]]) -> Failure 
     state.value.fill(secret(u8(1)))
     mix(state, as_secret(pool), boot_secret, u8(0))
     mix(state, as_secret(pool), boot_secret, u8(1))
-    erase(pool)
     return None
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def random_fill(state: RandomState, out: Array[u8]) -> Failure | None:
     """Fill out, at most REQUEST_LIMIT bytes, with random bytes. Failure: NOT_READY, STUCK; out is then unchanged."""
     assert out.length <= REQUEST_LIMIT, "too many random bytes in one request"
@@ -160,5 +159,4 @@ def random_fill(state: RandomState, out: Array[u8]) -> Failure | None:
     # What was given cannot be computed from the state that stays.
     mix(state, as_secret(pool), nothing, u8(0))
     mix(state, as_secret(pool), nothing, u8(1))
-    erase(pool)
     return None

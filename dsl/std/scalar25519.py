@@ -13,7 +13,6 @@ from dsl.lang import (
     add_with_carry,
     as_secret,
     between,
-    erase,
     frame_array,
     machine,
     multiply_wide,
@@ -59,9 +58,7 @@ def scalar_store(encoded: Array[Secret[u8]], words: Array[Secret[u64]]) -> None:
 
 @machine
 def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right: Array[Secret[u64]]) -> None:
-    """Set product to left * right; product.length is the sum of theirs."""
-    for place in upto(product.length, at_most=2 * FACTOR_WORDS):
-        product[place] = secret(u64(0))
+    """Set product, all zero so far, to left * right; product.length is the sum of theirs."""
     for i in upto(left.length, at_most=FACTOR_WORDS):
         carry = secret(u64(0))
         for j in upto(right.length, at_most=FACTOR_WORDS):
@@ -102,7 +99,6 @@ def subtract_order_once(words: Array[Secret[u64]]) -> None:
     trial.copy_from(words)
     borrow = subtract_words(trial, as_secret(ORDER_WORDS), ~secret(u64(0)))
     _ = subtract_words(words, as_secret(ORDER_WORDS), borrow - 1)
-    erase(trial)
 
 
 @machine
@@ -118,9 +114,6 @@ def scalar_reduce(out: Array[Secret[u64]], wide: Array[Secret[u64]]) -> None:
     subtract_order_once(rest)
     subtract_order_once(rest)
     out.copy_from(rest.slice(0, 4))
-    erase(quotient)
-    erase(multiple)
-    erase(rest)
 
 
 @machine
@@ -129,7 +122,6 @@ def scalar_reduce_hash(out: Array[Secret[u64]], digest: Array[Secret[u8]]) -> No
     wide = frame_array(Secret[u64], 8)
     scalar_load(wide, digest)
     scalar_reduce(out, wide)
-    erase(wide)
 
 
 @machine
@@ -149,7 +141,6 @@ def scalar_multiply_add(
         wide[index] = total.value
         carry = total.carry
     scalar_reduce(out, wide)
-    erase(wide)
 
 
 @machine
@@ -158,7 +149,6 @@ def scalar_is_reduced(words: Array[Secret[u64]]) -> Secret[u64]:
     trial = frame_array(Secret[u64], 4)
     trial.copy_from(words)
     borrow = subtract_words(trial, as_secret(ORDER_WORDS), ~secret(u64(0)))
-    erase(trial)
     return borrow
 
 
@@ -175,12 +165,11 @@ def scalar_signed_bits(bits: Array[Secret[u8]], words: Array[Secret[u64]]) -> No
     for index in upto(SIGN_COUNT):
         place = index + 1
         bits[index] = ((number[place >> 6] >> (place & 63)) & 1).truncate(u8)
-    erase(number)
 
 
 @machine
 def scalar_digits(digits: Array[u8], words: Array[u64]) -> None:
-    """Write a public scalar below 2**253 as digits, lowest first, of which at most every fourth is not zero.
+    """Write a public scalar below 2**253 as digits, lowest first, over zeros: at most every fourth is not zero.
 
     A digit is 0, 1, 3, 5 or 7, with DIGIT_SIGN where it is negative. The scalar is the sum of digits[i] * 2**i.
     """
@@ -188,7 +177,6 @@ def scalar_digits(digits: Array[u8], words: Array[u64]) -> None:
     rest.copy_from(words.slice(0, 4))
     for index in upto(DIGIT_COUNT):
         low = rest[0] & 15
-        digits[index] = u8(0)
         if low & 1 == 1:
             digits[index] = low.truncate(u8)
             rest[0] -= low

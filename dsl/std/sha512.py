@@ -13,7 +13,6 @@ from dsl.lang import (
     Struct,
     array,
     as_secret,
-    erase,
     machine,
     secret,
     table,
@@ -48,7 +47,7 @@ class Schedule(Struct):
 
 @machine(kernel="dsl.std.kernels.sha2.compress512")
 def compress(state: Array[Secret[u64]], schedule: Schedule, block: Array[Secret[u8]], constants: Array[u64]) -> None:
-    """Mix one block into the state; the caller erases the schedule."""
+    """Mix one block into the state."""
     compress_in_python(64, state, schedule, block, constants)
 
 
@@ -76,7 +75,6 @@ def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
         taken += BLOCK_SIZE
     rest = data.length - taken
     stream.block.slice(0, rest).copy_from(data.slice(taken, rest))
-    erase(schedule)
 
 
 @machine
@@ -91,10 +89,8 @@ def sha512_finish(digest: Array[Secret[u8]], stream: Sha512) -> None:
     # The length field has 128 bits; its upper half is zero: no message has 2**61 bytes.
     stream.block.store_be64(LENGTH_OFFSET + 8, secret(stream.length << 3))
     compress(stream.state, schedule, stream.block, ROUND_CONSTANTS)
-    erase(schedule)
     for index in upto(8):
         digest.store_be64(index * 8, stream.state[index])
-    erase(stream)
 
 
 @machine

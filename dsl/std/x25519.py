@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Secret, Struct, declassify, erase, frame_array, machine, secret, table, u8, u64, upto
+from dsl.lang import Array, Secret, Struct, declassify, frame_array, machine, secret, table, u8, u64, upto
 from dsl.std.field25519 import (
     FieldElement,
     field_add,
     field_invert,
     field_load,
     field_multiply,
-    field_set,
     field_square,
     field_store,
     field_subtract,
@@ -19,7 +18,7 @@ from dsl.std.field25519 import (
     set_number,
     settled,
 )
-from dsl.std.wipe import wipe_frames_below
+from dsl.std.wipe import WIPED_SIZE
 
 BASE_POINT: Final = table(u8, bytes([9]) + bytes(31))
 CURVE_CONSTANT: Final = 121665  # (A - 2) / 4
@@ -73,7 +72,7 @@ def ladder_step(ladder: Ladder, swapped: Secret[u64]) -> None:
     field_multiply(z2, e, c)
 
 
-@machine
+@machine(wipes=WIPED_SIZE)
 def x25519(out: Array[Secret[u8]], scalar: Array[Secret[u8]], point: Array[Secret[u8]]) -> None:
     """Write the 32-byte x coordinate of scalar times point. All zero: the point was of small order, and the caller refuses."""
     clamped = frame_array(Secret[u8], 32)
@@ -82,9 +81,9 @@ def x25519(out: Array[Secret[u8]], scalar: Array[Secret[u8]], point: Array[Secre
     clamped[31] = (clamped[31] & 0x7F) | 0x40
     ladder = Ladder()
     field_load(ladder.x1, point)
-    field_set(ladder.x2, u64(1))
+    ladder.x2.limb0 = secret(u64(1))
     ladder.x3.copy_from(ladder.x1)
-    field_set(ladder.z3, u64(1))
+    ladder.z3.limb0 = secret(u64(1))
     last = secret(u64(0))
     for step in upto(255):
         place = 254 - step
@@ -95,6 +94,3 @@ def x25519(out: Array[Secret[u8]], scalar: Array[Secret[u8]], point: Array[Secre
     field_invert(ladder.a, ladder.z2)
     field_multiply(ladder.a, ladder.a, ladder.x2)
     field_store(out, ladder.a)
-    erase(clamped)
-    erase(ladder)
-    wipe_frames_below()

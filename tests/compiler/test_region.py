@@ -1,17 +1,18 @@
-"""A simd region gives the XMM registers back as they were, and its arguments and results pass through it."""
+"""Arguments and results pass through regions: a simd region gives the XMM registers back as they were, a wiping one leaves nothing."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 from unicorn import x86_const as x86
 
 from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.pipeline import compile_function
-from dsl.lang import Array, Record, Secret, asm, machine, u8, u64
-from tests.execution.emulated import Emulated
-from tests.worlds import Native, Unicorn
+from dsl.lang import Array, Failure, Record, Secret, asm, frame_array, machine, secret, u8, u64, upto
+from tests.execution.emulated import ARGUMENTS, STACK, STACK_SIZE, TOP, Emulated
+from tests.worlds import CPython, Native, Unicorn
 
 pytestmark = pytest.mark.t1
 XMM = [getattr(x86, f"UC_X86_REG_XMM{number}") for number in range(16)]
@@ -95,6 +96,102 @@ def test_more_than_six_words_are_refused() -> None:
         compile_function(too_many)
 
 
-def test_a_region_has_a_body() -> None:
-    with pytest.raises(TypeError, match="a simd region is a function with a body of its own"):
-        machine(naked=True, simd=True)(spoils)
+@pytest.mark.parametrize(
+    "options", [{"naked": True, "simd": True}, {"kernel": "a.b", "wipes": 8}, {"simd": True, "wipes": 8}]
+)
+def test_a_region_has_a_body(options: Any) -> None:
+    """And is of one kind."""
+    with pytest.raises(TypeError, match="spoils: a region is of one kind, around a function with a body of its own"):
+        machine(**options)(spoils)
+
+
+@machine(wipes=256)
+def three_more(a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: u64, data: Array[Secret[u8]]) -> u64 | Failure:
+    """Three words on the stack, two results; a copy of the data in its frame."""
+    copied = frame_array(Secret[u8], 16)
+    copied.copy_from(data)
+    total = secret(u64(0))
+    for index in upto(2):
+        total += copied.load_u64(index * 8)
+    data.store_u64(0, total)
+    if a > f:
+        return Failure(9)
+    return a + b * 2 + c * 3 + d * 4 + e * 5 + f * 6 + g * 7
+
+
+@machine(wipes=64)
+def two_more(a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, g: Secret[u64], data: Array[Secret[u8]]) -> u64:
+    """As many words as before but one result."""
+    data.store_u64(8, g)
+    return a ^ f
+
+
+@machine(wipes=128)
+def no_result(data: Array[Secret[u8]]) -> None:
+    """What it computes is in the data alone."""
+    copied = frame_array(Secret[u8], 16)
+    copied.copy_from(data)
+    data.store_u64(8, copied.load_u64(0) * copied.load_u64(8))
+
+
+@machine
+def around_wiping(a: u64, data: Array[Secret[u8]]) -> u64:
+    """Calls a wiping region, which inlining leaves alone."""
+    no_result(data)
+    found = three_more(a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, data)
+    return u64(0) if isinstance(found, Failure) else found
+
+
+@machine(wipes=8)
+def three_results(a: u64) -> Three:
+    """One more than it hands on."""
+    return Three(a, a, a)
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "words", "results"),
+    [
+        (three_more, 256, [1, 2, 3, 4, 5, 6, 7], (0, 140)),
+        (three_more, 256, [7, 2, 3, 4, 5, 6, 7], (9, 0)),
+        (two_more, 64, [1, 2, 3, 4, 5, 8, 7], (9,)),
+        (no_result, 128, [], ()),
+    ],
+)
+def test_a_wiping_region_leaves_nothing(
+    function: Callable[..., Any], size: int, words: list[int], results: tuple[int, ...]
+) -> None:
+    """So many zero bytes below the caller's stack pointer, and nothing below those; zero in the registers that are not results."""
+    emulated = Emulated(compile_function(function))
+    place = TOP + 0x100
+    emulated.engine.mem_write(STACK, b"\xcc" * STACK_SIZE)
+    emulated.engine.mem_write(place, b"\x5a" * 16)
+    found = emulated.call(emulated.program.entry, [*words, place, 16])
+    assert found[: len(results)] == results
+    assert emulated.stack_below() == b"\xcc" * (TOP - STACK - size) + bytes(size)
+    assert emulated.read(place, 16) != b"\x5a" * 16
+    assert emulated.read(place + 16, 16) == b"\xcc" * 16
+    free = [x86.UC_X86_REG_RAX, *ARGUMENTS, x86.UC_X86_REG_R10, x86.UC_X86_REG_R11]
+    kept = (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDX)[: len(results)]
+    assert not any(emulated.engine.reg_read(register) for register in free if register not in kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"disable": ("inline",)}])
+def test_words_pass_through_a_wiping_region(options: dict[str, object]) -> None:
+    """Those on the stack too, in both worlds, and under CPython."""
+    data = bytes(range(16))
+    found = [world(around_wiping, 5, bytearray(data)) for world in (CPython(), Native(), Unicorn())]
+    assert found == [sum((5 + n) * (n + 1) for n in range(7))] * 3
+    assert f"{__name__}.three_more.body" in compile_function(around_wiping, **options).symbols
+
+
+def test_more_than_two_words_of_results_are_refused() -> None:
+    with pytest.raises(
+        CompileError, match=r"error\[signature\]: expected at most 2 words of results in a wiping region"
+    ):
+        compile_function(three_results)
+
+
+@pytest.mark.parametrize("size", [0, -8, 12, True, 8.0])
+def test_what_is_wiped_is_whole_words(size: Any) -> None:
+    with pytest.raises(TypeError, match=r"wipes=.*: expected a positive multiple of 8"):
+        machine(wipes=size)(spoils)

@@ -1,4 +1,4 @@
-"""Emitted code that talks to ports, in Unicorn: what it reads comes from a test, what it writes is kept."""
+"""Emitted code that talks to ports and other hardware, in Unicorn: what it reads comes from a test, what it writes is kept."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ class Ported:
     def on_out(self, _engine: object, port: int, size: int, value: int, _data: object) -> None:
         """Keep an OUT."""
         self.accesses.append(("out", port, value))
+
+    def replace(self, mnemonic: str, do: Callable[[str], None]) -> None:
+        """Do something else in place of an instruction, wherever it stands; `do` is given its text."""
+        lines = self.emulated.program.linked.lines
+        ends = [address for address, _ in lines[1:]]
+        for (address, line), end in zip(lines, ends, strict=False):
+            if line.text.split()[0] == mnemonic:
+
+                def skip(_engine: object, _at: int, _size: int, data: tuple[str, int]) -> None:
+                    do(data[0])
+                    self.engine.reg_write(x86.UC_X86_REG_RIP, data[1])
+
+                self.engine.hook_add(uc.UC_HOOK_CODE, skip, (line.text, end), begin=address, end=address)
 
     def call(self, *arguments: int) -> int:
         """Run it; what it leaves in RAX."""

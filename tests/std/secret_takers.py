@@ -30,7 +30,7 @@ SHAPES: Final = {
     "multiply_words.product": 10, "multiply_words.left": 5, "multiply_words.right": 5,
     "subtract_words.left": 5, "subtract_words.right": 5, "subtract_order_once.words": 5,
     "compress.state": 8, "compress.constants": 80, "field_square_times.count": 3,
-    "sha512_update.data": 300, "hmac_update.data": 300, "sha512.data": 300, "field_set.number": 9, "mix.pool": 32, "gather.pool": 32,
+    "sha512_update.data": 300, "hmac_update.data": 300, "sha512.data": 300, "mix.pool": 32, "gather.pool": 32,
     "random_fill.out": 100, "row": 120, "entries": ENTRIES * ENTRY_LIMBS, "comb": 0, "select_comb.bits": (TEETH - 1) * SPACING + 1,
     "scalar_signed_bits.bits": SIGN_COUNT, "first_digits": DIGIT_COUNT, "second_digits": DIGIT_COUNT,
 }  # fmt: skip

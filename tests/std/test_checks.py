@@ -7,8 +7,7 @@ import pytest
 from dsl.std.checks import append_place
 from dsl.std.power import power_off
 from dsl.std.print import LINE_CAPACITY
-from dsl.std.wipe import WIPED_SIZE, wipe_frames_below
-from tests.execution.emulated import SAVED, STACK, STACK_SIZE, TOP
+from tests.execution.emulated import TOP
 from tests.std.ported import Ported
 
 pytestmark = pytest.mark.t1
@@ -43,26 +42,6 @@ def test_places_of_checks() -> None:
         min(checks) + (1 << 32),
     ):
         assert place_of(world, address) == (False, "")
-
-
-def test_frames_are_wiped() -> None:
-    """As many bytes as it says below the stack pointer, none beyond, and the registers that a call may change."""
-    from unicorn import x86_const as x86
-
-    world = Ported(wipe_frames_below)
-    engine = world.engine
-    engine.mem_write(STACK, b"\xcc" * STACK_SIZE)
-    scratch = [
-        getattr(x86, f"UC_X86_REG_{name}") for name in ("RAX", "RCX", "RDX", "RSI", "RDI", "R8", "R9", "R10", "R11")
-    ]
-    for register in scratch:
-        engine.reg_write(register, 0x5EC0_5EC0_5EC0_5EC0)
-    world.call()
-    below = world.emulated.stack_below()
-    assert below == b"\xcc" * (len(below) - WIPED_SIZE) + bytes(WIPED_SIZE)
-    assert not any(engine.reg_read(register) for register in scratch)
-    assert engine.mem_read(TOP + 8, 64) == b"\xcc" * 64
-    assert len(SAVED) == 6
 
 
 def test_the_machine_is_turned_off() -> None:
