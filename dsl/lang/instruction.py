@@ -80,33 +80,21 @@ def operands(text: str) -> tuple[Operand, ...]:
 
 
 def lowers_to(
-    text: str,
-    *,
-    takes: str = "",
-    gives: str = "",
-    loses: str = "",
-    reads_memory: bool = False,
-    writes_memory: bool = False,
-    stops_if: str | None = None,
+    text: str, form: str = "", *, loses: str = "", memory: str = "", stops_if: str | None = None
 ) -> Callable[[F], F]:
     """Make a function the typed face of an instruction; its body is the model under CPython.
 
-    takes and gives list the operands in the order of the parameters, and of the result (one, or the fields of a Record).
+    form: "inputs -> outputs", the operands in the order of the parameters, and of the result (one, or the fields of a Record).
+    memory: "r" if it reads memory that ordinary loads and stores see, "w" if it writes it, "rw" if both.
     """
+    takes, _, gives = form.partition("->")
+    lost = tuple(loses.split())
 
     def link(function: F) -> F:
         linked: Any = function
-        row = Instruction(
-            function.__name__,
-            text,
-            operands(takes),
-            operands(gives),
-            tuple(loses.split()),
-            reads_memory,
-            writes_memory,
-            stops_if,
+        linked.__instruction__ = Instruction(
+            function.__name__, text, operands(takes), operands(gives), lost, "r" in memory, "w" in memory, stops_if
         )
-        linked.__instruction__ = row
         return function
 
     return link

@@ -33,7 +33,7 @@ class CpuidResult(Record):
     edx: u32
 
 
-@lowers_to("cpuid", takes="leaf:32@rax subleaf:32@rcx", gives="eax:32@rax ebx:32@rbx ecx:32@rcx edx:32@rdx")
+@lowers_to("cpuid", "leaf:32@rax subleaf:32@rcx -> eax:32@rax ebx:32@rbx ecx:32@rcx edx:32@rdx")
 def cpuid(leaf: u32, subleaf: u32) -> CpuidResult:
     """CPUID. The model answers from machine.cpuid[leaf, subleaf]."""
     row = current_machine().cpuid.get((int(leaf), int(subleaf)))
@@ -42,25 +42,19 @@ def cpuid(leaf: u32, subleaf: u32) -> CpuidResult:
     return CpuidResult(*(u32(register) for register in row))
 
 
-@lowers_to("rdmsr; shl rdx, 32; or rax, rdx", takes="msr:32@rcx", gives="value:64@rax", loses="rdx flags")
+@lowers_to("rdmsr; shl rdx, 32; or rax, rdx", "msr:32@rcx -> value:64@rax", loses="rdx flags")
 def rdmsr(msr: u32) -> u64:
     """Read a model-specific register. One that does not exist is #GP."""
     return u64(current_machine().read_msr(int(msr)))
 
 
-@lowers_to(
-    "mov rdx, rax; shr rdx, 32; wrmsr",
-    takes="msr:32@rcx value:64@rax",
-    loses="rdx flags",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to("mov rdx, rax; shr rdx, 32; wrmsr", "msr:32@rcx value:64@rax", loses="rdx flags", memory="rw")
 def wrmsr(msr: u32, value: u64) -> None:
     """Write a model-specific register."""
     current_machine().write_msr(int(msr), int(value))
 
 
-@lowers_to("rdtsc; shl rdx, 32; or rax, rdx", gives="value:64@rax", loses="rdx flags")
+@lowers_to("rdtsc; shl rdx, 32; or rax, rdx", "-> value:64@rax", loses="rdx flags")
 def rdtsc() -> u64:
     """The time-stamp counter. The model's advances by one each time."""
     cpu = current_machine().cpu
@@ -71,37 +65,37 @@ def rdtsc() -> u64:
 # Ports
 
 
-@lowers_to("in al, dx", takes="port:16@rdx", gives="value:8@rax")
+@lowers_to("in al, dx", "port:16@rdx -> value:8@rax")
 def in8(port: u16) -> u8:
     """Read a byte from a port."""
     return u8(current_machine().read_port(int(port), 8))
 
 
-@lowers_to("in ax, dx", takes="port:16@rdx", gives="value:16@rax")
+@lowers_to("in ax, dx", "port:16@rdx -> value:16@rax")
 def in16(port: u16) -> u16:
     """Read two bytes from a port."""
     return u16(current_machine().read_port(int(port), 16))
 
 
-@lowers_to("in eax, dx", takes="port:16@rdx", gives="value:32@rax")
+@lowers_to("in eax, dx", "port:16@rdx -> value:32@rax")
 def in32(port: u16) -> u32:
     """Read four bytes from a port."""
     return u32(current_machine().read_port(int(port), 32))
 
 
-@lowers_to("out dx, al", takes="port:16@rdx value:8@rax")
+@lowers_to("out dx, al", "port:16@rdx value:8@rax")
 def out8(port: u16, value: u8) -> None:
     """Write a byte to a port."""
     current_machine().write_port(int(port), 8, int(value))
 
 
-@lowers_to("out dx, ax", takes="port:16@rdx value:16@rax")
+@lowers_to("out dx, ax", "port:16@rdx value:16@rax")
 def out16(port: u16, value: u16) -> None:
     """Write two bytes to a port."""
     current_machine().write_port(int(port), 16, int(value))
 
 
-@lowers_to("out dx, eax", takes="port:16@rdx value:32@rax")
+@lowers_to("out dx, eax", "port:16@rdx value:32@rax")
 def out32(port: u16, value: u32) -> None:
     """Write four bytes to a port."""
     current_machine().write_port(int(port), 32, int(value))
@@ -110,25 +104,25 @@ def out32(port: u16, value: u32) -> None:
 # Interrupts and waiting
 
 
-@lowers_to("hlt", reads_memory=True, writes_memory=True)
+@lowers_to("hlt", memory="rw")
 def hlt() -> None:
     """Wait for an interrupt. The model calls machine.wake."""
     current_machine().halt()
 
 
-@lowers_to("cli", reads_memory=True, writes_memory=True)
+@lowers_to("cli", memory="rw")
 def cli() -> None:
     """Clear RFLAGS.IF."""
     current_machine().cpu.rflags &= ~_INTERRUPTS
 
 
-@lowers_to("sti", reads_memory=True, writes_memory=True)
+@lowers_to("sti", memory="rw")
 def sti() -> None:
     """Set RFLAGS.IF; it acts after the next instruction."""
     current_machine().cpu.rflags |= _INTERRUPTS
 
 
-@lowers_to("sti; hlt", reads_memory=True, writes_memory=True)
+@lowers_to("sti; hlt", memory="rw")
 def sti_hlt() -> None:
     """Set RFLAGS.IF and wait; no interrupt is taken between the two."""
     sti()
@@ -140,19 +134,19 @@ def pause() -> None:
     """Tell the CPU that this is a waiting loop."""
 
 
-@lowers_to("int3", reads_memory=True, writes_memory=True)
+@lowers_to("int3", memory="rw")
 def int3() -> None:
     """Raise #BP."""
     raise MachineError("INT3, and this machine has no debugger")
 
 
-@lowers_to("pushfq; pop {value}", gives="value:64")
+@lowers_to("pushfq; pop {value}", "-> value:64")
 def read_rflags() -> u64:
     """RFLAGS. Only its system flags mean anything here."""
     return u64(current_machine().cpu.rflags)
 
 
-@lowers_to("mov {value}, rsp", gives="value:64")
+@lowers_to("mov {value}, rsp", "-> value:64")
 def read_rsp() -> u64:
     """The stack pointer, somewhere in this function. The model's is the end of its frames."""
     return u64(FRAME_BASE + FRAME_SIZE)
@@ -169,133 +163,133 @@ def _set_control(number: int, value: u64) -> None:
     current_machine().cpu.control[number] = int(value)
 
 
-@lowers_to("mov {value}, cr0", gives="value:64")
+@lowers_to("mov {value}, cr0", "-> value:64")
 def read_cr0() -> u64:
     """CR0."""
     return _control(0)
 
 
-@lowers_to("mov cr0, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+@lowers_to("mov cr0, {value}", "value:64", memory="rw")
 def write_cr0(value: u64) -> None:
     """Write CR0."""
     _set_control(0, value)
 
 
-@lowers_to("mov {value}, cr2", gives="value:64")
+@lowers_to("mov {value}, cr2", "-> value:64")
 def read_cr2() -> u64:
     """CR2, the address of the last page fault."""
     return _control(2)
 
 
-@lowers_to("mov cr2, {value}", takes="value:64")
+@lowers_to("mov cr2, {value}", "value:64")
 def write_cr2(value: u64) -> None:
     """Write CR2."""
     _set_control(2, value)
 
 
-@lowers_to("mov {value}, cr3", gives="value:64")
+@lowers_to("mov {value}, cr3", "-> value:64")
 def read_cr3() -> u64:
     """CR3, the root of the page tables."""
     return _control(3)
 
 
-@lowers_to("mov cr3, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+@lowers_to("mov cr3, {value}", "value:64", memory="rw")
 def write_cr3(value: u64) -> None:
     """Write CR3, which drops translations that are not global."""
     _set_control(3, value)
 
 
-@lowers_to("mov {value}, cr4", gives="value:64")
+@lowers_to("mov {value}, cr4", "-> value:64")
 def read_cr4() -> u64:
     """CR4."""
     return _control(4)
 
 
-@lowers_to("mov cr4, {value}", takes="value:64", reads_memory=True, writes_memory=True)
+@lowers_to("mov cr4, {value}", "value:64", memory="rw")
 def write_cr4(value: u64) -> None:
     """Write CR4."""
     _set_control(4, value)
 
 
-@lowers_to("mov {value}, cr8", gives="value:64")
+@lowers_to("mov {value}, cr8", "-> value:64")
 def read_cr8() -> u64:
     """CR8, the task priority."""
     return _control(8)
 
 
-@lowers_to("mov cr8, {value}", takes="value:64")
+@lowers_to("mov cr8, {value}", "value:64")
 def write_cr8(value: u64) -> None:
     """Write CR8."""
     _set_control(8, value)
 
 
-@lowers_to("mov {value}, dr0", gives="value:64")
+@lowers_to("mov {value}, dr0", "-> value:64")
 def read_dr0() -> u64:
     """DR0."""
     return u64(current_machine().cpu.debug[0])
 
 
-@lowers_to("mov {value}, dr1", gives="value:64")
+@lowers_to("mov {value}, dr1", "-> value:64")
 def read_dr1() -> u64:
     """DR1."""
     return u64(current_machine().cpu.debug[1])
 
 
-@lowers_to("mov {value}, dr2", gives="value:64")
+@lowers_to("mov {value}, dr2", "-> value:64")
 def read_dr2() -> u64:
     """DR2."""
     return u64(current_machine().cpu.debug[2])
 
 
-@lowers_to("mov {value}, dr3", gives="value:64")
+@lowers_to("mov {value}, dr3", "-> value:64")
 def read_dr3() -> u64:
     """DR3."""
     return u64(current_machine().cpu.debug[3])
 
 
-@lowers_to("mov {value}, dr6", gives="value:64")
+@lowers_to("mov {value}, dr6", "-> value:64")
 def read_dr6() -> u64:
     """DR6, the debug status."""
     return u64(current_machine().cpu.debug[6])
 
 
-@lowers_to("mov {value}, dr7", gives="value:64")
+@lowers_to("mov {value}, dr7", "-> value:64")
 def read_dr7() -> u64:
     """DR7, the debug control."""
     return u64(current_machine().cpu.debug[7])
 
 
-@lowers_to("mov dr0, {value}", takes="value:64")
+@lowers_to("mov dr0, {value}", "value:64")
 def write_dr0(value: u64) -> None:
     """Write DR0."""
     current_machine().cpu.debug[0] = int(value)
 
 
-@lowers_to("mov dr1, {value}", takes="value:64")
+@lowers_to("mov dr1, {value}", "value:64")
 def write_dr1(value: u64) -> None:
     """Write DR1."""
     current_machine().cpu.debug[1] = int(value)
 
 
-@lowers_to("mov dr2, {value}", takes="value:64")
+@lowers_to("mov dr2, {value}", "value:64")
 def write_dr2(value: u64) -> None:
     """Write DR2."""
     current_machine().cpu.debug[2] = int(value)
 
 
-@lowers_to("mov dr3, {value}", takes="value:64")
+@lowers_to("mov dr3, {value}", "value:64")
 def write_dr3(value: u64) -> None:
     """Write DR3."""
     current_machine().cpu.debug[3] = int(value)
 
 
-@lowers_to("mov dr6, {value}", takes="value:64")
+@lowers_to("mov dr6, {value}", "value:64")
 def write_dr6(value: u64) -> None:
     """Write DR6."""
     current_machine().cpu.debug[6] = int(value)
 
 
-@lowers_to("mov dr7, {value}", takes="value:64")
+@lowers_to("mov dr7, {value}", "value:64")
 def write_dr7(value: u64) -> None:
     """Write DR7."""
     current_machine().cpu.debug[7] = int(value)
@@ -314,49 +308,49 @@ def _store_table(name: str, pointer: HostVirtual) -> None:
     machine.memory.write(int(pointer), machine.cpu.tables.get(name, bytes(10)))
 
 
-@lowers_to("lgdt [{pointer}]", takes="pointer:64", reads_memory=True)
+@lowers_to("lgdt [{pointer}]", "pointer:64", memory="r")
 def lgdt(pointer: HostVirtual) -> None:
     """Load GDTR from the limit and base at pointer."""
     _load_table("gdtr", pointer)
 
 
-@lowers_to("lidt [{pointer}]", takes="pointer:64", reads_memory=True)
+@lowers_to("lidt [{pointer}]", "pointer:64", memory="r")
 def lidt(pointer: HostVirtual) -> None:
     """Load IDTR from the limit and base at pointer."""
     _load_table("idtr", pointer)
 
 
-@lowers_to("sgdt [{pointer}]", takes="pointer:64", writes_memory=True)
+@lowers_to("sgdt [{pointer}]", "pointer:64", memory="w")
 def sgdt(pointer: HostVirtual) -> None:
     """Store GDTR's limit and base at pointer."""
     _store_table("gdtr", pointer)
 
 
-@lowers_to("sidt [{pointer}]", takes="pointer:64", writes_memory=True)
+@lowers_to("sidt [{pointer}]", "pointer:64", memory="w")
 def sidt(pointer: HostVirtual) -> None:
     """Store IDTR's limit and base at pointer."""
     _store_table("idtr", pointer)
 
 
-@lowers_to("ltr ax", takes="selector:16@rax", reads_memory=True, writes_memory=True)
+@lowers_to("ltr ax", "selector:16@rax", memory="rw")
 def ltr(selector: u16) -> None:
     """Load the task register; the TSS becomes busy."""
     current_machine().cpu.selectors["tr"] = int(selector)
 
 
-@lowers_to("str eax", gives="selector:16@rax")
+@lowers_to("str eax", "-> selector:16@rax")
 def str_() -> u16:
     """The task register's selector."""
     return u16(current_machine().cpu.selectors.get("tr", 0))
 
 
-@lowers_to("lldt ax", takes="selector:16@rax", reads_memory=True)
+@lowers_to("lldt ax", "selector:16@rax", memory="r")
 def lldt(selector: u16) -> None:
     """Load the local descriptor table register; 0: none."""
     current_machine().cpu.selectors["ldtr"] = int(selector)
 
 
-@lowers_to("mov ds, ax; mov es, ax; mov ss, ax; mov fs, ax; mov gs, ax", takes="selector:16@rax", reads_memory=True)
+@lowers_to("mov ds, ax; mov es, ax; mov ss, ax; mov fs, ax; mov gs, ax", "selector:16@rax", memory="r")
 def load_data_segments(selector: u16) -> None:
     """Load DS, ES, SS, FS and GS with one selector. The bases of FS and GS become the descriptor's: set GS base after this."""
     cpu = current_machine().cpu
@@ -366,29 +360,26 @@ def load_data_segments(selector: u16) -> None:
 
 # The far return pops its own offset and the selector; lea skips the two instructions after it (1 and 2 bytes).
 @lowers_to(
-    "movzx ecx, cx; push rcx; lea rax, [rip + 3]; push rax; retfq",
-    takes="selector:16@rcx",
-    loses="rax rcx",
-    reads_memory=True,
+    "movzx ecx, cx; push rcx; lea rax, [rip + 3]; push rax; retfq", "selector:16@rcx", loses="rax rcx", memory="r"
 )
 def reload_code_segment(selector: u16) -> None:
     """Load CS, and go on at the next instruction."""
     current_machine().cpu.selectors["cs"] = int(selector)
 
 
-@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_FS_BASE:#x}; wrmsr", takes="base:64@rax", loses="rcx rdx flags")
+@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_FS_BASE:#x}; wrmsr", "base:64@rax", loses="rcx rdx flags")
 def write_fs_base(base: HostVirtual) -> None:
     """Set the base of FS."""
     current_machine().write_msr(_FS_BASE, int(base))
 
 
-@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_GS_BASE:#x}; wrmsr", takes="base:64@rax", loses="rcx rdx flags")
+@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_GS_BASE:#x}; wrmsr", "base:64@rax", loses="rcx rdx flags")
 def write_gs_base(base: HostVirtual) -> None:
     """Set the base of GS: where this CPU's per-CPU object lies."""
     current_machine().write_msr(_GS_BASE, int(base))
 
 
-@lowers_to("mov {value}, qword ptr gs:[{offset}]", takes="offset:64", gives="value:64", reads_memory=True)
+@lowers_to("mov {value}, qword ptr gs:[{offset}]", "offset:64 -> value:64", memory="r")
 def read_gs_u64(offset: u64) -> u64:
     """The u64 at this offset from the base of GS."""
     machine = current_machine()
@@ -398,37 +389,37 @@ def read_gs_u64(offset: u64) -> u64:
 # Caches, translations, order
 
 
-@lowers_to("invlpg [{address}]", takes="address:64", reads_memory=True, writes_memory=True)
+@lowers_to("invlpg [{address}]", "address:64", memory="rw")
 def invlpg(address: HostVirtual) -> None:
     """Drop the translation of one page."""
 
 
-@lowers_to("wbinvd", reads_memory=True, writes_memory=True)
+@lowers_to("wbinvd", memory="rw")
 def wbinvd() -> None:
     """Write back and empty all caches."""
 
 
-@lowers_to("clflush [{address}]", takes="address:64", reads_memory=True, writes_memory=True)
+@lowers_to("clflush [{address}]", "address:64", memory="rw")
 def clflush(address: HostVirtual) -> None:
     """Write back and drop one cache line."""
 
 
-@lowers_to("mfence", reads_memory=True, writes_memory=True)
+@lowers_to("mfence", memory="rw")
 def mfence() -> None:
     """Order all loads and stores."""
 
 
-@lowers_to("lfence", reads_memory=True)
+@lowers_to("lfence", memory="r")
 def lfence() -> None:
     """Order loads; nothing after it starts before it."""
 
 
-@lowers_to("sfence", writes_memory=True)
+@lowers_to("sfence", memory="w")
 def sfence() -> None:
     """Order stores."""
 
 
-@lowers_to("push rax; verw word ptr [rsp]; pop rax", takes="selector:16@rax", loses="rax flags", reads_memory=True)
+@lowers_to("push rax; verw word ptr [rsp]; pop rax", "selector:16@rax", loses="rax flags", memory="r")
 def verw(selector: u16) -> None:
     """Clear the CPU's fill buffers (MDS). Only the form with a memory operand does; the selector is a valid writable one."""
 
@@ -436,14 +427,14 @@ def verw(selector: u16) -> None:
 # Extended state
 
 
-@lowers_to("xgetbv; shl rdx, 32; or rax, rdx", takes="index:32@rcx", gives="value:64@rax", loses="rdx flags")
+@lowers_to("xgetbv; shl rdx, 32; or rax, rdx", "index:32@rcx -> value:64@rax", loses="rdx flags")
 def xgetbv(index: u32) -> u64:
     """Read XCR0 (index 0)."""
     _require_xcr0(index)
     return u64(current_machine().cpu.xcr0)
 
 
-@lowers_to("mov rdx, rax; shr rdx, 32; xsetbv", takes="index:32@rcx value:64@rax", loses="rdx flags")
+@lowers_to("mov rdx, rax; shr rdx, 32; xsetbv", "index:32@rcx value:64@rax", loses="rdx flags")
 def xsetbv(index: u32, value: u64) -> None:
     """Write XCR0 (index 0). A value the CPU does not allow is #GP."""
     _require_xcr0(index)
@@ -457,9 +448,7 @@ def _require_xcr0(index: u32) -> None:
         raise MachineError(f"XCR{index} is not modelled")
 
 
-@lowers_to(
-    "mov rdx, rax; shr rdx, 32; xsave64 [{area}]", takes="area:64 mask:64@rax", loses="rdx flags", writes_memory=True
-)
+@lowers_to("mov rdx, rax; shr rdx, 32; xsave64 [{area}]", "area:64 mask:64@rax", loses="rdx flags", memory="w")
 def xsave64(area: HostVirtual, mask: u64) -> None:
     """Save the components of mask to area, 64-byte aligned. The model has the legacy components only: 512 bytes and the header."""
     machine = current_machine()
@@ -468,9 +457,7 @@ def xsave64(area: HostVirtual, mask: u64) -> None:
     machine.memory.store(int(area) + 512, 8, machine.memory.load(int(area) + 512, 8) & ~int(mask) | saved)
 
 
-@lowers_to(
-    "mov rdx, rax; shr rdx, 32; xrstor64 [{area}]", takes="area:64 mask:64@rax", loses="rdx flags", reads_memory=True
-)
+@lowers_to("mov rdx, rax; shr rdx, 32; xrstor64 [{area}]", "area:64 mask:64@rax", loses="rdx flags", memory="r")
 def xrstor64(area: HostVirtual, mask: u64) -> None:
     """Restore the components of mask from area."""
     machine = current_machine()
@@ -479,14 +466,14 @@ def xrstor64(area: HostVirtual, mask: u64) -> None:
     machine.cpu.extended = machine.memory.read(int(area), 512)
 
 
-@lowers_to("fxsave64 [{area}]", takes="area:64", writes_memory=True)
+@lowers_to("fxsave64 [{area}]", "area:64", memory="w")
 def fxsave64(area: HostVirtual) -> None:
     """Save x87 and SSE state to 512 bytes, 16-byte aligned."""
     machine = current_machine()
     machine.memory.write(int(area), machine.cpu.extended)
 
 
-@lowers_to("fxrstor64 [{area}]", takes="area:64", reads_memory=True)
+@lowers_to("fxrstor64 [{area}]", "area:64", memory="r")
 def fxrstor64(area: HostVirtual) -> None:
     """Restore x87 and SSE state."""
     machine = current_machine()
@@ -508,13 +495,13 @@ def _random() -> RandomResult:
     return RandomResult(u64(number or 0), number is not None)
 
 
-@lowers_to("rdrand {value}; setc {ok:8}", gives="value:64 ok:1", loses="flags")
+@lowers_to("rdrand {value}; setc {ok:8}", "-> value:64 ok:1", loses="flags")
 def rdrand() -> RandomResult:
     """A number from the CPU's generator; ok False: none was ready."""
     return _random()
 
 
-@lowers_to("rdseed {value}; setc {ok:8}", gives="value:64 ok:1", loses="flags")
+@lowers_to("rdseed {value}; setc {ok:8}", "-> value:64 ok:1", loses="flags")
 def rdseed() -> RandomResult:
     """A number from the CPU's entropy source; ok False: none was ready."""
     return _random()
@@ -523,26 +510,14 @@ def rdseed() -> RandomResult:
 # Memory in bulk and atomic memory. Addresses are the program's own.
 
 
-@lowers_to(
-    "rep movsb",
-    takes="target:64@rdi source:64@rsi count:64@rcx",
-    loses="rdi rsi rcx",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to("rep movsb", "target:64@rdi source:64@rsi count:64@rcx", loses="rdi rsi rcx", memory="rw")
 def copy_bytes(target: HostVirtual, source: HostVirtual, count: u64) -> None:
     """Copy count bytes, first to last."""
     memory = current_machine().memory
     _copy(memory, int(target), int(source), int(count), 1)
 
 
-@lowers_to(
-    "rep movsq",
-    takes="target:64@rdi source:64@rsi count:64@rcx",
-    loses="rdi rsi rcx",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to("rep movsq", "target:64@rdi source:64@rsi count:64@rcx", loses="rdi rsi rcx", memory="rw")
 def copy_words(target: HostVirtual, source: HostVirtual, count: u64) -> None:
     """Copy count words of 8 bytes, first to last."""
     memory = current_machine().memory
@@ -558,13 +533,13 @@ def _copy(memory: Any, target: int, source: int, count: int, size: int) -> None:
         memory.write(target, memory.read(source, count * size))
 
 
-@lowers_to("rep stosb", takes="target:64@rdi value:8@rax count:64@rcx", loses="rdi rcx", writes_memory=True)
+@lowers_to("rep stosb", "target:64@rdi value:8@rax count:64@rcx", loses="rdi rcx", memory="w")
 def fill_bytes(target: HostVirtual, value: u8, count: u64) -> None:
     """Set count bytes to value."""
     current_machine().memory.write(int(target), bytes([int(value)]) * int(count))
 
 
-@lowers_to("rep stosq", takes="target:64@rdi value:64@rax count:64@rcx", loses="rdi rcx", writes_memory=True)
+@lowers_to("rep stosq", "target:64@rdi value:64@rax count:64@rcx", loses="rdi rcx", memory="w")
 def fill_words(target: HostVirtual, value: u64, count: u64) -> None:
     """Set count words of 8 bytes to value."""
     current_machine().memory.write(int(target), int(value).to_bytes(8, "little") * int(count))
@@ -577,37 +552,20 @@ def _exchange(address: HostVirtual, size: int, update: Any) -> int:
     return previous
 
 
-@lowers_to(
-    "xchg qword ptr [{address}], rax",
-    takes="address:64 value:64@rax",
-    gives="previous:64@rax",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to("xchg qword ptr [{address}], rax", "address:64 value:64@rax -> previous:64@rax", memory="rw")
 def atomic_exchange_u64(address: HostVirtual, value: u64) -> u64:
     """Put value at address; the previous value."""
     return u64(_exchange(address, 8, lambda _previous: int(value)))
 
 
-@lowers_to(
-    "xchg dword ptr [{address}], eax",
-    takes="address:64 value:32@rax",
-    gives="previous:32@rax",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to("xchg dword ptr [{address}], eax", "address:64 value:32@rax -> previous:32@rax", memory="rw")
 def atomic_exchange_u32(address: HostVirtual, value: u32) -> u32:
     """Put value at address; the previous value."""
     return u32(_exchange(address, 4, lambda _previous: int(value)))
 
 
 @lowers_to(
-    "lock xadd qword ptr [{address}], rax",
-    takes="address:64 value:64@rax",
-    gives="previous:64@rax",
-    loses="flags",
-    reads_memory=True,
-    writes_memory=True,
+    "lock xadd qword ptr [{address}], rax", "address:64 value:64@rax -> previous:64@rax", loses="flags", memory="rw"
 )
 def atomic_add_u64(address: HostVirtual, value: u64) -> u64:
     """Add value to the word at address; the previous value."""
@@ -615,12 +573,7 @@ def atomic_add_u64(address: HostVirtual, value: u64) -> u64:
 
 
 @lowers_to(
-    "lock xadd dword ptr [{address}], eax",
-    takes="address:64 value:32@rax",
-    gives="previous:32@rax",
-    loses="flags",
-    reads_memory=True,
-    writes_memory=True,
+    "lock xadd dword ptr [{address}], eax", "address:64 value:32@rax -> previous:32@rax", loses="flags", memory="rw"
 )
 def atomic_add_u32(address: HostVirtual, value: u32) -> u32:
     """Add value to the word at address; the previous value."""
@@ -629,11 +582,9 @@ def atomic_add_u32(address: HostVirtual, value: u32) -> u32:
 
 @lowers_to(
     "lock cmpxchg qword ptr [{address}], {desired}",
-    takes="address:64 expected:64@rax desired:64",
-    gives="previous:64@rax",
+    "address:64 expected:64@rax desired:64 -> previous:64@rax",
     loses="flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def atomic_compare_exchange_u64(address: HostVirtual, expected: u64, desired: u64) -> u64:
     """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
@@ -642,11 +593,9 @@ def atomic_compare_exchange_u64(address: HostVirtual, expected: u64, desired: u6
 
 @lowers_to(
     "lock cmpxchg dword ptr [{address}], {desired:32}",
-    takes="address:64 expected:32@rax desired:32",
-    gives="previous:32@rax",
+    "address:64 expected:32@rax desired:32 -> previous:32@rax",
     loses="flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def atomic_compare_exchange_u32(address: HostVirtual, expected: u32, desired: u32) -> u32:
     """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
@@ -673,13 +622,7 @@ def _vmcs_address(pointer: HostVirtual) -> int | None:
     return None if address % 4096 or address == 0 or current_machine().cpu.vmx.region in (None, address) else address
 
 
-@lowers_to(
-    f"vmxon qword ptr [{{pointer}}]{_STATUS}",
-    takes="pointer:64",
-    gives="status:64@rax",
-    loses="rcx flags",
-    reads_memory=True,
-)
+@lowers_to(f"vmxon qword ptr [{{pointer}}]{_STATUS}", "pointer:64 -> status:64@rax", loses="rcx flags", memory="r")
 def vmxon(pointer: HostVirtual) -> VmxStatus:
     """Enter VMX operation; pointer is that of a u64 with the physical address of the VMXON region."""
     machine = current_machine()
@@ -692,7 +635,7 @@ def vmxon(pointer: HostVirtual) -> VmxStatus:
     return VmxStatus.OK
 
 
-@lowers_to("vmxoff", reads_memory=True, writes_memory=True)
+@lowers_to("vmxoff", memory="rw")
 def vmxoff() -> None:
     """Leave VMX operation."""
     vmx = current_machine().cpu.vmx
@@ -701,14 +644,7 @@ def vmxoff() -> None:
     vmx.region = vmx.current = None
 
 
-@lowers_to(
-    f"vmclear qword ptr [{{pointer}}]{_STATUS}",
-    takes="pointer:64",
-    gives="status:64@rax",
-    loses="rcx flags",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to(f"vmclear qword ptr [{{pointer}}]{_STATUS}", "pointer:64 -> status:64@rax", loses="rcx flags", memory="rw")
 def vmclear(pointer: HostVirtual) -> VmxStatus:
     """Write back a VMCS and make it not current, not launched; pointer as in vmxon."""
     vmx = current_machine().cpu.vmx
@@ -720,14 +656,7 @@ def vmclear(pointer: HostVirtual) -> VmxStatus:
     return VmxStatus.OK
 
 
-@lowers_to(
-    f"vmptrld qword ptr [{{pointer}}]{_STATUS}",
-    takes="pointer:64",
-    gives="status:64@rax",
-    loses="rcx flags",
-    reads_memory=True,
-    writes_memory=True,
-)
+@lowers_to(f"vmptrld qword ptr [{{pointer}}]{_STATUS}", "pointer:64 -> status:64@rax", loses="rcx flags", memory="rw")
 def vmptrld(pointer: HostVirtual) -> VmxStatus:
     """Make a VMCS current; pointer as in vmxon."""
     vmx = current_machine().cpu.vmx
@@ -764,7 +693,7 @@ def _write_field(encoding: int, value: int) -> None:
 # VMfail sets CF or ZF: the condition "be".
 
 
-@lowers_to("vmread {value}, {field}", takes="field:64", gives="value:64", loses="flags", stops_if="be")
+@lowers_to("vmread {value}, {field}", "field:64 -> value:64", loses="flags", stops_if="be")
 def vmread(field: Field[W]) -> W:
     """Read a field of the current VMCS. A failure is a failed check.
 
@@ -773,7 +702,7 @@ def vmread(field: Field[W]) -> W:
     return field.word._wrap(_read_field(field.encoding))
 
 
-@lowers_to("vmwrite {field}, {value}", takes="field:64 value:64", loses="flags", stops_if="be")
+@lowers_to("vmwrite {field}, {value}", "field:64 value:64", loses="flags", stops_if="be")
 def vmwrite(field: Field[W], value: W) -> None:
     """Write a field of the current VMCS. A failure is a failed check. (The value goes in zero-extended.)"""
     if value.__class__ is not field.word:
@@ -781,13 +710,13 @@ def vmwrite(field: Field[W], value: W) -> None:
     _write_field(field.encoding, int(value))
 
 
-@lowers_to("vmread {value}, {encoding}", takes="encoding:64", gives="value:64", loses="flags", stops_if="be")
+@lowers_to("vmread {value}, {encoding}", "encoding:64 -> value:64", loses="flags", stops_if="be")
 def vmread_raw(encoding: u64) -> u64:
     """Read a field by its encoding: for dumps and loops over fields."""
     return u64(_read_field(int(encoding)))
 
 
-@lowers_to("vmwrite {encoding}, {value}", takes="encoding:64 value:64", loses="flags", stops_if="be")
+@lowers_to("vmwrite {encoding}, {value}", "encoding:64 value:64", loses="flags", stops_if="be")
 def vmwrite_raw(encoding: u64, value: u64) -> None:
     """Write a field by its encoding: for loops over tables of fields."""
     _write_field(int(encoding), int(value))
@@ -801,11 +730,9 @@ def _invalidate(name: str, kind: u64, descriptor: HostVirtual) -> VmxStatus:
 
 @lowers_to(
     f"invept rdx, xmmword ptr [{{descriptor}}]{_STATUS}",
-    takes="kind:64@rdx descriptor:64",
-    gives="status:64@rax",
+    "kind:64@rdx descriptor:64 -> status:64@rax",
     loses="rcx flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def invept(kind: u64, descriptor: HostVirtual) -> VmxStatus:
     """Drop translations derived from EPT: kind 1 of one EPT pointer, 2 all; descriptor: 16 bytes, the pointer and zero."""
@@ -814,11 +741,9 @@ def invept(kind: u64, descriptor: HostVirtual) -> VmxStatus:
 
 @lowers_to(
     f"invvpid rdx, xmmword ptr [{{descriptor}}]{_STATUS}",
-    takes="kind:64@rdx descriptor:64",
-    gives="status:64@rax",
+    "kind:64@rdx descriptor:64 -> status:64@rax",
     loses="rcx flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def invvpid(kind: u64, descriptor: HostVirtual) -> VmxStatus:
     """Drop translations of a VPID: kind 0 one address, 1 one VPID, 2 all; descriptor: 16 bytes, u16 VPID, zeros, u64 address."""
@@ -837,11 +762,9 @@ class VmcallResult(Record):
 
 @lowers_to(
     "vmcall",
-    takes="number:64@rax a1:64@rdi a2:64@rsi a3:64@rdx a4:64@r10 a5:64@r8",
-    gives="status:64@rax result:64@rdi",
+    "number:64@rax a1:64@rdi a2:64@rsi a3:64@rdx a4:64@r10 a5:64@r8 -> status:64@rax result:64@rdi",
     loses="flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def vmcall(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> VmcallResult:
     """Ask the monitor. The model calls machine.hypercall(number, arguments), which gives status and result."""
@@ -857,11 +780,9 @@ def vmcall(number: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> VmcallRe
 
 @lowers_to(
     "mov rbx, rsp; and rsp, -16; sub rsp, 48; mov [rsp + 32], r10; call rax; mov rsp, rbx",
-    takes="function:64@rax a1:64@rcx a2:64@rdx a3:64@r8 a4:64@r9 a5:64@r10",
-    gives="status:64@rax",
+    "function:64@rax a1:64@rcx a2:64@rdx a3:64@r8 a4:64@r9 a5:64@r10 -> status:64@rax",
     loses="rbx rcx rdx r8 r9 r10 r11 flags",
-    reads_memory=True,
-    writes_memory=True,
+    memory="rw",
 )
 def efi_call(function: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> u64:
     """Call a UEFI function at an address (Microsoft x64 convention), the language's only indirect call; its EFI_STATUS.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from dsl.lang.failure import MachineError, Stopped
+from dsl.lang.failure import MachineError
 from dsl.lang.memory import Event, Memory
 
 if TYPE_CHECKING:
@@ -264,6 +264,3 @@ def current_machine() -> Machine:
     if not _machines:
         raise MachineError("no machine: wrap this in `with Machine() as machine:`")
     return _machines[-1]
-
-
-__all__ = ["Cpu", "Event", "Halted", "Machine", "Memory", "Stopped", "Vmx", "current_machine"]

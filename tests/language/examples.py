@@ -6,6 +6,8 @@ block ```python error is one that the compiler refuses; its comments `# error[co
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,15 @@ BLOCK: Final = re.compile(r"^```python(?P<kind>| error)\n(?P<source>.*?)^```$", 
 PROMISE: Final = re.compile(r"^# (\w+)\((.*)\) (?:== (.+)|(stops))$", re.MULTILINE)
 REFUSAL: Final = re.compile(r"^# (error\[[a-z-]+\]: .+)$", re.MULTILINE)
 SAID: Final = re.compile(r"^\S+:\d+:\d+: (error\[[a-z-]+\]: .+)$", re.MULTILINE)
+NAMES: Final = {  # what dsl.lang imports by name, for programs; the instructions come with a *
+    alias.name
+    for node in ast.walk(ast.parse(inspect.getsource(dsl.lang)))
+    if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+    for alias in node.names
+} - {"*"}
 PRELUDE: Final = (
     "from __future__ import annotations\nfrom enum import Enum\nfrom typing import Final\n"
-    f"from dsl.lang import {', '.join(sorted(dsl.lang.__all__))}\n"
+    f"from dsl.lang import {', '.join(sorted(NAMES))}\n"
     "from dsl.lang.intrinsics import *\n"
 )
 
