@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from dsl.lang.failure import CheckFailed
-from dsl.lang.words import u64
+from dsl.lang.words import Number, u64
 
 _A = TypeVar("_A", bound="Address")
-_new = object.__new__
-_MASK = (1 << 64) - 1
 
 
 def _comparing(compute: Callable[[int, int], bool]) -> Callable[[_A, _A], bool]:
@@ -25,11 +23,10 @@ def _comparing(compute: Callable[[int, int], bool]) -> Callable[[_A, _A], bool]:
     return operate
 
 
-class Address:
+class Address(Number, width=64):
     """What the four share. Arithmetic wraps at 2**64."""
 
-    __slots__ = ("_value",)
-    _value: int
+    __slots__ = ()
 
     def __init__(self, value: u64 | int) -> None:
         number: Any = value
@@ -38,12 +35,6 @@ class Address:
                 raise TypeError(f"{self.__class__.__name__} takes a u64 or a literal, not {number.__class__.__name__}")
             number = u64(number)
         self._value = number._value
-
-    @classmethod
-    def _wrap(cls, number: int) -> Self:
-        address = _new(cls)
-        address._value = number & _MASK
-        return address
 
     def as_u64(self) -> u64:
         """The same bits as a word."""
@@ -93,22 +84,10 @@ class Address:
     __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
     __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
 
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __int__(self) -> int:
-        return self._value
+    __hash__ = Number.__hash__
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self._value:#x})"
-
-    def __format__(self, specification: str) -> str:
-        return format(self._value, specification)
-
-    if not TYPE_CHECKING:
-
-        def __bool__(self):
-            raise TypeError(f"{self.__class__.__name__} is no condition: compare it")
 
 
 class HostPhysical(Address):

@@ -84,8 +84,8 @@ def _dividing(compute: _Compute) -> Callable[[_U, _U | int], _U]:
     return operate
 
 
-class Word:
-    """What all words share: a width in bits, a sign, a value that nobody changes, arithmetic modulo 2**width."""
+class Number:
+    """What words and addresses share: a width in bits, a sign, a value that nobody changes; for the host's Python also an int's text."""
 
     __slots__ = ("_value",)
 
@@ -102,6 +102,36 @@ class Word:
             cls.width, cls.signed = width, signed
             cls._mask, cls._bias = (1 << width) - 1, (1 << (width - 1) if signed else 0)
             cls.lowest, cls.highest = -cls._bias, cls._mask - cls._bias
+
+    @classmethod
+    def _wrap(cls, number: int) -> Self:
+        """The value that equals number modulo 2**width."""
+        word = _new(cls)
+        word._value = ((number + cls._bias) & cls._mask) - cls._bias
+        return word
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __int__(self) -> int:
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self._value})"
+
+    def __format__(self, specification: str) -> str:
+        return format(self._value, specification)
+
+    if not TYPE_CHECKING:
+
+        def __bool__(self):
+            raise TypeError(f"{self.__class__.__name__} is no condition: compare it")
+
+
+class Word(Number):
+    """Arithmetic modulo 2**width."""
+
+    __slots__ = ()
 
     if not TYPE_CHECKING:  # each class below states which arguments it takes
 
@@ -124,16 +154,6 @@ class Word:
             word._value = number
             return word
 
-        def __bool__(self):
-            raise TypeError(f"{self.__class__.__name__} is no condition: compare it")
-
-    @classmethod
-    def _wrap(cls, number: int) -> Self:
-        """The word that equals number modulo 2**width."""
-        word = _new(cls)
-        word._value = ((number + cls._bias) & cls._mask) - cls._bias
-        return word
-
     def _number(self, other: Any) -> Any:
         """Other's value as a plain number if it may stand beside self, else NotImplemented."""
         if other.__class__ is self.__class__:
@@ -151,23 +171,10 @@ class Word:
     __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)  # type: ignore[assignment]  # refuse two widths
     __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
     __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
+    __hash__ = Number.__hash__
 
     def __invert__(self) -> Self:
         return self._wrap(~self._value)
-
-    # For the host's Python only: programs have no int.
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __int__(self) -> int:
-        return self._value
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}({self._value})"
-
-    def __format__(self, specification: str) -> str:
-        return format(self._value, specification)
 
     if not TYPE_CHECKING:  # declared by the classes that have it
 
