@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dsl.lang.layouts import FieldLayout, StructLayout
 from dsl.lang.types import (
     AddressType,
     ArrayType,
     BitsType,
     BoolType,
     EnumType,
-    FieldLayout,
     QualifiedType,
-    StructLayout,
     StructType,
     Type,
     WordType,

@@ -16,7 +16,6 @@ from dsl.compiler.methods import method
 from dsl.compiler.operands import Named, Operand, Typed
 from dsl.lang import types as t
 from dsl.lang.instruction import Field
-from dsl.lang.representation import representation_of
 from dsl.lang.staging import Dispatch
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def static_argument(lowering: Lowering, operand: Operand, kind: t.Type, node: as
     if not isinstance(kind, t.BoolType | t.WordType | t.EnumType):
         text = f"no Static parameter has the type {kind}"
         raise lowering.error("static-argument", node, text, "bool, a word or an Enum")
-    return representation_of(kind).decode(values[0])
+    return kind.decode(values[0])
 
 
 # Intrinsics

@@ -18,7 +18,6 @@ from dsl.lang.array import Array
 from dsl.lang.bits import Bits
 from dsl.lang.failure import Failure
 from dsl.lang.record import Record
-from dsl.lang.representation import representation_of
 from dsl.lang.staging import Declaration
 from dsl.lang.struct import Struct
 from dsl.lang.types import BOOL, FAILURE, ArrayType, RecordType
@@ -65,7 +64,7 @@ class Constants:
             parts = [self.value(builder, getattr(python, name)) for name in kind.fields]
             values = tuple(value for part in parts if part for value in part.values)
             return Typed(kind, values) if all(parts) else None
-        return Typed(kind, (builder.constant(representation_of(kind).encode(python), kind.widths[0]),))
+        return Typed(kind, (builder.constant(kind.encode(python), kind.widths[0]),))
 
     @cached_property
     def holders(self) -> dict[Declaration, list[Holder]]:

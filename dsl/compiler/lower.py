@@ -251,7 +251,7 @@ STATEMENTS: Final[dict[type[ast.stmt], Callable[[Lowering, Any], None]]] = {
 
 def mark_secrets(values: tuple[ir.Value, ...], kind: t.Type) -> None:
     """Say of components that come from elsewhere which are secret."""
-    for value, is_secret in zip(values, kind.secret_parts, strict=True):
+    for value, (_, is_secret) in zip(values, kind.parts, strict=True):
         value.secret = is_secret
 
 

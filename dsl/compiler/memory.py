@@ -11,6 +11,7 @@ from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Integer, Operand, Place, Typed
 from dsl.lang import intrinsics
 from dsl.lang import types as t
+from dsl.lang.layouts import BitField
 from dsl.lang.types import BOOL, U64, tainted
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     return Place(receiver.value, field.offset, field.type, f"{kind}.{name}", receiver.in_frame)
 
 
-def bits_field(lowering: Lowering, receiver: Typed, field: t.BitField, storage: int) -> Typed:
+def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int) -> Typed:
     """A field of a Bits value, shifted down; storage: the width of the whole."""
     builder = lowering.builder
     kind = tainted(receiver.taint, field.type)
@@ -164,9 +165,8 @@ def load_operand(lowering: Lowering, place: Place) -> Typed:
 
 def access(place: Place) -> tuple[t.Type, ir.Access]:
     """The type of a place's value, and how it is touched."""
-    if isinstance(place.type, t.QualifiedType) and place.type.volatile:
-        return place.type.inner, ir.Access(place.offset, volatile=True)
-    return place.type, ir.Access(place.offset)
+    kind = place.type
+    return kind.plain if kind.volatile else kind, ir.Access(place.offset, kind.volatile)
 
 
 def load(lowering: Lowering, place: Place) -> Typed:

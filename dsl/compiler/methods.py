@@ -212,13 +212,9 @@ def slice_(call: Call) -> Operand:
     return Typed(t.ArrayType(element), (start, many), call.receiver.in_frame)
 
 
-def is_volatile(element: t.Type) -> bool:
-    return isinstance(element, t.QualifiedType) and element.volatile
-
-
 def array_copy_from(call: Call) -> Operand:
     element, (address, length) = element_of(call), call.receiver.values
-    if is_volatile(element):
+    if element.volatile:
         raise call.error("unsupported", f"{call.receiver} is copied element by element", "write the loop")
     other = call.typed(0, call.receiver.type.general)
     builder = call.builder
@@ -230,7 +226,7 @@ def array_copy_from(call: Call) -> Operand:
 def array_fill(call: Call) -> Operand:
     """Every element becomes the value: one fill where its bytes are all equal, else a loop."""
     element, lowering = element_of(call), call.lowering
-    if isinstance(element, t.StructType) or is_volatile(element):
+    if isinstance(element, t.StructType) or element.volatile:
         raise call.error("unsupported", f"{call.receiver} is not filled", "write the loop")
     value = call.typed(0, element)
     builder, (address, length) = call.builder, call.receiver.values

@@ -113,7 +113,7 @@ def common_type(
     taint = common_taint(lowering, [left, right], node)
     kind = kinds[0].plain
     for part in kinds:
-        if isinstance(part, t.QualifiedType) and part.volatile:
+        if part.volatile:
             raise lowering.error("type-mismatch", node, f"{part} is no value")
         if part.plain != kind:
             text = f"'{sign}' has {left} on its left and {right} on its right"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from dsl.lang import types as t
 from dsl.lang.failure import CheckFailed, MachineError
-from dsl.lang.representation import Representation, Volatile, representation_of
 from dsl.lang.words import Unsigned, u8, u16, u32, u64
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ else:
 
         def load(self, offset):
             value = word._wrap(int.from_bytes(self._memory.read(self._bytes_at(offset, size), size), order))
-            return self._element.accept._of(value) if self._element.type.taint else value
+            return self._element.python._of(value) if self._element.taint else value
 
         return load
 
@@ -63,8 +62,8 @@ else:
 
         def store(self, offset, value):
             address = self._bytes_at(offset, kind.size)
-            taint = self._element.type.taint
-            representation_of(t.tainted(taint, kind)).require(value, "this place")
+            taint = self._element.taint
+            t.tainted(taint, kind).require(value, "this place")
             number = value._value._value if taint else value._value
             self._memory.write(address, number.to_bytes(kind.size, order))
 
@@ -79,7 +78,7 @@ class Array(Generic[T]):
     _memory: Any
     _address: int
     _length: int
-    _element: Any
+    _element: t.Type
     _stride: int
     _keeper: Any
     __declaration__: Any = None
@@ -94,7 +93,7 @@ class Array(Generic[T]):
             raise TypeError("an Array is no condition")
 
     @classmethod
-    def _view(cls, memory: Any, address: int, length: int, element: Representation, keeper: Any) -> Array[Any]:
+    def _view(cls, memory: Any, address: int, length: int, element: t.Type, keeper: Any) -> Array[Any]:
         array: Array[Any] = _new(Array)
         array._memory, array._address, array._length, array._keeper = memory, address, length, keeper
         array._element, array._stride = element, element.size
@@ -129,14 +128,14 @@ class Array(Generic[T]):
 
     def copy_from(self, other: Array[T]) -> None:
         """Copy other's elements here. Lengths that differ are a failed check; the two must not overlap."""
-        if other._element.type != self._element.type:
-            raise TypeError(f"copy of {other._element.type} elements to {self._element.type} elements")
+        if other._element != self._element:
+            raise TypeError(f"copy of {other._element} elements to {self._element} elements")
         if other._length != self._length:
             raise CheckFailed(f"copy of {other._length} elements to {self._length}")
         size = self._length * self._stride
         if size and self._address < other._address + size and other._address < self._address + size:
             raise MachineError("copy_from between arrays that overlap")
-        if isinstance(self._element, Volatile):
+        if self._element.volatile:
             for index in range(self._length):
                 self[index] = other[index]
         else:
@@ -144,9 +143,9 @@ class Array(Generic[T]):
 
     def fill(self, value: T) -> None:
         """Set every element to value."""
-        if isinstance(self._element.type, t.StructType):
+        if isinstance(self._element, t.StructType):
             raise TypeError("an array of Structs is not filled")
-        if isinstance(self._element, Volatile):
+        if self._element.volatile:
             for index in range(self._length):
                 self[index] = value
         elif self._length:
@@ -155,9 +154,9 @@ class Array(Generic[T]):
 
     def equals(self, other: Array[T]) -> bool:
         """Whether both have the same length and the same elements. Not for secrets."""
-        kind = self._element.type
-        if other._element.type != kind or isinstance(kind, t.QualifiedType | t.StructType):
-            raise TypeError(f"equals between {kind} and {other._element.type} elements")
+        kind = self._element
+        if other._element != kind or isinstance(kind, t.QualifiedType | t.StructType):
+            raise TypeError(f"equals between {kind} and {other._element} elements")
         size = self._length * self._stride
         return self._length == other._length and self._memory.read(self._address, size) == other._memory.read(
             other._address, size
@@ -172,7 +171,7 @@ class Array(Generic[T]):
     load_be64, store_be64 = _byte_load(u64, big=True), _byte_store(u64, big=True)
 
     def _bytes_at(self, offset: Any, size: int) -> int:
-        kind = self._element.type
+        kind = self._element
         if (kind.plain if kind.taint else kind) != t.U8:
             raise TypeError(f"only an array of u8 has words at byte offsets, not {kind}")
         first = _number(offset)
@@ -182,15 +181,14 @@ class Array(Generic[T]):
 
     def _qualified(self, qualifier: str, add: bool) -> Array[Any]:
         """The same memory with a taint added to, or taken from, its elements."""
-        kind = self._element.type
-        tainted = isinstance(kind, t.QualifiedType)
-        if add is tainted or (not add and kind.qualifier != qualifier):
+        kind = self._element
+        if (kind.plain is not kind) if add else (kind.taint != qualifier):
             raise TypeError(f"this takes an array of {'plain' if add else qualifier} elements, not {kind}")
-        changed = t.QualifiedType(qualifier, kind) if add else kind.inner
-        return Array._view(self._memory, self._address, self._length, representation_of(changed), self._keeper)
+        changed = t.QualifiedType(qualifier, kind) if add else kind.plain
+        return Array._view(self._memory, self._address, self._length, changed, self._keeper)
 
     def __repr__(self) -> str:
-        return f"<Array of {self._length} {self._element.type}>"
+        return f"<Array of {self._length} {self._element}>"
 
 
 def _number(value: Any) -> int:

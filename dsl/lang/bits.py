@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, datacl
 
 from dsl.lang.annotations import DeclaredClass, resolve_fields
 from dsl.lang.failure import CheckFailed, DeclarationError
-from dsl.lang.representation import representation_of
-from dsl.lang.types import BitField, BitsLayout, BoolType, EnumType, Type, WordType
+from dsl.lang.layouts import BitField, BitsLayout
+from dsl.lang.types import BoolType, EnumType, Type, WordType
 from dsl.lang.words import Unsigned
 
 _new = object.__new__
@@ -95,9 +95,8 @@ def _default(cls: BitsClass, name: str, type_: Type, specification: BitsSpecific
 
 def encode(type_: Type, value: Any, count: int, name: str) -> int:
     """A field's value as a plain number of count bits. A wrong type is a TypeError, too large a value a failed check."""
-    scalar = representation_of(type_)
-    scalar.require(value, name)
-    number: int = scalar.encode(value)
+    type_.require(value, name)
+    number = type_.encode(value)
     if number >> count:
         raise CheckFailed(f"{name}: {number:#x} does not fit in {count} bits")
     return number
@@ -110,25 +109,25 @@ class _Field:
 
     def __init__(self, field: BitField) -> None:
         self.low, self.mask = field.low, (1 << field.count) - 1
-        self.decode = representation_of(field.type).decode
+        self.decode = field.type.decode
 
     def __get__(self, value: Any, owner: type | None = None) -> Any:
-        return self if value is None else self.decode(value._raw >> self.low & self.mask)
+        return self if value is None else self.decode(value._value >> self.low & self.mask)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(bit, bits))
 class Bits(metaclass=BitsClass):
     """Base of bit-field values. Bits that no field names are zero when constructed, and kept when loaded."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_value",)
 
     if TYPE_CHECKING:
         __layout__: ClassVar[BitsLayout]
-        _raw: Final[int] = 0  # not a field: Final with a value
+        _value: Final[int] = 0  # not a field: Final with a value
 
         def __init_subclass__(cls, *, storage: type[Unsigned]) -> None: ...
     else:
-        _raw: int
+        _value: int
 
         def __init__(self, **fields):
             layout = self.__class__.__layout__
@@ -139,11 +138,17 @@ class Bits(metaclass=BitsClass):
             for name, field in layout.fields.items():
                 if field.default is not None and name not in fields:
                     raw |= field.default << field.low
-            self._raw = _updated(self.__class__, raw, fields)
+            self._value = _updated(self.__class__, raw, fields)
 
     def raw(self) -> Any:
         """The storage word. (Its type is the class's storage=, which type checkers cannot see: u64(x.raw()) tells them.)"""
-        return self.__class__.__layout__.storage.python(self._raw)
+        return self.__class__.__layout__.storage.python(self._value)
+
+    @classmethod
+    def _wrap(cls, number: int) -> Self:
+        value: Any = _new(cls)
+        value._value = number
+        return value  # type: ignore[no-any-return]
 
     @classmethod
     def from_raw(cls, word: Any) -> Self:
@@ -153,23 +158,19 @@ class Bits(metaclass=BitsClass):
             word = storage(word)
         if word.__class__ is not storage:
             raise TypeError(f"{cls.__name__}.from_raw takes {storage.__name__}, not {word.__class__.__name__}")
-        value: Any = _new(cls)
-        value._raw = int(word)
-        return value  # type: ignore[no-any-return]
+        return cls._wrap(int(word))
 
     def with_(self, **changes: Any) -> Self:
         """The same value with some fields changed. A field that overflows is a failed check."""
-        value: Any = _new(self.__class__)
-        value._raw = _updated(self.__class__, self._raw, changes)
-        return value  # type: ignore[no-any-return]
+        return self._wrap(_updated(self.__class__, self._value, changes))
 
     def __eq__(self, other: Self) -> bool:  # type: ignore[override]
         if other.__class__ is not self.__class__:
             raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
-        return self._raw == other._raw
+        return self._value == other._value
 
     def __hash__(self) -> int:
-        return hash(self._raw)
+        return hash(self._value)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__class__.__layout__.fields)

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 from dsl.lang.annotations import DeclaredClass, resolve_fields
-from dsl.lang.types import Type
+from dsl.lang.types import ScalarType, Type
 
 if TYPE_CHECKING:
     _Values = object
@@ -18,7 +18,7 @@ class RecordClass(DeclaredClass):
     """The class of Record classes: knows the fields' types."""
 
     _record: dict[str, Type] | None
-    _fields: tuple[tuple[str, Any, Any], ...]  # full name, class that says enough by itself or None, representation
+    _fields: tuple[tuple[str, Any, Type], ...]  # full name, class that says enough by itself or None, type
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> RecordClass:
         cls: RecordClass = super().__new__(meta, name, bases, namespace, **keywords)
@@ -36,11 +36,11 @@ class RecordClass(DeclaredClass):
             cls._record = resolve_fields(cls)
         return cls._record
 
-    def _prepare(cls) -> tuple[tuple[str, Any, Any], ...]:
-        from dsl.lang.representation import representation_of
-
-        found = [(f"{cls.__name__}.{name}", representation_of(kind)) for name, kind in cls.__record__.items()]
-        cls._fields = tuple((name, None if each.check else each.accept, each) for name, each in found)
+    def _prepare(cls) -> tuple[tuple[str, Any, Type], ...]:
+        cls._fields = tuple(
+            (f"{cls.__name__}.{name}", kind.python if isinstance(kind, ScalarType) else None, kind)
+            for name, kind in cls.__record__.items()
+        )
         return cls._fields
 
     def _arrange(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -67,9 +67,9 @@ class Record(_Values, metaclass=RecordClass):
             fields = cls._fields or cls._prepare()
             if named or len(values) != len(fields):
                 values = cls._arrange(values, named)
-            for (name, accept, representation), value in zip(fields, values, strict=True):
+            for (name, accept, kind), value in zip(fields, values, strict=True):
                 if value.__class__ is not accept:
-                    representation.require(value, name)
+                    kind.require(value, name)
             return tuple.__new__(cls, values)
 
         def _refuse(self, *_others) -> NoReturn:

@@ -14,9 +14,8 @@ from dsl.lang.array import LONGEST, Array
 from dsl.lang.failure import CheckFailed, MachineError
 from dsl.lang.memory import Event
 from dsl.lang.model import Machine, current_machine
-from dsl.lang.representation import Scalar, representation_of
 from dsl.lang.struct import Struct
-from dsl.lang.types import U8, StructType, Type
+from dsl.lang.types import U8, BoolType, ScalarType, StructType, Type
 from dsl.lang.words import Word, u8, u64
 
 T = TypeVar("T")
@@ -108,7 +107,7 @@ class _PlacedArray(Array[T]):
 
         def __init__(self, declaration: Declaration) -> None:
             self.__declaration__, self._placed, self._keeper = declaration, None, None
-            self._element = representation_of(declaration.type)
+            self._element = declaration.type
             self._length, self._stride = declaration.length, self._element.size
 
 
@@ -158,23 +157,22 @@ def table(element: type[T], values: Iterable[T | int], *, align: int | None = No
 def table(element: Any, values: Any, *, align: int | None = None) -> Any:
     """Declare a read-only array with this content. Plain ints take the element's type and must fit."""
     kind = _element(element)
-    scalar = representation_of(kind)
-    if not isinstance(scalar, Scalar):
+    if not isinstance(kind.plain, ScalarType | BoolType):
         raise TypeError(f"a table has words, bools, Bits, Enums or addresses, not {kind}")
     if isinstance(values, bytes) and kind == U8:
         content = values
     else:
-        content = b"".join(_content(scalar, element, value) for value in values)
+        content = b"".join(_content(kind, element, value) for value in values)
     if not content:
         raise TypeError("a table has at least one element")
-    return _placed_array(Declaration("table", kind, len(content) // scalar.size, align, content))
+    return _placed_array(Declaration("table", kind, len(content) // kind.size, align, content))
 
 
-def _content(scalar: Scalar, element: Any, value: Any) -> bytes:
+def _content(kind: Type, element: Any, value: Any) -> bytes:
     if value.__class__ is int:
         value = element(value)
-    scalar.require(value, "a table's element")
-    return scalar.encode(value).to_bytes(scalar.size, "little")
+    kind.require(value, "a table's element")
+    return kind.encode(value).to_bytes(kind.size, "little")
 
 
 def supplied(element: type[T], length: int, name: str) -> Array[T]:
@@ -357,8 +355,7 @@ def text(content: str) -> Array[u8]:
     if not encoded:
         raise TypeError("text has at least one character")
     current = current_machine()
-    element = representation_of(U8)
-    return Array._view(current.memory, current.constant(encoded), len(encoded), element, None)
+    return Array._view(current.memory, current.constant(encoded), len(encoded), U8, None)
 
 
 def frame_array(element: type[T], length: int) -> Array[T]:
@@ -367,7 +364,7 @@ def frame_array(element: type[T], length: int) -> Array[T]:
     current = current_machine()
     kind = _element(element)
     slot = current.frame(kind.size * length, kind.align)
-    return Array._view(current.memory, slot.address, length, representation_of(kind), slot)
+    return Array._view(current.memory, slot.address, length, kind, slot)
 
 
 def array_at(element: type[T], address: HostVirtual, count: u64 | int) -> Array[T]:
@@ -377,7 +374,7 @@ def array_at(element: type[T], address: HostVirtual, count: u64 | int) -> Array[
     number = u64(count)
     if int(number) > LONGEST:
         raise ValueError(f"array_at: {int(number):,} elements, expected at most 2**48: no memory holds more")
-    return Array._view(current_machine().memory, int(address), int(number), representation_of(_element(element)), None)
+    return Array._view(current_machine().memory, int(address), int(number), _element(element), None)
 
 
 def address_of(place: Struct | Array[Any]) -> HostVirtual:
@@ -428,4 +425,4 @@ def _check_table(name: str) -> Array[u8]:
     current = current_machine()
     content = current.check_tables[name]
     address = current.constant(content) if content else 0
-    return Array._view(current.memory, address, len(content), representation_of(U8), None)
+    return Array._view(current.memory, address, len(content), U8, None)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import DeclaredClass, resolve_fields
+from dsl.lang.layouts import FieldLayout, StructLayout
 from dsl.lang.model import current_machine
-from dsl.lang.representation import representation_of
-from dsl.lang.types import ArrayType, FieldLayout, StructLayout, Type
+from dsl.lang.types import ArrayType, Type
 
 _new = object.__new__
 _HIGHEST_ALIGN: Final = 1 << 21
@@ -132,29 +132,28 @@ def _checked(cls: StructClass, fields: dict[str, FieldLayout], end: int, natural
 class _Field:
     """Reads and writes one field of a Struct."""
 
-    __slots__ = ("name", "offset", "owner", "representation")
+    __slots__ = ("name", "offset", "owner", "type")
 
     def __init__(self, owner: StructClass, name: str) -> None:
         self.owner, self.name = owner, name
         self.offset = 0
-        self.representation: Any = None
+        self.type: Type | None = None
 
-    def _resolve(self) -> Any:
+    def _resolve(self) -> Type:
         field = self.owner.__layout__.fields[self.name]
-        self.offset, self.representation = field.offset, representation_of(field.type)
-        return self.representation
+        self.offset, self.type = field.offset, field.type
+        return self.type
 
     def __get__(self, view: Any, owner: type | None = None) -> Any:
         if view is None:
             return self
-        representation = self.representation or self._resolve()
-        return representation.load(view._memory, view._address + self.offset, view._keeper)
+        return (self.type or self._resolve()).load(view._memory, view._address + self.offset, view._keeper)
 
     def __set__(self, view: Any, value: Any) -> None:
-        representation = self.representation or self._resolve()
-        if not representation.holds(value):
-            representation.require(value, f"{self.owner.__name__}.{self.name}")
-        representation.store(view._memory, view._address + self.offset, value)
+        kind = self.type or self._resolve()
+        if not kind.holds(value):
+            kind.require(value, f"{self.owner.__name__}.{self.name}")
+        kind.store(view._memory, view._address + self.offset, value)
 
 
 class Struct(metaclass=StructClass):

@@ -1,65 +1,63 @@
-"""Types as the compiler and the layouts see them: what an annotation means, spelt once.
+"""Types as the compiler, the layouts and the Machine model see them: what an annotation means, spelt once.
 
 `dsl.lang.annotations.resolve` reads every legal spelling of an annotation. str(type) is the type as a program writes it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
+from dsl.lang.base_type import Type as Type
+from dsl.lang.failure import CheckFailed, Failure
 from dsl.lang.words import i8, i16, i32, i64, u8, u16, u32, u64
 
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """Base of all types: what each says of its values, in registers and in memory."""
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The widths in bits of the IR values that hold a value."""
-        return ()
-
-    @property
-    def secret_parts(self) -> tuple[bool, ...]:
-        """For each of those: whether it is secret."""
-        return (False,) * len(self.widths)
-
-    @property
-    def size(self) -> int:
-        """The bytes that a value takes in memory. Raises TypeError for types that have no place there."""
-        raise TypeError(f"{self} has no place in memory")
-
-    @property
-    def align(self) -> int:
-        """The alignment in bytes that a value has in memory. Raises TypeError as size does."""
-        return self.size
-
-    @property
-    def taint(self) -> str:
-        """untrusted, secret or the empty string."""
-        return ""
-
-    @property
-    def plain(self) -> Type:
-        """The type without its qualifier."""
-        return self
-
-    @property
-    def general(self) -> Type:
-        """The type without what only one value knows: an array's constant length."""
-        return self
+if TYPE_CHECKING:
+    from dsl.lang.layouts import BitsLayout, StructLayout
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NoneType_(Type):
     """The result of a function that returns nothing."""
 
     def __str__(self) -> str:
         return "None"
 
+    def holds(self, value: Any) -> bool:
+        return value is None
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
+class BoolType(Type):
+    """Python's bool: IR width 1 in a register, one byte in memory."""
+
+    parts = ((1, False),)
+    size = 1
+
+    def __str__(self) -> str:
+        return "bool"
+
+    def holds(self, value: Any) -> bool:
+        return value.__class__ is bool
+
+    @cached_property
+    def decode(self) -> Callable[[int], bool]:
+        """0 or 1; any other number is a failed check."""
+        return _truth
+
+    encode = int
+
+
+def _truth(number: int) -> bool:
+    if number > 1:
+        raise CheckFailed(f"a bool in memory is 0 or 1, not {number}")
+    return number == 1
+
+
+@dataclass(frozen=True)
 class NamedType(Type):
     """A type that is a class. `python` is that class, which programs name."""
 
@@ -68,8 +66,11 @@ class NamedType(Type):
     def __str__(self) -> str:
         return str(self.python.__name__)
 
+    def holds(self, value: Any) -> bool:
+        return value.__class__ is self.python
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ScalarType(NamedType):
     """A value that is one word."""
 
@@ -79,89 +80,97 @@ class ScalarType(NamedType):
         raise NotImplementedError
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """That word's."""
-        return (self.word.width,)
+    def parts(self) -> tuple[tuple[int, bool], ...]:
+        return ((self.word.width, False),)
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """That word's."""
         return self.word.width // 8
 
+    @cached_property
+    def decode(self) -> Callable[[int], Any]:
+        return self.python._wrap  # type: ignore[no-any-return]
 
-@dataclass(frozen=True, slots=True)
-class BoolType(Type):
-    """Python's bool: IR width 1 in a register, one byte in memory."""
-
-    widths = (1,)
-    size = 1
-
-    def __str__(self) -> str:
-        return "bool"
+    @cached_property
+    def encode(self) -> Callable[[Any], int]:
+        mask = (1 << self.word.width) - 1
+        return lambda value: value._value & mask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WordType(ScalarType):
     """u8 to i64."""
 
     @property
     def word(self) -> WordType:
-        """Itself."""
         return self
 
-    @property
+    @cached_property
     def width(self) -> int:
         """In bits."""
         return int(self.python.width)
 
-    @property
+    @cached_property
     def signed(self) -> bool:
         """Whether it is two's complement."""
         return bool(self.python.signed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AddressType(ScalarType):
     """HostPhysical, HostVirtual, GuestPhysical, GuestVirtual: 64 bits."""
 
     @property
     def word(self) -> WordType:
-        """Every address is a u64."""
         return U64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BitsType(ScalarType):
     """A Bits class; a word of its storage's width."""
 
     @property
     def layout(self) -> BitsLayout:
         """Storage and fields."""
-        layout: BitsLayout = self.python.__layout__
-        return layout
+        return self.python.__layout__  # type: ignore[no-any-return]
 
     @property
     def word(self) -> WordType:
-        """Its storage."""
         return self.layout.storage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EnumType(ScalarType):
     """A plain Enum of words; a word of its members' type."""
 
-    @property
+    @cached_property
     def word(self) -> WordType:
-        """The type that the members' values share."""
         return WordType(next(iter(self.python)).value.__class__)
 
+    @cached_property
+    def decode(self) -> Callable[[int], Enum]:
+        """The member with a word. A word that names none is a failed check."""
 
-@dataclass(frozen=True, slots=True)
+        def member(number: int) -> Enum:
+            value = self.word.decode(number)
+            try:
+                return self.python(value)  # type: ignore[no-any-return]
+            except ValueError:
+                raise CheckFailed(f"{value!r} is no {self}") from None
+
+        return member
+
+    @cached_property
+    def encode(self) -> Callable[[Enum], int]:
+        return lambda member: self.word.encode(member.value)
+
+
+@dataclass(frozen=True)
 class StructType(NamedType):
     """A reference to a Struct: an address. optional: may be None (0); in memory then the reference, else the Struct itself."""
 
     optional: bool = False
-    widths = (64,)
+    parts = ((64, False),)
 
     def __str__(self) -> str:
         return f"{self.python.__name__} | None" if self.optional else str(self.python.__name__)
@@ -169,83 +178,86 @@ class StructType(NamedType):
     @property
     def layout(self) -> StructLayout:
         """Size, alignment and fields of the Struct."""
-        layout: StructLayout = self.python.__layout__
-        return layout
+        return self.python.__layout__  # type: ignore[no-any-return]
 
     @property
     def size(self) -> int:
-        """Of the reference or of the Struct."""
         return 8 if self.optional else self.layout.size
 
     @property
     def align(self) -> int:
-        """Of the reference or of the Struct."""
         return 8 if self.optional else self.layout.align
 
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, self.python) or (self.optional and value is None)
 
-@dataclass(frozen=True, slots=True)
+    def load(self, memory: Any, address: int, keeper: Any) -> Any:
+        if not self.optional:
+            return self.python._view(memory, address, keeper)
+        target = memory.load(address, 8)
+        return self.python._view(memory, target, None) if target else None
+
+    def store(self, memory: Any, address: int, value: Any) -> None:
+        """A Struct of a frame is refused: its memory goes with its function."""
+        if not self.optional:
+            raise TypeError(f"{self} in memory is not assigned: copy_from")
+        self.require(value, "this place")
+        if value is not None and value._keeper is not None:
+            raise TypeError(f"a reference to a {value.__class__.__name__} of a frame may not be stored")
+        memory.store(address, 8, 0 if value is None else value._address)
+
+
+@dataclass(frozen=True)
 class RecordType(NamedType):
     """A Record: the values of its fields, in order."""
 
     @property
     def fields(self) -> dict[str, Type]:
         """The types of its fields by name."""
-        fields: dict[str, Type] = self.python.__record__
-        return fields
+        return self.python.__record__  # type: ignore[no-any-return]
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Those of all fields."""
-        return tuple(width for field in self.fields.values() for width in field.widths)
-
-    @property
-    def secret_parts(self) -> tuple[bool, ...]:
-        """Those of all fields."""
-        return tuple(part for field in self.fields.values() for part in field.secret_parts)
+    def parts(self) -> tuple[tuple[int, bool], ...]:
+        return tuple(part for field in self.fields.values() for part in field.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ArrayType(Type):
     """An Array[T]: (address, u64 length). length is set where a declaration fixes it (fields, static_array, frame_array)."""
 
     element: Type
     length: int | None = None
-    widths = (64, 64)
+    parts = ((64, False), (64, False))
 
     def __str__(self) -> str:
         return f"Array[{self.element}]"
 
     @property
     def size(self) -> int:
-        """Of an array whose length is fixed."""
-        if self.length is None:
-            raise TypeError(f"{self} has no place in memory")
-        return self.element.size * self.length
+        return super().size if self.length is None else self.element.size * self.length
 
     @property
     def align(self) -> int:
-        """That of an element."""
         return self.element.align
 
     @property
     def general(self) -> Type:
-        """An array of any length."""
         return ArrayType(self.element.general)
 
+    def holds(self, value: Any) -> bool:
+        return bool(getattr(value, "_element", None) == self.element)
 
-@dataclass(frozen=True, slots=True)
-class WrappedType(Type):
-    """A type that says more about the one inside."""
+    def load(self, memory: Any, address: int, keeper: Any) -> Any:
+        from dsl.lang.array import Array
 
-    inner: Type
+        assert self.length is not None
+        return Array._view(memory, address, self.length, self.element, keeper)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Those of the type inside."""
-        return self.inner.widths
+    def store(self, memory: Any, address: int, value: Any) -> None:
+        raise TypeError(f"{self} in memory is not assigned: copy_from")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QualifiedType(Type):
     """Device[T], Shared[T] (one access per mention), Untrusted[T], Secret[T]; qualifier is that name in lower case."""
 
@@ -256,42 +268,75 @@ class QualifiedType(Type):
         return f"{self.qualifier.capitalize()}[{self.inner}]"
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Those of the type inside."""
-        return self.inner.widths
+    def parts(self) -> tuple[tuple[int, bool], ...]:
+        return tuple((width, self.qualifier == "secret") for width, _ in self.inner.parts)
 
-    @property
-    def secret_parts(self) -> tuple[bool, ...]:
-        """All, of a secret."""
-        return (self.qualifier == "secret",) * len(self.widths)
-
-    @property
+    @cached_property
     def size(self) -> int:
-        """That of the type inside."""
         return self.inner.size
 
     @property
     def align(self) -> int:
-        """That of the type inside."""
         return self.inner.align
 
     @property
+    def plain(self) -> Type:
+        return self.inner
+
+    @property
     def volatile(self) -> bool:
-        """Whether memory of this type is touched exactly once per mention."""
         return self.qualifier in ("device", "shared")
 
     @property
     def taint(self) -> str:
-        """The qualifier, if it is a taint."""
         return "" if self.volatile else self.qualifier
 
+    @cached_property
+    def python(self) -> Any:
+        """The class of a tainted value."""
+        from dsl.lang.taint import Secret, Untrusted
+
+        return Secret if self.taint == "secret" else Untrusted
+
+    def holds(self, value: Any) -> bool:
+        if self.volatile:
+            return self.inner.holds(value)
+        return value.__class__ is self.python and self.inner.holds(value._value)
+
+    @cached_property
+    def decode(self) -> Callable[[int], Any]:
+        inner, make = self.inner.decode, self.python._of
+        return inner if self.volatile else lambda number: make(inner(number))
+
+    @cached_property
+    def encode(self) -> Callable[[Any], int]:
+        inner = self.inner.encode
+        return inner if self.volatile else lambda value: inner(value._value)
+
+    def load(self, memory: Any, address: int, keeper: Any) -> Any:
+        """Of volatile memory: exactly one access, which leaves an event."""
+        return self.decode((memory.load_volatile if self.volatile else memory.load)(address, self.size))
+
+    def store(self, memory: Any, address: int, value: Any) -> None:
+        self.require(value, "this place")
+        (memory.store_volatile if self.volatile else memory.store)(address, self.size, self.encode(value))
+
+
+@dataclass(frozen=True)
+class WrappedType(Type):
+    """A type that says more about the one inside."""
+
+    inner: Type
+
     @property
-    def plain(self) -> Type:
-        """The type inside."""
-        return self.inner
+    def parts(self) -> tuple[tuple[int, bool], ...]:
+        return self.inner.parts
+
+    def holds(self, value: Any) -> bool:
+        return self.inner.holds(value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StaticType(WrappedType):
     """Static[T]: a compile-time parameter."""
 
@@ -299,17 +344,20 @@ class StaticType(WrappedType):
         return f"Static[{self.inner}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FailureType(Type):
     """Failure alone (after narrowing): its code."""
 
-    widths = (64,)
+    parts = ((64, False),)
 
     def __str__(self) -> str:
         return "Failure"
 
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, Failure)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class FallibleType(WrappedType):
     """T | Failure: a u64 code (0: success), then the components of T."""
 
@@ -317,66 +365,15 @@ class FallibleType(WrappedType):
         return f"{self.inner} | Failure"
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """The code's, then those of T."""
-        return (64, *self.inner.widths)
-
-    @property
-    def secret_parts(self) -> tuple[bool, ...]:
-        """The code is public."""
-        return (False, *self.inner.secret_parts)
+    def parts(self) -> tuple[tuple[int, bool], ...]:
+        return ((64, False), *self.inner.parts)
 
     @property
     def general(self) -> Type:
-        """Of T in general."""
         return FallibleType(self.inner.general)
 
-
-@dataclass(frozen=True, slots=True)
-class FieldLayout:
-    """A field of a Struct: byte offset and type (ArrayType with its length for inline arrays, StructType for inline Structs)."""
-
-    name: str
-    offset: int
-    type: Type
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.type.size
-
-
-@dataclass(frozen=True, slots=True)
-class StructLayout:
-    """A Struct's size and alignment in bytes, and its fields by name, in offset order."""
-
-    size: int
-    align: int
-    fields: dict[str, FieldLayout]
-
-
-@dataclass(frozen=True, slots=True)
-class BitField:
-    """A field of a Bits class: bit positions high and low, type, and its default (a raw int) or None if it must be given."""
-
-    name: str
-    high: int
-    low: int
-    type: Type
-    default: int | None
-
-    @property
-    def count(self) -> int:
-        """How many bits it has."""
-        return self.high - self.low + 1
-
-
-@dataclass(frozen=True, slots=True)
-class BitsLayout:
-    """A Bits class: its storage word and its fields by name."""
-
-    storage: WordType
-    fields: dict[str, BitField]
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, Failure) or self.inner.holds(value)
 
 
 def tainted(taint: str, kind: Type) -> Type:
