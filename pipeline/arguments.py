@@ -221,11 +221,13 @@ def add_provision(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "provision", "Prepare a machine's TPM, approve what it boots, or raise the floor below which it boots nothing."
     )
     provision.add_argument("name", metavar="NAME", help="the owner's name for the machine; a folder in keys/machines/")
-    provision.add_argument(
+    which = provision.add_mutually_exclusive_group()
+    which.add_argument(
         "--tcti", metavar="TCTI", help="how tpm2-tools reach the TPM (default: this machine's own, device:/dev/tpmrm0)"
     )
-    provision.add_argument("--swtpm", metavar="FOLDER", help="the TPM in software whose state lies in this folder")
-    provision.add_argument(
+    which.add_argument("--swtpm", metavar="FOLDER", help="the TPM in software whose state lies in this folder")
+    act = provision.add_mutually_exclusive_group()
+    act.add_argument(
         "--approve",
         metavar="EVIDENCE",
         help="let boots like the one of this evidence read the device secret; the TPM is not asked",
@@ -235,7 +237,7 @@ def add_provision(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="reference file of the image that --approve is about (default out/terrane.json)",
     )
-    provision.add_argument(
+    act.add_argument(
         "--raise-floor", type=positive, metavar="VERSION", help="refuse older security versions from now on, for good"
     )
     provision.add_argument(

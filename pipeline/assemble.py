@@ -17,6 +17,7 @@ from typing import Any
 
 from boot.header import FLAG_DEBUG, FLAG_TPM_REQUIRED, HEADER_SIZE, EntryKind
 from pipeline import (
+    approvals,
     chain,
     compiled,
     disk,
@@ -220,12 +221,13 @@ def pack_image(
     identities = [(name, hashlib.sha256(data).digest()) for name, data in descriptors]
     segments = [segment.data for box in boxes for segment in box.segments]
     monitor_sha256 = hashlib.sha256(monitor).digest()
+    approved = approvals.load(paths.KEYS) or approvals.NO_APPROVALS
 
     def partition_for(loader_sha256: bytes) -> tuple[image.Partition, list[bytes]]:
         version = terms.security_version
         links = release.release_chain(all_keys, version, loader_sha256, monitor_sha256, identities)
         secret = None if terms.release else all_keys.development_secret
-        entries = image.collect_entries(monitor, descriptors, segments, links, secret, approvals())
+        entries = image.collect_entries(monitor, descriptors, segments, links, secret, approved)
         return image.build_partition(entries, version, terms.flags, all_keys), links
 
     # The release chain names the loader's hash, and the loader holds the partition's size: lengths do not depend on the hash.
@@ -239,7 +241,7 @@ def pack_image(
     digest = hashlib.sha256(whole).hexdigest()
     values = reference_values(all_keys, loader_sha256, partition, links, boxes, digest, terms)
     values["boot"] = boot_values(stage1, stage2, application, partition)
-    values["authority"] = (provision.authority_key() or b"").hex()
+    values["authority"] = (provision.authority_key(paths.KEYS) or b"").hex()
     sizes = {
         "stage 1": len(stage1),
         "stage 2 and loader": len(stage2),
@@ -249,15 +251,6 @@ def pack_image(
     }
     sizes |= {f"box {box.name}": sum(len(segment.data) for segment in box.segments) for box in boxes}
     return Built(whole, values, programs, tuple(boxes), sizes)
-
-
-def approvals() -> bytes:
-    """The approval table that provisioning left in keys/, or one without rows. Raises PipelineError for one of another size."""
-    path = paths.KEYS / provision.APPROVALS
-    table = path.read_bytes() if path.exists() else image.NO_APPROVALS
-    if len(table) != len(image.NO_APPROVALS):
-        raise PipelineError(f"{path}: expected {len(image.NO_APPROVALS)} bytes, found {len(table)}")
-    return table
 
 
 def reference_values(

@@ -97,10 +97,16 @@ def build(options: argparse.Namespace) -> int:
 def write_image(options: argparse.Namespace) -> assemble.Built:
     """Build and write what the options choose."""
     from dsl.compiler.report import without_collector
-    from pipeline import assemble
+    from pipeline import assemble, paths
+    from pipeline import provision as owner
 
     if options.selftest and options.boxes:
         raise UsageError("--selftest: the self-test has no boxes; expected no --boxes")
+    if options.release and not (paths.KEYS / owner.PROVISIONING).exists():
+        raise UsageError(
+            f"--release: expected the owner's keys in {paths.KEYS / owner.PROVISIONING}, which `build.py provision` makes,"
+            " found none: no TPM holds a secret for this image, and nobody could verify a boot of it"
+        )
     terms = assemble.Terms(options.security_version, options.release)
     folders = () if options.selftest else assemble.box_folders(options.boxes)
     choices = assemble.Choices(folders, options.memory * MEBIBYTE, options.pool, options.selftest, terms)
@@ -145,18 +151,14 @@ def run(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Verify an evidence file."""
     from pipeline import evidence, history, page, reference, report
-    from pipeline.provision import with_machine
+    from pipeline.machines import with_machine
     from pipeline.verify import Root, verify_evidence, verify_monitor
     from pipeline.verify_certificates import VerificationError
 
     nonce = nonce_of(options)
     try:
-        data = Path(options.evidence).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{options.evidence}: expected an evidence file, cannot read it: {error.strerror}") from None
-    try:
         expected = reference.load(Path(options.expect))
-        bundle = evidence.from_text_or_bytes(data)
+        bundle = evidence.load(Path(options.evidence))
         if options.machine:
             bundle = with_machine(bundle, Path(options.machine))
         root = Root(options.root) if options.root else None

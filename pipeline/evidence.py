@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UsageError
 
 MAGIC = b"TRNEVID1"
 VERSION = 1
@@ -87,6 +88,18 @@ def parse(data: bytes) -> list[Item]:
     if offset != len(data):
         raise EvidenceError(f"evidence: expected the end at byte {offset}, found {len(data) - offset} bytes more")
     return items
+
+
+def load(path: Path) -> bytes:
+    """The bundle in a file. Raises UsageError for a file that cannot be read, EvidenceError for one that holds none; both name it."""
+    try:
+        bundle = from_text_or_bytes(path.read_bytes())
+        parse(bundle)
+    except OSError as error:
+        raise UsageError(f"{path}: expected an evidence file, cannot read it: {error.strerror}") from None
+    except EvidenceError as error:
+        raise EvidenceError(f"{path}: {error}") from None
+    return bundle
 
 
 def from_text_or_bytes(data: bytes) -> bytes:

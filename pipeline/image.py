@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from boot import header as layout
-from boot.approvals import APPROVALS_MAGIC, ApprovalTable
 from dsl.hw import x86
 from pipeline import evidence, layouts
 from pipeline.disk import ImageError
@@ -15,7 +14,6 @@ from pipeline.keys import Keys
 
 ENTRIES_OFFSET = 64
 PAGE = x86.PAGE_SIZE
-NO_APPROVALS = layouts.pack(ApprovalTable, {"magic": APPROVALS_MAGIC})
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def collect_entries(
     segments: list[bytes],
     chain: list[bytes],
     secret: bytes | None,
-    approvals: bytes = NO_APPROVALS,
+    approvals: bytes,
 ) -> list[Entry]:
     """All entries, in order of kind; equal segments once."""
     entries = [Entry(layout.EntryKind.MONITOR, monitor, "monitor")]

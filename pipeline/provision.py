@@ -2,16 +2,14 @@
 
 What the owner holds, in keys/provisioning/: the provisioning CA (Ed25519), which certifies device keys, and the policy key (P-256), which
 approves what may read a device secret. What the machine's TPM gets: the floor counter, the attestation key, and the device secret, which
-nothing but an approved boot can read. What remains of a machine in keys/machines/NAME/ is public.
+nothing but an approved boot can read. What remains of a machine (`machines.py`) is public; what may read a secret is in `approvals.py`.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import secrets
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,33 +17,22 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from dsl.std.x509 import ENDORSEMENT_EXTENSION
-from pipeline import chain, der, event_log, evidence, keys, paths, tpm
+from pipeline import chain, der, keys, tpm
 from pipeline.errors import PipelineError, UsageError
-from pipeline.event_log import Event
-from pipeline.evidence import Kind
-from pipeline.reference import BootReference
 from pipeline.tpm_tools import TpmTools
 
 PROVISIONING: Final = "provisioning"
-MACHINES: Final = "machines"
-APPROVALS: Final = "approvals.bin"
 MACHINE_EXTENSION: Final = x509.ObjectIdentifier(ENDORSEMENT_EXTENSION + ".2")
 CA_NAME: Final = "Terrane provisioning CA"
 NOT_BEFORE: Final = datetime.datetime(2018, 3, 22, 23, 59, 59)
 NOT_AFTER: Final = datetime.datetime(9999, 12, 31, 23, 59, 59)
 SECRET_SIZE: Final = 32
 CREDENTIAL_SIZE: Final = 32
-BIOS_MASK, UEFI_MASK = 1 << 4, 1 << 4 | 1 << 7  # PCRs that a device secret is bound to
-
-APPROVALS_MAGIC: Final = b"TRNAPRV1"
-APPROVALS_SIZE: Final = 4096
-APPROVAL_ROWS: Final = 32
 COUNTER_ATTRIBUTES: Final = "ownerwrite|nt=counter|ownerread|authread|no_da"
 SECRET_ATTRIBUTES: Final = "ownerwrite|policyread|no_da|read_stclear"
 AK_ATTRIBUTES: Final = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign|noda"
@@ -68,7 +55,7 @@ class OwnerKeys:
         return keys.public_bytes(self.authority)
 
 
-def load_owner_keys(folder: Path = paths.KEYS) -> OwnerKeys:
+def load_owner_keys(folder: Path) -> OwnerKeys:
     """Read keys/provisioning, making what is missing. Raises UsageError for a damaged file."""
     made: list[str] = []
     authority = Ed25519PrivateKey.from_private_bytes(keys.load_seed(folder / PROVISIONING, "authority", made))
@@ -86,99 +73,11 @@ def load_owner_keys(folder: Path = paths.KEYS) -> OwnerKeys:
     return OwnerKeys(authority, policy)
 
 
-def authority_key(folder: Path = paths.KEYS) -> bytes | None:
+def authority_key(folder: Path) -> bytes | None:
     """The CA's public key, or None where nothing was provisioned by this checkout."""
     if not (folder / PROVISIONING).exists():
         return None
     return load_owner_keys(folder).authority_key
-
-
-# The approval table
-
-
-@dataclass(frozen=True)
-class Approval:
-    """A row of the approval table: PCR values and versions that may read a device secret."""
-
-    mask: int
-    counter_base: int
-    digest: bytes
-    signature: tuple[int, int]
-
-    def pack(self) -> bytes:
-        """Its 112 bytes."""
-        r, s = self.signature
-        head = struct.pack("<IIq", self.mask, 0, self.counter_base)
-        return head + self.digest + r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def approve(owner: OwnerKeys, mask: int, values: dict[int, bytes], counter_base: int, version: int) -> Approval:
-    """Approve a boot with these PCR values, of an image with this security version."""
-    digest = tpm.approved_policy(mask, values, counter_base + version)
-    signed = owner.policy.sign(tpm.sha256(digest), ec.ECDSA(Prehashed(SHA256())))
-    return Approval(mask, counter_base, digest, decode_dss_signature(signed))
-
-
-def empty_table(public: ec.EllipticCurvePublicKey | None = None) -> bytes:
-    """A table without rows."""
-    head = struct.pack("<8sII", APPROVALS_MAGIC, 0, 0)
-    if public is not None:
-        numbers = public.public_numbers()
-        head += numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
-    return head.ljust(APPROVALS_SIZE, b"\0")
-
-
-def add_approval(table: bytes, owner: OwnerKeys, row: Approval) -> bytes:
-    """The table with a row more, unless its digest is there; the oldest goes where it is full. Raises PipelineError for another key's."""
-    magic, count, _ = struct.unpack_from("<8sII", table)
-    mine = empty_table(owner.policy.public_key())
-    if len(table) != APPROVALS_SIZE or magic != APPROVALS_MAGIC or count > APPROVAL_ROWS or table[16:80] != mine[16:80]:
-        raise PipelineError(
-            f"{APPROVALS}: expected an approval table of this checkout's policy key, found something else"
-        )
-    rows = [table[80 + 112 * index : 192 + 112 * index] for index in range(count)]
-    if any(old[16:48] == row.digest for old in rows):
-        return table
-    rows = [*rows, row.pack()][-APPROVAL_ROWS:]
-    head = struct.pack("<8sII", APPROVALS_MAGIC, len(rows), 0) + table[16:80]
-    return (head + b"".join(rows)).ljust(APPROVALS_SIZE, b"\0")
-
-
-def read_table(owner: OwnerKeys, folder: Path = paths.KEYS) -> bytes:
-    """keys/approvals.bin, or an empty table of the owner's."""
-    path = folder / APPROVALS
-    return path.read_bytes() if path.exists() else empty_table(owner.policy.public_key())
-
-
-def write_table(table: bytes, folder: Path = paths.KEYS) -> None:
-    """Replace keys/approvals.bin; complete or not at all."""
-    temporary = folder / f".{APPROVALS}"
-    temporary.write_bytes(table)
-    temporary.replace(folder / APPROVALS)
-
-
-def boot_values(log: bytes, boot: BootReference) -> tuple[int, dict[int, bytes]]:
-    """The PCRs that the device secret of a machine is to be bound to for an image, as they are when the loader asks for it.
-
-    `log`: of any boot of that machine, for what its firmware measures; what is measured of the image comes from its reference, so that
-    an update can be approved before it ever booted. Raises EventLogError for a log of another way of booting.
-    """
-    events = event_log.before_end(log, event_log.parse(log))
-    by_firmware = [event.kind == event_log.EV_EFI_BOOT_SERVICES_APPLICATION for event in events]
-    if any(by_firmware):
-        mask, kind, digests = UEFI_MASK, event_log.EV_EFI_BOOT_SERVICES_APPLICATION, [boot.application]
-    else:
-        mask, kind, digests = BIOS_MASK, event_log.EV_IPL, list(boot.stages)
-    booted = [event for event in events if event.pcr == 4]
-    places = [index for index, event in enumerate(booted) if event.kind == kind]
-    if not places or places != list(range(places[0], places[0] + len(places))) or not all(digests):
-        raise event_log.EventLogError(
-            f"event log: expected one run of events of type {kind:#x} in PCR 4, found {places}"
-        )
-    loader = [Event(4, kind, {event_log.SHA256: bytes.fromhex(digest)}, b"") for digest in digests]
-    others = [event for event in events if event.pcr != 4]
-    values = event_log.replay([*others, *booted[: places[0]], *loader, *booted[places[-1] + 1 :]])
-    return mask, {index: values[index] for index in range(24) if mask >> index & 1}
 
 
 # What a TPM is given
@@ -377,55 +276,6 @@ def provision(
     device_key = write_secret(tools, owner)
     certificate = certify(owner, device_key, attestation_key, endorsement)
     return Provisioned(device_key, attestation_key, endorsement, counter_base, certificate)
-
-
-def keep(machine: Provisioned, name: str, folder: Path = paths.KEYS) -> Path:
-    """Write what is public of a machine; its folder."""
-    place = folder / MACHINES / name
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "device.der").write_bytes(machine.certificate.public_bytes(Encoding.DER))
-    (place / "attestation-key.tpmt").write_bytes(machine.attestation_key)
-    values = {
-        "device_key": machine.device_key.hex(),
-        "endorsement_key_name": machine.endorsement.name.hex(),
-        "endorsement_certificate": machine.endorsement.certificate,
-        "counter_base": machine.counter_base,
-    }
-    (place / "machine.json").write_text(json.dumps(values, indent=1) + "\n")
-    return place
-
-
-def with_machine(bundle: bytes, place: Path) -> bytes:
-    """A bundle with the owner's two items about a machine, which the machine does not have itself. Raises UsageError, EvidenceError."""
-    kinds = (Kind.DEVICE_CERTIFICATE, Kind.ATTESTATION_KEY)
-    items = [item for item in evidence.parse(bundle) if item.kind not in kinds]
-    for kind, name in zip(kinds, ("device.der", "attestation-key.tpmt"), strict=True):
-        try:
-            items.append(evidence.Item(kind, (place / name).read_bytes()))
-        except OSError as error:
-            raise UsageError(f"{place / name}: expected what `provision` left of a machine: {error.strerror}") from None
-    return evidence.pack(items)
-
-
-def machine_of(bundle: bytes, folder: Path = paths.KEYS) -> Path | None:
-    """The folder of the machine that made a bundle, by its device key; None for a machine that was not provisioned here."""
-    devices = [item.data for item in evidence.parse(bundle) if item.kind is Kind.DEVICE]
-    for place in sorted((folder / MACHINES).glob("*")) if len(devices) == 1 else ():
-        certificate = x509.load_der_x509_certificate((place / "device.der").read_bytes())
-        if certificate.public_key() == x509.load_der_x509_certificate(devices[0]).public_key():
-            return place
-    return None
-
-
-def counter_base_of(name: str, folder: Path = paths.KEYS) -> int:
-    """The counter base of a machine that was provisioned. Raises UsageError."""
-    path = folder / MACHINES / name / "machine.json"
-    try:
-        return int(json.loads(path.read_text())["counter_base"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{path}: expected what `provision` left of this machine, found none, or a damaged file"
-        ) from None
 
 
 def raise_floor(tools: TpmTools, base: int, floor: int) -> int:

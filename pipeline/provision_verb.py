@@ -10,23 +10,27 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pipeline import event_log, evidence, paths, provision, reference, tpm
+from pipeline import approvals, event_log, evidence, machines, paths, provision, reference, tpm
 from pipeline.errors import OK, PipelineError, UsageError
 from pipeline.evidence import Kind
 from pipeline.progress import step
 from pipeline.swtpm import Swtpm
 from pipeline.tpm_tools import TpmTools
 
+TPM_DEVICE = Path("/dev/tpmrm0")  # Linux's own, with its resource manager
+
 
 def perform(options: argparse.Namespace) -> int:
     """Do what the options ask. Raises PipelineError."""
     if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
         raise UsageError(f"NAME: expected a plain name, found {options.name!r}")
+    if options.expect is not None and options.approve is None:
+        raise UsageError("--expect: has a meaning only with --approve")
     if options.approve is not None:
         return approve(options)
     if options.raise_floor is not None:
         with tools_of(options) as tools:
-            base = provision.counter_base_of(options.name)
+            base = machines.counter_base_of(machines.place_of(options.name, paths.KEYS))
             value = provision.raise_floor(tools, base, options.raise_floor)
         print(f"{options.name}: the floor is {options.raise_floor} (counter {value}); older images boot there no more")
         return OK
@@ -37,7 +41,9 @@ def perform(options: argparse.Namespace) -> int:
 def tools_of(options: argparse.Namespace) -> Iterator[TpmTools]:
     """The TPM that the options name."""
     if options.swtpm is None:
-        with TpmTools(options.tcti or "device:/dev/tpmrm0") as tools:
+        if options.tcti is None and not TPM_DEVICE.exists():
+            raise UsageError(f"expected a TPM at {TPM_DEVICE}, found none; --tcti or --swtpm names another")
+        with TpmTools(options.tcti or f"device:{TPM_DEVICE}") as tools:
             yield tools
         return
     with Swtpm(Path(options.swtpm), for_tools=True) as software, TpmTools(software.tcti) as tools:
@@ -47,12 +53,12 @@ def tools_of(options: argparse.Namespace) -> Iterator[TpmTools]:
 def prepare(options: argparse.Namespace) -> int:
     """Prepare the TPM and certify the machine."""
     trusted = [certificate for name in options.endorsement_ca for certificate in read_authorities(name)]
-    owner = provision.load_owner_keys()
+    owner = provision.load_owner_keys(paths.KEYS)
     with tools_of(options) as tools, step("Provisioning the TPM"):
         machine = provision.provision(tools, owner, options.floor, trusted, options.endorsement_unchecked)
-    place = provision.keep(machine, options.name)
-    if not (paths.KEYS / provision.APPROVALS).exists():
-        provision.write_table(provision.empty_table(owner.policy.public_key()))
+    place = machines.keep(machine, options.name, paths.KEYS)
+    if approvals.load(paths.KEYS) is None:
+        approvals.write(approvals.table(owner.policy.public_key(), []), paths.KEYS)
     if options.json:
         values = {"machine": options.name, "folder": str(place), "device_key": machine.device_key.hex()}
         print(json.dumps({**values, "endorsement_certificate": machine.endorsement.certificate}, indent=1))
@@ -75,35 +81,40 @@ def read_authorities(name: str) -> list[x509.Certificate]:
 
 def approve(options: argparse.Namespace) -> int:
     """Add boots of an image to the approval table of a machine, whose firmware's part comes from evidence that it made."""
-    path = Path(options.approve)
-    try:
-        bundle = evidence.from_text_or_bytes(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path}: expected an evidence file, cannot read it: {error.strerror}") from None
+    bundle = evidence.load(Path(options.approve))
     logs = [item.data for item in evidence.parse(bundle) if item.kind is Kind.EVENT_LOG]
     if len(logs) != 1:
-        raise PipelineError(f"{path}: expected one event log, found {len(logs)}: did that machine find its TPM?")
+        raise PipelineError(
+            f"{options.approve}: expected one event log, found {len(logs)}: did that machine find its TPM?"
+        )
     expected = reference.load(Path(options.expect) if options.expect else paths.REFERENCE)
-    check_quoted(bundle, paths.KEYS / provision.MACHINES / options.name)
-    mask, values = provision.boot_values(logs[0], expected.boot)
-    firmware = "UEFI" if mask == provision.UEFI_MASK else "BIOS"
-    owner = provision.load_owner_keys()
-    base = provision.counter_base_of(options.name)
-    row = provision.approve(owner, mask, values, base, expected.security_version)
-    provision.write_table(provision.add_approval(provision.read_table(owner), owner, row))
+    place = machines.place_of(options.name, paths.KEYS)
+    base = machines.counter_base_of(place)
+    try:
+        check_quoted(bundle, logs[0], place)
+        mask, values = approvals.boot_values(logs[0], expected.boot)
+    except (event_log.EventLogError, tpm.TpmError) as error:
+        raise PipelineError(f"{options.approve}: {error}") from None
+    policy = provision.load_owner_keys(paths.KEYS).policy
+    row = approvals.approve(policy, mask, values, base, expected.security_version)
+    before = approvals.load(paths.KEYS) or approvals.table(policy.public_key(), [])
+    after = approvals.add(before, policy.public_key(), row, paths.KEYS / approvals.FILE)
+    approvals.write(after, paths.KEYS)
+    firmware = "UEFI" if mask == approvals.UEFI_MASK else "BIOS"
     print(f"{options.name}: boots of this image from {firmware} may read the device secret; build again to carry that")
     return OK
 
 
-def check_quoted(bundle: bytes, place: Path) -> None:
+def check_quoted(bundle: bytes, log: bytes, place: Path) -> None:
     """Where there is a quote, the log must be the one that this machine's TPM vouches for. A first boot has none: its owner is at hand."""
     items = {item.kind: item.data for item in evidence.parse(bundle)}
     if Kind.QUOTE not in items:
         return
-    key = tpm.parse_public((place / "attestation-key.tpmt").read_bytes())
     quote = tpm.parse_quote(items[Kind.QUOTE])
-    if not key.verify(items.get(Kind.QUOTE_SIGNATURE, b""), items[Kind.QUOTE]):
-        raise PipelineError("quote: expected one by the attestation key of this machine, found another's")
-    values = event_log.replay(event_log.parse(items[Kind.EVENT_LOG]))
-    if tpm.pcr_digest(values, quote.pcr_mask) != quote.pcr_digest:
-        raise PipelineError("event log: expected the log that the quote is about, found another")
+    if not machines.attestation_key_of(place).verify(items.get(Kind.QUOTE_SIGNATURE, b""), items[Kind.QUOTE]):
+        raise tpm.TpmError(f"quote: expected one by the attestation key of {place.name}, found another's")
+    digest = tpm.pcr_digest(event_log.replay(event_log.parse(log)), quote.pcr_mask)
+    if digest != quote.pcr_digest:
+        raise event_log.EventLogError(
+            f"event log: expected one with the quote's PCR digest {quote.pcr_digest.hex()}, found {digest.hex()}"
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import chain
 from pipeline.errors import UsageError
 
 FORMAT = "terrane-reference-1"
@@ -94,10 +95,25 @@ class _Reader:
         return self.value
 
     def number(self) -> int:
-        return int(self.typed(int, "a number"))
+        value = int(self.typed(int, "a number"))
+        if not 0 <= value < 1 << 64:
+            raise ReferenceError(f"{self.place}: expected a number of 64 bits, found {value}")
+        return value
+
+    def mode(self) -> int:
+        value = self.number()
+        if value not in chain.MODES:
+            raise ReferenceError(f"{self.place}: expected one of {', '.join(map(str, chain.MODES))}, found {value}")
+        return value
 
     def text(self) -> str:
         return str(self.typed(str, "a text"))
+
+    def name(self) -> str:
+        text = self.text()
+        if not (1 <= len(text) <= chain.NAME_SIZE and text.isascii() and text.isprintable()):
+            raise ReferenceError(f"{self.place}: expected 1 to {chain.NAME_SIZE} printable characters, found {text!r}")
+        return text
 
     def flag(self) -> bool:
         return bool(self.typed(bool, "true or false"))
@@ -122,7 +138,7 @@ class _Reader:
 def layer(reader: _Reader) -> LayerReference:
     """One layer of the file."""
     return LayerReference(
-        name=reader.at("name").text(),
+        name=reader.at("name").name(),
         row=reader.at("row").hex(64),
         sha256=reader.at("sha256").hex(32).hex(),
         configuration=reader.at("configuration").hex(68),
@@ -141,7 +157,7 @@ def boot(reader: _Reader) -> BootReference:
     ]
     return BootReference(
         stages=tuple(item.hex(32).hex() for item in reader.at("stages").items()),
-        application=reader.at("application").text(),
+        application=reader.at("application").hex_or_nothing(32).hex(),
         header_sha256=reader.at("header_sha256").hex(32).hex(),
         entries=tuple(entries),
     )
@@ -153,14 +169,14 @@ def load(path: Path) -> Reference:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ReferenceError(f"{path}: expected a reference file, cannot read it: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReferenceError(f"{path}: expected JSON: {error}") from None
     top = _Reader(values, str(path))
     found = top.at("format").text()
     if found != FORMAT:
         raise ReferenceError(f"{path}: format: expected {FORMAT!r}, found {found!r}")
     return Reference(
-        mode=top.at("mode").number(),
+        mode=top.at("mode").mode(),
         posture=top.at("posture").number(),
         security_version=top.at("security_version").number(),
         release_root=top.at("release_root").hex(32).hex(),
@@ -170,7 +186,7 @@ def load(path: Path) -> Reference:
         monitor=layer(top.at("monitor")),
         boxes=tuple(layer(item) for item in top.at("boxes").items()),
         boot=boot(top.at("boot")),
-        image_sha256=top.at("image_sha256").text(),
+        image_sha256=top.at("image_sha256").hex_or_nothing(32).hex(),
         authority=top.at("authority").hex_or_nothing(32),
     )
 

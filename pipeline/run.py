@@ -15,7 +15,7 @@ import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import console, disk, evidence, image, paths, provision, report
+from pipeline import console, disk, evidence, image, machines, paths, report
 from pipeline.bochs import Machine
 from pipeline.emulator import Emulator, EmulatorError
 from pipeline.errors import OK, REFUSED, PipelineError, UsageError
@@ -178,10 +178,10 @@ def attest(
 def completed(bundle: bytes, links: list[bytes], terminal: Terminal) -> bytes:
     """A bundle with what the machine does not have itself; kept in out/evidence.bin."""
     bundle = with_release_chain(bundle, links)
-    machine = provision.machine_of(bundle)
+    machine = machines.machine_of(bundle, paths.KEYS)
     if machine is not None:
         terminal.note(f"This is the machine {machine.name} of keys/machines")
-        bundle = provision.with_machine(bundle, machine)
+        bundle = machines.with_machine(bundle, machine)
     paths.OUT.mkdir(parents=True, exist_ok=True)
     (paths.OUT / "evidence.bin").write_bytes(bundle)
     return bundle
@@ -189,7 +189,7 @@ def completed(bundle: bytes, links: list[bytes], terminal: Terminal) -> bytes:
 
 def root_of(machine: Machine | QemuMachine, bundle: bytes, terminal: Terminal) -> Root | None:
     """The root that this machine can have; None where it has a TPM that gave it no secret of its own."""
-    if provision.machine_of(bundle) is not None:
+    if machines.machine_of(bundle, paths.KEYS) is not None:
         return Root.TPM
     if isinstance(machine, Machine) or not machine.tpm:
         return Root.DEVELOPMENT

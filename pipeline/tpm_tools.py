@@ -12,13 +12,18 @@ from types import TracebackType
 from pipeline.errors import PipelineError, UsageError
 
 
+def check_installed() -> None:
+    """Refuse a host without tpm2-tools. Raises UsageError."""
+    if shutil.which("tpm2") is None:
+        raise UsageError("expected the program tpm2 (Debian package tpm2-tools), found none; install it")
+
+
 class TpmTools:
     """Runs tpm2-tools. Use as a context manager: leaving it removes the folder in which contexts lie."""
 
     def __init__(self, tcti: str | None) -> None:
         """`tcti`: how tpm2-tools reach the TPM, such as device:/dev/tpmrm0; None leaves that to them."""
-        if shutil.which("tpm2") is None:
-            raise UsageError("expected the program tpm2 (Debian package tpm2-tools), found none; install it")
+        check_installed()
         self.environment = os.environ | {"TSS2_LOG": "all+NONE"} | ({"TPM2TOOLS_TCTI": tcti} if tcti else {})
         self.folder = Path(tempfile.mkdtemp(prefix="terrane-tpm-"))  # mode 0700: contexts and secrets lie in it
 

@@ -89,11 +89,12 @@ class Expected:
 
 def root_of(reference: Reference, root: Root | None) -> Root:
     """The root that is asked for: by default the owner's, where the reference names one. Raises VerificationError where it cannot be."""
-    if root is Root.TPM and not reference.authority:
+    chosen = root or (Root.TPM if reference.authority or not reference.device_key else Root.DEVELOPMENT)
+    if chosen is Root.TPM and not reference.authority:
         raise VerificationError("device", "root", "a reference with the owner's provisioning CA", "one without")
-    if root is Root.DEVELOPMENT and not reference.device_key:
+    if chosen is Root.DEVELOPMENT and not reference.device_key:
         raise VerificationError("device", "root", "a build that carries a development secret", "a release")
-    return root or (Root.TPM if reference.authority or not reference.device_key else Root.DEVELOPMENT)
+    return chosen
 
 
 def verify_evidence(

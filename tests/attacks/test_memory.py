@@ -17,13 +17,10 @@ from pipeline.console import MONITOR
 from pipeline.evidence import Kind
 from pipeline.qemu import Qemu, QemuMachine
 from pipeline.run import EVIDENCE, Terminal, checked_bundle
-from tests.system.test_measured_boot import MISSING, SECONDS, Bench, item
+from tests import needs
+from tests.system.test_measured_boot import SECONDS, Bench, item
 
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.firmware, needs.tpm)
 MEMORY = 256  # MiB
 SECRET = hashlib.sha256(b"a device secret that is not zero").digest()
 

@@ -14,15 +14,12 @@ from pipeline.errors import PipelineError
 from pipeline.qemu import Qemu, QemuMachine
 from pipeline.run import EVIDENCE, Terminal, checked_bundle
 from pipeline.verify import verify_monitor
+from tests import needs
 from tests.attacks.proxy import Proxy
 from tests.attacks.test_memory import SECRET
-from tests.system.test_measured_boot import MISSING, Bench, Booted
+from tests.system.test_measured_boot import Bench, Booted
 
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.firmware, needs.tpm)
 BOOTS = int(os.environ.get("TERRANE_PROXY_BOOTS", "8"))
 SECONDS = (
     240.0  # the loader's time-outs may add up: 2 s for each answer that never comes, until the TPM counts as broken

@@ -12,21 +12,13 @@ from dsl.compiler.pipeline import compile_program
 from pipeline import assemble, disk, qemu, secure_boot
 from pipeline.authenticode import sign_image
 from pipeline.errors import UsageError
-from pipeline.qemu import UEFI, Qemu, QemuMachine, check_installed
+from pipeline.qemu import UEFI, Qemu, QemuMachine
 from pipeline.run import Refused
 from pipeline.run_qemu import run_qemu
+from tests import needs
 from tests.boot import enrol_program
 
-try:
-    check_installed(UEFI)
-    MISSING = ""
-except UsageError as error:
-    MISSING = str(error)
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.firmware)
 SECONDS = 120.0
 PARTITION = bytes(1 << 20)  # no Terrane partition that the loader takes: that it says so shows that it runs
 RUNS = "Terrane partition: expected one on the loader's disk"

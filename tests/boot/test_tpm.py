@@ -15,21 +15,16 @@ import pytest
 
 from boot.handoff import TpmState
 from dsl.std.tpm import TpmFault
-from pipeline import chain, event_log, provision, swtpm, tpm
-from pipeline.errors import UsageError
+from pipeline import approvals, chain, event_log, provision, tpm
 from pipeline.swtpm import Swtpm
 from pipeline.tpm_tools import TpmTools
+from tests import needs
 from tests.boot.tpm_device import BASE, Backend, Behaviour, Crb, Fifo, Line
 from tests.boot.tpm_program import BOUND
 from tests.boot.tpm_world import NO_ROWS, PARTS, Refused, World, acpi_tables
 
-try:
-    swtpm.check_installed()
-    MISSING = "" if shutil.which("tpm2") else "tpm2 (Debian package tpm2-tools) is missing"
-except UsageError as error:
-    MISSING = str(error)
 pytestmark = pytest.mark.t1
-with_swtpm = pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing")
+with_swtpm = needs.skip_without(needs.tpm)
 DEVICES: dict[str, type[Fifo | Crb]] = {"fifo": Fifo, "crb": Crb}
 DEVELOPMENT = bytes(range(32))
 FLOOR = 5
@@ -74,10 +69,10 @@ class Bench:
 
     def table(self, line: Line, *versions: int) -> bytes:
         """An approval table for PCR 4 as it is; the rows for other versions come first."""
-        table = provision.empty_table(self.owner.policy.public_key())
+        table = approvals.table(self.owner.policy.public_key(), [])
         for version in versions:
-            row = provision.approve(self.owner, 1 << 4, pcr_values(line), self.machine.counter_base, version)
-            table = provision.add_approval(table, self.owner, row)
+            row = approvals.approve(self.owner.policy, 1 << 4, pcr_values(line), self.machine.counter_base, version)
+            table = approvals.add(table, self.owner.policy.public_key(), row)
         return table
 
 
@@ -164,7 +159,7 @@ def test_below_the_floor_nothing_boots(bench: Bench, tmp_path: Path) -> None:
     mine = Bench(tmp_path / "state", bench.owner, bench.machine)
     for version, refused in ((FLOOR - 1, True), (FLOOR, False)):
         with mine.powered() as line:
-            world = World(Crb(line), approvals=mine.table(line, version), security_version=version)
+            world = World(Crb(line), approvals=mine.table(line, FLOOR), security_version=version)
             if not refused:
                 assert world.boot() == TpmState.READY
                 continue

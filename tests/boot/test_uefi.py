@@ -18,22 +18,14 @@ from dsl.std.framebuffer import FIRST_GLYPH, GLYPH_HEIGHT, GLYPH_WIDTH
 from pipeline import assemble, disk
 from pipeline.emulator import EmulatorError
 from pipeline.errors import OK, UsageError
-from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuMachine, check_installed
+from pipeline.qemu import DISKS, FIRMWARES, UEFI, Qemu, QemuMachine
 from pipeline.run_qemu import run_qemu
+from tests import needs
 from tests.boot.images import DEVELOPMENT_SECRET, MONITOR, Part, loader, partition_of, usual_parts
 from tests.boot.keys import FONT, PUBLIC_KEY, SECRET
 from vmm.main import start as monitor_start
 
-try:
-    check_installed(UEFI)
-    MISSING = ""
-except UsageError as error:
-    MISSING = str(error)
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.firmware)
 SECONDS = 120.0
 END = b"terrane| stopped"
 MONITOR_AT = 8192  # the first entry's offset in the partition

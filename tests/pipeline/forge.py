@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from boot.header import FLAG_DEBUG, EntryKind
 from pipeline import assemble, chain, der, evidence, image, keys, reference, release
+from pipeline.approvals import NO_APPROVALS
 from pipeline.evidence import Item, Kind
 
 SET, PRINTABLE, UTC_TIME, GENERALIZED_TIME, BIT_STRING, BOOLEAN, OID = 0x31, 0x13, 0x17, 0x18, 0x03, 0x01, 0x06
@@ -142,7 +143,9 @@ class Machine:
         boxes = [("debian", b"d" * 4096), (BOX, descriptor)]
         identities = [(name, hashlib.sha256(data).digest()) for name, data in boxes]
         self.release = release.release_chain(self.keys, 1, loader, hashlib.sha256(monitor).digest(), identities)
-        entries = image.collect_entries(monitor, boxes, [b"segment"], self.release, self.keys.development_secret)
+        entries = image.collect_entries(
+            monitor, boxes, [b"segment"], self.release, self.keys.development_secret, NO_APPROVALS
+        )
         self.partition = image.build_partition(entries, 1, FLAG_DEBUG, self.keys)
         closed: list[Any] = [FakeBox(name == BOX, f"{name} ready") for name, _ in boxes]
         self.values = assemble.reference_values(self.keys, loader, self.partition, self.release, closed, "00" * 32)

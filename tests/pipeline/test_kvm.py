@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import arguments, disk, doctor, evidence, kvm, paths, provision, qemu, reference, run_verb
+from pipeline import arguments, disk, doctor, evidence, kvm, machines, paths, qemu, reference, run_verb
 from pipeline import run as runner
 from pipeline.bochs import Machine as BochsMachine
 from pipeline.errors import OK, REFUSED, PipelineError, UsageError
@@ -193,12 +192,12 @@ def test_evidence_of_a_provisioned_machine_is_completed_and_wants_its_root(
 ) -> None:
     """Whatever the engine: the owner's two items are added, and the chain has to begin in the TPM."""
     machine, kept = TpmMachine(), (Kind.DEVICE_CERTIFICATE, Kind.ATTESTATION_KEY, Kind.RELEASE)
-    place = tmp_path / provision.MACHINES / "mine"
+    place = tmp_path / machines.FOLDER / "mine"
     place.mkdir(parents=True)
     items = {item.kind: item.data for item in machine.tpm_items()}
     (place / "device.der").write_bytes(items[Kind.DEVICE_CERTIFICATE])
     (place / "attestation-key.tpmt").write_bytes(items[Kind.ATTESTATION_KEY])
-    monkeypatch.setattr(provision, "machine_of", functools.partial(provision.machine_of, folder=tmp_path))
+    monkeypatch.setattr(paths, "KEYS", tmp_path)
     monkeypatch.setattr(paths, "OUT", tmp_path / "out")
     terminal = Terminal(show=False)
     printed = evidence.pack([item for item in machine.items() if item.kind not in kept])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,22 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pipeline import chain, keys, provision, tpm
+from pipeline import approvals, chain, keys, provision, tpm
 from pipeline.errors import PipelineError, UsageError
 from pipeline.provision import OwnerKeys, Provisioned
-from pipeline.swtpm import CA_FOLDER, Swtpm, check_installed
+from pipeline.swtpm import CA_FOLDER, Swtpm
 from pipeline.tpm_tools import TpmTools
+from tests import needs
 
-try:
-    check_installed()
-    MISSING = "" if shutil.which("tpm2") else "tpm2 (Debian package tpm2-tools) is missing"
-except UsageError as error:
-    MISSING = str(error)
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.tpm)
 FLOOR = 3
 BOOTED = b"what firmware would have measured"
 POLICY = b"\x07" * 32
@@ -49,7 +40,7 @@ class Bench:
         raw = self.tools.run("pcrread", "sha256:4,7", "-o", "pcrs") and self.tools.file("pcrs")
         return {4: raw[:32], 7: raw[32:64]}
 
-    def read_secret(self, row: provision.Approval, command: str = "nvread") -> bytes | None:
+    def read_secret(self, row: approvals.Approval, command: str = "nvread") -> bytes | None:
         """The secret as a loader with this approval asks for it, or another `command` on it; None where the TPM refuses."""
         tools, folder = self.tools, self.tools.folder
         public = self.owner.policy.public_key()
@@ -103,24 +94,24 @@ def test_the_policy_is_the_one_that_the_tpm_computes(bench: Bench) -> None:
 def test_the_secret_is_released_to_an_approved_boot_alone(bench: Bench) -> None:
     """Right PCRs, right version, the policy key's signature: the key of what is read is the certified one. Each alone changed: nothing."""
     base = bench.machine.counter_base
-    for mask in (provision.BIOS_MASK, provision.UEFI_MASK):
-        row = provision.approve(bench.owner, mask, bench.values(), base, FLOOR)
+    for mask in (approvals.BIOS_MASK, approvals.UEFI_MASK):
+        row = approvals.approve(bench.owner.policy, mask, bench.values(), base, FLOOR)
         secret = bench.read_secret(row)
         assert secret is not None
         assert keys.public_bytes(chain.key_of(secret)) == bench.machine.device_key
-    good = provision.approve(bench.owner, provision.UEFI_MASK, bench.values(), base, FLOOR)
+    good = approvals.approve(bench.owner.policy, approvals.UEFI_MASK, bench.values(), base, FLOOR)
     r, s = good.signature
-    assert bench.read_secret(provision.Approval(good.mask, base, good.digest, (r, s ^ 1))) is None
+    assert bench.read_secret(approvals.Approval(good.mask, base, good.digest, (r, s ^ 1))) is None
     wrong = {**bench.values(), 4: hashlib.sha256(b"another loader").digest()}
-    assert bench.read_secret(provision.approve(bench.owner, good.mask, wrong, base, FLOOR)) is None
-    assert bench.read_secret(provision.Approval(provision.BIOS_MASK, base, good.digest, good.signature)) is None
+    assert bench.read_secret(approvals.approve(bench.owner.policy, good.mask, wrong, base, FLOOR)) is None
+    assert bench.read_secret(approvals.Approval(approvals.BIOS_MASK, base, good.digest, good.signature)) is None
 
 
 def test_an_older_version_gets_nothing_once_the_floor_is_raised(bench: Bench) -> None:
     """The deliberate act: from then on the approved old version is refused by the TPM, the new one is not."""
     base = bench.machine.counter_base
-    old = provision.approve(bench.owner, provision.UEFI_MASK, bench.values(), base, FLOOR)
-    new = provision.approve(bench.owner, provision.UEFI_MASK, bench.values(), base, FLOOR + 2)
+    old = approvals.approve(bench.owner.policy, approvals.UEFI_MASK, bench.values(), base, FLOOR)
+    new = approvals.approve(bench.owner.policy, approvals.UEFI_MASK, bench.values(), base, FLOOR + 2)
     assert bench.read_secret(old) is not None
     assert provision.raise_floor(bench.tools, base, FLOOR + 2) == base + FLOOR + 2
     assert bench.read_secret(old) is None
@@ -132,7 +123,9 @@ def test_an_older_version_gets_nothing_once_the_floor_is_raised(bench: Bench) ->
 
 def test_a_boot_that_went_on_gets_nothing(bench: Bench) -> None:
     """After one more extend of PCR 4, the loader's end event, no approval holds."""
-    row = provision.approve(bench.owner, provision.BIOS_MASK, bench.values(), bench.machine.counter_base, bench.version)
+    row = approvals.approve(
+        bench.owner.policy, approvals.BIOS_MASK, bench.values(), bench.machine.counter_base, bench.version
+    )
     assert bench.read_secret(row) is not None
     bench.tools.run("pcrextend", "4:sha256=" + "11" * 32)
     assert bench.read_secret(row) is None
@@ -144,7 +137,7 @@ def test_a_read_lock_holds_and_provisioning_again_begins_anew(bench: Bench) -> N
     bench.machine = provision.provision(bench.tools, bench.owner, FLOOR, [bench.authority], False)
     assert bench.machine.counter_base == before - FLOOR
     bench.version = FLOOR
-    row = provision.approve(bench.owner, provision.BIOS_MASK, bench.values(), bench.machine.counter_base, FLOOR)
+    row = approvals.approve(bench.owner.policy, approvals.BIOS_MASK, bench.values(), bench.machine.counter_base, FLOOR)
     secret = bench.read_secret(row)
     assert secret is not None
     assert keys.public_bytes(chain.key_of(secret)) == bench.machine.device_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import shutil
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,31 +12,36 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pipeline import assemble, disk, event_log, evidence, image, keys, provision, qemu, reference, report, tpm
+from dsl.std.x509 import DICE_EXTENSION
+from pipeline import (
+    approvals,
+    assemble,
+    chain,
+    disk,
+    event_log,
+    evidence,
+    image,
+    keys,
+    machines,
+    provision,
+    reference,
+    report,
+    tpm,
+)
 from pipeline.assemble import Choices, Terms
 from pipeline.console import MONITOR
-from pipeline.errors import UsageError
 from pipeline.evidence import Kind
 from pipeline.qemu import Qemu, QemuMachine
 from pipeline.reference import Reference
 from pipeline.run import EVIDENCE, Terminal, checked_bundle, with_release_chain
-from pipeline.swtpm import CA_FOLDER, Swtpm
-from pipeline.swtpm import check_installed as check_swtpm
+from pipeline.swtpm import CA_FOLDER, Swtpm, manufacture
 from pipeline.tpm_tools import TpmTools
-from pipeline.verify import verify_monitor
+from pipeline.verify import parse_dice_extension, verify_monitor
+from tests import needs
 
-try:
-    qemu.check_installed("uefi")
-    check_swtpm()
-    MISSING = "" if shutil.which("tpm2") else "tpm2 (Debian package tpm2-tools) is missing"
-except UsageError as error:
-    MISSING = str(error)
-pytestmark = [
-    pytest.mark.t3,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=MISSING or "nothing is missing"),
-]
+pytestmark = needs.whole_machines(needs.firmware, needs.tpm)
 SECONDS = 240.0
+ALL_BANKS = "sha1,sha256,sha384,sha512"
 
 
 @dataclass
@@ -55,18 +60,22 @@ class Bench:
     firmware: str
     interface: str
     owner: provision.OwnerKeys = field(init=False)
+    banks: str = "sha256"
     machine: provision.Provisioned | None = None
-    table: bytes = image.NO_APPROVALS
+    table: bytes = approvals.NO_APPROVALS
 
     def __post_init__(self) -> None:
         self.owner = provision.load_owner_keys(self.folder)
+        manufacture(self.folder / "tpm")
+        command = ["swtpm_setup", "--tpm2", "--reconfigure", "--tpmstate", str(self.folder / "tpm")]
+        subprocess.run([*command, "--pcr-banks", self.banks], capture_output=True, timeout=120, check=True)
 
     def build(self, terms: Terms = Terms(), damage: bytes = b"") -> tuple[Path, Reference]:
         """An image without boxes, as `build` makes it. `damage`: other bytes for the loader's first line on the screen."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(keys, "load", functools.partial(keys.load, self.folder))
-            patch.setattr(provision, "authority_key", lambda: self.owner.authority_key)
-            patch.setattr(assemble, "approvals", lambda: self.table)
+            patch.setattr(provision, "authority_key", lambda folder: self.owner.authority_key)
+            patch.setattr(approvals, "load", lambda folder: self.table)
             built = assemble.build(Choices((), 256 << 20, terms=terms))
         content = built.disk.replace(b"loader: checking the image", damage) if damage else built.disk
         assert (content != built.disk) == bool(damage)
@@ -92,7 +101,7 @@ class Bench:
                 (self.folder / "tpm" / CA_FOLDER / "issuercert.pem").read_bytes()
             )
             self.machine = provision.provision(tools, self.owner, 1, [authority], False)
-            provision.keep(self.machine, "bench", self.folder)
+            machines.keep(self.machine, "bench", self.folder)
 
     def raise_floor(self, floor: int) -> None:
         """The deliberate act."""
@@ -103,15 +112,16 @@ class Bench:
     def approve(self, booted: Booted, expected: Reference) -> None:
         """Approve boots of an image on the machine that booted; that may have been another image."""
         assert self.machine is not None
-        mask, values = provision.boot_values(item(booted.bundle, Kind.EVENT_LOG), expected.boot)
-        row = provision.approve(self.owner, mask, values, self.machine.counter_base, expected.security_version)
-        table = self.table if any(self.table[16:80]) else provision.empty_table(self.owner.policy.public_key())
-        self.table = provision.add_approval(table, self.owner, row)
+        mask, values = approvals.boot_values(item(booted.bundle, Kind.EVENT_LOG), expected.boot)
+        row = approvals.approve(self.owner.policy, mask, values, self.machine.counter_base, expected.security_version)
+        policy = self.owner.policy.public_key()
+        table = self.table if any(self.table[16:80]) else approvals.table(policy, [])
+        self.table = approvals.add(table, policy, row)
 
     def complete(self, booted: Booted, path: Path) -> bytes:
         """The bundle with what the machine does not have."""
         links = image.read_release_chain(disk.read_terrane_partition(path))
-        return provision.with_machine(with_release_chain(booted.bundle, links[:3]), self.folder / "machines" / "bench")
+        return machines.with_machine(with_release_chain(booted.bundle, links[:3]), self.folder / "machines" / "bench")
 
 
 def item(bundle: bytes, kind: Kind) -> bytes:
@@ -120,7 +130,18 @@ def item(bundle: bytes, kind: Kind) -> bytes:
     return found
 
 
-@pytest.fixture(scope="module", params=[("bios", "tis"), ("uefi", "crb")], ids=["bios-tis", "uefi-crb"])
+def posture_and_mode(bundle: bytes) -> tuple[int, int]:
+    """What the monitor's certificate says of how it was started."""
+    certificate = x509.load_der_x509_certificate(item(bundle, Kind.MONITOR))
+    extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(DICE_EXTENSION)).value
+    found = parse_dice_extension("monitor", extension.public_bytes())
+    return int.from_bytes(found.configuration[-8:], "big"), found.mode
+
+
+MACHINES = [("bios", "tis", ALL_BANKS), ("uefi", "crb", ALL_BANKS)]
+
+
+@pytest.fixture(scope="module", params=MACHINES, ids=["bios-tis", "uefi-crb"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One machine after the other; the tests below are its life, in order."""
     return Bench(tmp_path_factory.mktemp("bench"), *request.param)
@@ -128,29 +149,42 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_an_unprovisioned_tpm_is_said_and_gives_no_secret(bench: Bench, tmp_path: Path) -> None:
     """Its own line and its own mark; the log is one that tpm2-tools read; what is not provisioned cannot boot a release."""
-    path, _ = bench.build()
+    path, expected = bench.build()
     booted = bench.boot(path)
     assert "not provisioned" in booted.words
     assert "DEVELOPMENT SECRET" in booted.words
     assert Kind.QUOTE not in {each.kind for each in evidence.parse(booted.bundle)}
-    log = tmp_path / "log"
-    log.write_bytes(item(booted.bundle, Kind.EVENT_LOG))
-    shown = subprocess.run(["tpm2", "eventlog", str(log)], capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    values = event_log.replay(event_log.parse(log.read_bytes()))
-    for index in (4, 8, 9):
-        assert values[index].hex() in shown.stdout.lower()
+    assert posture_and_mode(booted.bundle) == (0x209, chain.MODE_DEBUG)
+    assert expected.device_key in item(booted.bundle, Kind.DEVICE)
+    check_log(bench, item(booted.bundle, Kind.EVENT_LOG), tmp_path / "log")
     bench.provision()
     path, expected = bench.build(Terms(release=True))
     assert "the header wants a TPM's" in bench.boot(path, "stopped").words
     bench.approve(booted, expected)
 
 
+def check_log(bench: Bench, log: bytes, path: Path) -> None:
+    """tpm2_eventlog replays the log to what ours does; there is a digest of each bank, where firmware (OVMF) does not leave some out."""
+    path.write_bytes(log)
+    shown = subprocess.run(["tpm2", "eventlog", str(path)], capture_output=True, text=True, timeout=60, check=True)
+    banks = re.split(r"^  (sha\d+):$", shown.stdout.split("\npcrs:\n")[1], flags=re.MULTILINE)
+    found = re.findall(r"(\d+) *: 0x([0-9a-f]+)", banks[banks.index("sha256") + 1])
+    theirs = {int(pcr): bytes.fromhex(value) for pcr, value in found}
+    events = event_log.parse(log)
+    ours = event_log.replay(events)
+    assert theirs == {pcr: value for pcr, value in ours.items() if pcr in theirs}
+    assert {0, 4, 7, 8, 9} <= set(theirs)
+    if bench.firmware == "bios":
+        assert len(events[0].digests) == len(bench.banks.split(","))
+
+
 def test_an_approved_boot_is_quoted_and_verified(bench: Bench, tmp_path: Path) -> None:
     """From the owner's CA to the monitor; other people's tools accept certificates and quote."""
     path, expected = bench.build(Terms(release=True))
     booted = bench.boot(path)
+    assert "loader: TPM: the device secret was read, and is locked until reset" in booted.words
     assert "DEVELOPMENT SECRET" not in booted.words
+    assert posture_and_mode(booted.bundle) == (0x102, chain.MODE_NORMAL)
     verdict = verify_monitor(bench.complete(booted, path), expected)
     assert report.closing_line(verdict) == "VERIFIED"
     assert verdict.tpm is not None
@@ -195,6 +229,7 @@ def test_another_loader_gets_nothing(bench: Bench) -> None:
     path, _ = bench.build(damage=b"loader: Checking the image")
     booted = bench.boot(path)
     assert "withholds the device secret" in booted.words
+    assert posture_and_mode(booted.bundle) == (0x609, chain.MODE_DEBUG)
     assert "DEVELOPMENT SECRET" in booted.words
 
 
@@ -211,3 +246,17 @@ def test_below_the_floor_nothing_boots(bench: Bench) -> None:
     bench.approve(booted, expected)
     path, expected = bench.build(Terms(security_version=2, release=True))
     assert report.closing_line(verify_monitor(bench.complete(bench.boot(path), path), expected)) == "VERIFIED"
+
+
+@pytest.mark.parametrize(("firmware", "interface"), [("bios", "crb"), ("uefi", "tis")])
+def test_the_other_interfaces(tmp_path: Path, firmware: str, interface: str) -> None:
+    """A machine of the other kind, from new to verified."""
+    bench = Bench(tmp_path, firmware, interface)
+    bench.provision()
+    path, expected = bench.build()
+    bench.approve(bench.boot(path), expected)
+    path, expected = bench.build()
+    booted = bench.boot(path)
+    assert posture_and_mode(booted.bundle) == (0x103, chain.MODE_DEBUG)
+    assert verify_monitor(bench.complete(booted, path), expected).tpm is not None
+    assert check_quote(bench, booted, tmp_path) == 0
