@@ -16,9 +16,7 @@ def append_place(line: Line, address: HostVirtual) -> bool:
     """Append file:line of the check whose ud2 lies at address; False (and nothing appended) if there is none."""
     places = check_places()
     files = check_files()
-    if address < image_base():
-        return False
-    offset = address - image_base()
+    offset = address - image_base()  # of an address below it, more than any row has
     low = u64(0)
     high = places.length // PLACE_SIZE
     while low < high:  # the rows are sorted by offset

@@ -12,8 +12,6 @@ from typing import Final
 from dsl.lang import (
     Array,
     Secret,
-    Struct,
-    array,
     as_secret,
     declassify,
     declassify_array,
@@ -53,22 +51,12 @@ PUBLIC_KEY_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
 
 
-class ExpandedSeed(Struct, size=64):
-    """SHA-512 of a seed: the scalar, clamped, and the prefix of the nonce."""
-
-    scalar: Array[Secret[u8]] = array(32)
-    prefix: Array[Secret[u8]] = array(32)
-
-
 @machine
-def expand_seed(out: ExpandedSeed, seed: Array[Secret[u8]]) -> None:
-    """Set out to the scalar and the prefix of a 32-byte seed."""
-    digest = frame_array(Secret[u8], 64)
+def expand_seed(digest: Array[Secret[u8]], seed: Array[Secret[u8]]) -> None:
+    """Set digest to the SHA-512 of a 32-byte seed: the scalar, clamped, then the prefix of the nonce, 32 bytes each."""
     sha512(digest, seed)
-    out.scalar.copy_from(digest.slice(0, 32))
-    out.prefix.copy_from(digest.slice(32, 32))
-    out.scalar[0] &= 0xF8
-    out.scalar[31] = (out.scalar[31] & 0x7F) | 0x40
+    digest[0] &= 0xF8
+    digest[31] = (digest[31] & 0x7F) | 0x40
 
 
 @machine
@@ -82,10 +70,10 @@ def encode_base_multiple(encoded: Array[Secret[u8]], scalar: Array[Secret[u64]])
 @machine(wipes=WIPED_SIZE)
 def ed25519_public_key(public_key: Array[u8], seed: Array[Secret[u8]]) -> None:
     """Write the 32-byte public key of a 32-byte seed."""
-    expanded = ExpandedSeed()
+    expanded = frame_array(Secret[u8], 64)
     expand_seed(expanded, seed)
     scalar = frame_array(Secret[u64], 4)
-    scalar_load(scalar, expanded.scalar)
+    scalar_load(scalar, expanded.slice(0, 32))
     encode_base_multiple(as_secret(public_key), scalar)
 
 
@@ -117,15 +105,15 @@ def hash_nonce(out: Array[Secret[u64]], prefix: Array[Secret[u8]], message: Arra
 @machine(wipes=WIPED_SIZE)
 def ed25519_sign(signature: Array[u8], message: Array[u8], seed: Array[Secret[u8]], public_key: Array[u8]) -> None:
     """Write the 64-byte signature of message. public_key must be that of seed: another one would give the scalar away."""
-    expanded = ExpandedSeed()
+    expanded = frame_array(Secret[u8], 64)
     expand_seed(expanded, seed)
     nonce = frame_array(Secret[u64], 4)
-    hash_nonce(nonce, expanded.prefix, message)
+    hash_nonce(nonce, expanded.slice(32, 32), message)
     encode_base_multiple(as_secret(signature.slice(0, 32)), nonce)
     challenge = frame_array(Secret[u64], 4)
     hash_challenge(challenge, signature.slice(0, 32), public_key, message)
     scalar = frame_array(Secret[u64], 4)
-    scalar_load(scalar, expanded.scalar)
+    scalar_load(scalar, expanded.slice(0, 32))
     proof = frame_array(Secret[u64], 4)
     scalar_multiply_add(proof, challenge, scalar, nonce)
     scalar_store(as_secret(signature.slice(32, 32)), proof)

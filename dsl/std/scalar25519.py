@@ -12,7 +12,6 @@ from dsl.lang import (
     Secret,
     add_with_carry,
     as_secret,
-    between,
     frame_array,
     machine,
     multiply_wide,
@@ -58,7 +57,7 @@ def scalar_store(encoded: Array[Secret[u8]], words: Array[Secret[u64]]) -> None:
 
 @machine
 def multiply_words(product: Array[Secret[u64]], left: Array[Secret[u64]], right: Array[Secret[u64]]) -> None:
-    """Set product, all zero so far, to left * right; product.length is the sum of theirs."""
+    """Add left * right to product, which has as many words as both and is below 2**(64 * right.length)."""
     for i in upto(left.length, at_most=FACTOR_WORDS):
         carry = secret(u64(0))
         for j in upto(right.length, at_most=FACTOR_WORDS):
@@ -130,16 +129,8 @@ def scalar_multiply_add(
 ) -> None:
     """Set out to left * right + addend modulo L; left and right below 2**255, addend below 2**256."""
     wide = frame_array(Secret[u64], 8)
+    wide.slice(0, 4).copy_from(addend)
     multiply_words(wide, left, right)
-    carry = secret(u64(0))
-    for index in upto(4):
-        total = add_with_carry(wide[index], addend[index], carry)
-        wide[index] = total.value
-        carry = total.carry
-    for index in between(4, 8):
-        total = add_with_carry(wide[index], secret(u64(0)), carry)
-        wide[index] = total.value
-        carry = total.carry
     scalar_reduce(out, wide)
 
 

@@ -28,6 +28,8 @@ RESULTS: Final = (
 SAVED: Final = (
     x86.UC_X86_REG_RBX, x86.UC_X86_REG_RBP, x86.UC_X86_REG_R12, x86.UC_X86_REG_R13, x86.UC_X86_REG_R14, x86.UC_X86_REG_R15,
 )  # fmt: skip
+SCRATCH: Final = (x86.UC_X86_REG_RAX, *ARGUMENTS, x86.UC_X86_REG_R10, x86.UC_X86_REG_R11)
+NOISE: Final = 0xA5A5_5A5A_C3C3_3C30
 CANARY: Final = 0xC0DE_0000_0000_0000
 
 
@@ -67,6 +69,8 @@ class Emulated:
             engine.mem_write(self.program.base + len(self.program.image), bytes(self.dirty))
         for address, held in content.items():
             engine.mem_write(address, held)
+        for number, register in enumerate(SCRATCH):
+            engine.reg_write(register, NOISE + number)
         for register, argument in zip(ARGUMENTS, arguments, strict=False):
             engine.reg_write(register, argument)
         stack = [RETURN, *arguments[len(ARGUMENTS) :]]

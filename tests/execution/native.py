@@ -19,8 +19,12 @@ SIGILL, SIGFPE, SIGSEGV = 4, 8, 11
 SIGINFO_NODEFER: Final = 0x40000004
 NOTHING: Final[Mapping[int, bytes]] = {}
 PLACES: Final = 10  # arguments
-# cell layout: 10 arguments, 8 results, saved rsp, fault flag, place of the fault
-RESULTS, SAVED, FAULT, PLACE = 80, 144, 152, 160
+# cell layout: 10 arguments, 8 results, saved rsp, fault flag, place of the fault, what callee-saved registers changed by
+RESULTS, SAVED, FAULT, PLACE, CHANGED = 80, 144, 152, 160, 168
+UNUSED: Final = (
+    8192  # bytes below the call's frame that hold POISON, so that what is read there before it is written shows
+)
+POISON: Final = 0xA5A5_5A5A_C3C3_3C3D
 STUB: Final = """
     jmp entry
 handler:
@@ -42,20 +46,30 @@ entry:
     push r15
     mov r11, qword ptr [rip + cell_address]
     mov qword ptr [r11 + 152], 0
-    mov rax, rdi
+    mov r10, rdi
     sub rsp, 8
     push qword ptr [r11 + 72]
     push qword ptr [r11 + 64]
     push qword ptr [r11 + 56]
     push qword ptr [r11 + 48]
     mov qword ptr [r11 + 144], rsp
+    lea rdi, [rsp - {unused}]
+    mov ecx, {words}
+    mov rax, {poison}
+    rep stosq
+    mov rbx, rax
+    mov rbp, rax
+    mov r12, rax
+    mov r13, rax
+    mov r14, rax
+    mov r15, rax
     mov rdi, qword ptr [r11]
     mov rsi, qword ptr [r11 + 8]
     mov rdx, qword ptr [r11 + 16]
     mov rcx, qword ptr [r11 + 24]
     mov r8, qword ptr [r11 + 32]
     mov r9, qword ptr [r11 + 40]
-    call rax
+    call r10
     mov r11, qword ptr [rip + cell_address]
     mov qword ptr [r11 + 80], rax
     mov qword ptr [r11 + 88], rdx
@@ -65,6 +79,19 @@ entry:
     mov qword ptr [r11 + 120], r8
     mov qword ptr [r11 + 128], r9
     mov qword ptr [r11 + 136], r10
+    mov rax, {poison}
+    sub rbx, rax
+    sub rbp, rax
+    sub r12, rax
+    sub r13, rax
+    sub r14, rax
+    sub r15, rax
+    or rbx, rbp
+    or rbx, r12
+    or rbx, r13
+    or rbx, r14
+    or rbx, r15
+    mov qword ptr [r11 + 168], rbx
 landing:
     add rsp, 40
     pop r15
@@ -93,8 +120,8 @@ class _Caller:
     def __init__(self) -> None:
         self.memory = executable(4096)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        code = assemble(STUB, address)
-        self.cell = (ctypes.c_uint64 * 21)()
+        code = assemble(STUB.format(unused=UNUSED, words=UNUSED // 8, poison=POISON), address)
+        self.cell = (ctypes.c_uint64 * 22)()
         self.memory.write(code + ctypes.addressof(self.cell).to_bytes(8, "little"))
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(address)
         handler = address + decode(code, address)[0][1]  # behind the jump to the entry
@@ -148,4 +175,5 @@ class Native:
         fault = cell[FAULT // 8]
         assert fault in (0, SIGILL), f"{symbol}{arguments}: signal {fault}"
         self.stopped_at = cell[PLACE // 8] - self.bias
+        assert fault or not cell[CHANGED // 8], f"{symbol}{arguments}: callee-saved registers"
         return "stopped" if fault else tuple(cell[RESULTS // 8 : RESULTS // 8 + 8])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -77,8 +77,11 @@ class Arguments:
     components: the System V components; buffers: what lies where.
     """
 
-    def __init__(self, function: Callable[..., Any], secret: bytes, place: int) -> None:
+    def __init__(
+        self, function: Callable[..., Any], secret: bytes, place: int, shapes: Mapping[str, int] = SHAPES
+    ) -> None:
         self.function = function
+        self.shapes = shapes
         is_plain = len(set(secret)) == 1  # all zeros and all ones stay that
         self.stream = secret[:1] * ROOM if is_plain else hashlib.shake_256(secret).digest(ROOM)
         self.taken = 0
@@ -102,7 +105,7 @@ class Arguments:
         return [self.shape(name, NUMBER)]
 
     def shape(self, name: str, otherwise: int) -> int:
-        return SHAPES.get(f"{self.function.__name__}.{name}", SHAPES.get(name, otherwise))
+        return self.shapes.get(f"{self.function.__name__}.{name}", self.shapes.get(name, otherwise))
 
     def array(self, name: str, element: Any) -> list[int]:
         """Address and length of an array."""

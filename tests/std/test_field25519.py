@@ -219,7 +219,11 @@ def test_scalar_reduce(world: World, number: int) -> None:
 
 
 @pytest.mark.t1
-@pytest.mark.parametrize("number", [0, 1, ORDER - 1, ORDER, ORDER + 1, 2 * ORDER, (1 << 256) - 1])
+@pytest.mark.parametrize(
+    "number",
+    [0, 1, ORDER - 1, ORDER, ORDER + 1, 2 * ORDER, (1 << 256) - 1]
+    + [ORDER + sign * (1 << bit) for bit in (63, 64, 127, 128, 191, 192, 251) for sign in (1, -1)],
+)
 def test_scalar_is_reduced(number: int) -> None:
     """S is refused from L on."""
     assert Native().call(scalar_is_reduced, number.to_bytes(32, "little")) == (number < ORDER)
