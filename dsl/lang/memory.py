@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from dsl.lang.failure import MachineError
@@ -34,15 +33,6 @@ class DeviceMemory(Protocol):
         """Take a write."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRange:
-    """Addresses that a device answers."""
-
-    start: int
-    end: int
-    device: DeviceMemory
-
-
 class Memory:
     """Addresses 0 to 2**64 - 1. What was never mapped is an error to touch."""
 
@@ -52,7 +42,7 @@ class Memory:
         self._readable: dict[int, bytearray] = {}
         self._writable: dict[int, bytearray] = {}
         self._mapped: list[tuple[int, int]] = []  # page numbers: first, end; zeroed at first touch
-        self._devices: list[DeviceRange] = []
+        self._devices: list[tuple[int, int, DeviceMemory]] = []  # first address, end
         self.observe = observe
 
     def map(self, address: int, size: int, content: bytes = b"") -> None:
@@ -76,7 +66,7 @@ class Memory:
 
     def map_device(self, address: int, size: int, device: DeviceMemory) -> None:
         """Let a device answer Device and Shared accesses to a range."""
-        self._devices.append(DeviceRange(address, address + size, device))
+        self._devices.append((address, address + size, device))
 
     def load(self, address: int, size: int) -> int:
         """The little-endian number of size bytes at address."""
@@ -97,8 +87,8 @@ class Memory:
 
     def load_volatile(self, address: int, size: int) -> int:
         """Load, as an event; from a device if one answers here."""
-        found = self._device(address, size)
-        value = self.load(address, size) if found is None else found.device.read(address - found.start, size * 8)
+        offset, device = self._device(address, size)
+        value = self.load(address, size) if device is None else device.read(offset, size * 8)
         if not 0 <= value < 1 << size * 8:
             raise MachineError(f"the device at {address:#x} gave {value:#x} for {size} bytes")
         self.observe(Event("read", address, size * 8, value))
@@ -107,16 +97,18 @@ class Memory:
     def store_volatile(self, address: int, size: int, value: int) -> None:
         """Store, as an event; to a device if one answers here."""
         self.observe(Event("write", address, size * 8, value))
-        found = self._device(address, size)
-        if found is None:
+        offset, device = self._device(address, size)
+        if device is None:
             self.store(address, size, value)
         else:
-            found.device.write(address - found.start, size * 8, value)
+            device.write(offset, size * 8, value)
 
-    def _device(self, address: int, size: int) -> DeviceRange | None:
-        return next(
-            (range_ for range_ in self._devices if range_.start <= address and address + size <= range_.end), None
-        )
+    def _device(self, address: int, size: int) -> tuple[int, DeviceMemory | None]:
+        """The device that answers here, if one does, and the offset in its range."""
+        for start, end, device in self._devices:
+            if start <= address and address + size <= end:
+                return address - start, device
+        return 0, None
 
     def read(self, address: int, size: int) -> bytes:
         """Size bytes from address on."""

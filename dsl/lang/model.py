@@ -131,34 +131,19 @@ class Machine:
 
     def place(self, declaration: Declaration) -> int:
         """The address of a declared object in this machine; it is made at the first call."""
-        address = self._addresses.get(declaration)
-        return self._allocate(declaration) if address is None else address
-
-    def bind(self, declared: object, address: int) -> None:
-        """Put an object declared at module level at this address, before its first use."""
-        declaration: Any = getattr(declared, "__declaration__", None)
-        if declaration is None or declaration in self._addresses:
-            raise MachineError(f"{declared!r} is not declared at module level, or was used already")
-        self._addresses[declaration] = address
-        self._fill(declaration, address)
-
-    def _allocate(self, declaration: Declaration) -> int:
-        arena = "static" if declaration.is_writable else "table"
-        size, align = declaration.size(self.supplied), declaration.alignment()
-        address = self._addresses[declaration] = self._bump(arena, size, align)
-        self._fill(declaration, address)
-        return address
+        if declaration not in self._addresses:
+            arena = "static" if declaration.is_writable else "table"
+            address = self._addresses[declaration] = self._bump(arena, declaration.size(), declaration.alignment())
+            if declaration.is_writable:
+                self.memory.map(address, declaration.size())
+            else:
+                self.memory.map_read_only(address, declaration.bytes(self.supplied))
+        return self._addresses[declaration]
 
     def _bump(self, arena: str, size: int, align: int) -> int:
         address = -(-self._next[arena] // align) * align
         self._next[arena] = address + size
         return address
-
-    def _fill(self, declaration: Declaration, address: int) -> None:
-        if declaration.is_writable:
-            self.memory.map(address, declaration.size(self.supplied))
-        else:
-            self.memory.map_read_only(address, declaration.bytes(self.supplied))
 
     def constant(self, content: bytes) -> int:
         """The address of these read-only bytes, one copy of each."""

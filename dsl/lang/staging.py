@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, Final, Generic, NoReturn, TypeVar, TypeVarTuple, overload
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import resolve
@@ -54,21 +54,15 @@ class Declaration:
         """In bytes."""
         return max(self.align or 1, self.type.align)
 
-    def size(self, supplied: Mapping[str, bytes] | None = None) -> int:
+    def size(self) -> int:
         """In bytes."""
         return self.type.size * self.length
 
     def bytes(self, supplied: Mapping[str, bytes]) -> bytes:
         """The content of a table. A supplied one that is missing or has another length is an error."""
-        if self.kind != "supplied":
-            assert self.content is not None
-            return self.content
-        assert self.name is not None
-        content = supplied.get(self.name)
-        if content is None:
-            raise MachineError(f"no bytes supplied for {self.name!r}, {self.size()} expected")
+        content = supplied.get(str(self.name), b"") if self.content is None else self.content
         if len(content) != self.size():
-            raise MachineError(f"{len(content)} bytes supplied for {self.name!r}, {self.size()} expected")
+            raise MachineError(f"{len(content) or 'no'} bytes supplied for {self.name!r}, {self.size()} expected")
         return content
 
 
@@ -81,6 +75,7 @@ def _element(element: Any) -> Type:
 class _Placed:
     """Finds an object's memory and address in the current machine, once per machine."""
 
+    __slots__ = ()
     _placed: tuple[Machine, int] | None
     __declaration__: Declaration
 
@@ -92,46 +87,30 @@ class _Placed:
     def _address(self) -> int:
         machine = current_machine()
         if self._placed is None or self._placed[0] is not machine:
-            self._placed = machine, machine.place(self.__declaration__)
+            self._placed = machine, machine.place(self.__declaration__)  # type: ignore[misc]  # a slot of each subclass
         return self._placed[1]
 
 
-class _PlacedArray(Array[T]):
+class _PlacedArray(_Placed, Array[Any]):  # type: ignore[override]  # nobody writes its address
     """An array declared at module level."""
 
     __slots__ = ("__declaration__", "_placed")
-    _memory = _Placed._memory
-    _address = _Placed._address
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, declaration: Declaration) -> None:
-            self.__declaration__, self._placed, self._keeper = declaration, None, None
-            self._element = declaration.type
-            self._length, self._stride = declaration.length, self._element.size
 
 
 def _placed_array(declaration: Declaration) -> Any:
-    return _PlacedArray(declaration)  # type: ignore[call-arg]
+    array: Any = _new(_PlacedArray)
+    array.__declaration__, array._placed, array._keeper = declaration, None, None
+    array._element, array._length, array._stride = declaration.type, declaration.length, declaration.type.size
+    return array
 
 
 def static(struct: type[S]) -> S:
     """Declare one zeroed Struct object."""
     if not (isinstance(struct, type) and issubclass(struct, Struct)):
         raise TypeError(f"static takes a Struct class, not {struct!r}")
+    slots = {"__slots__": ("__declaration__", "_placed"), "__module__": struct.__module__, "_keeper": None}
     meta: Any = type(struct)
-    placed = meta(
-        struct.__name__,
-        (struct,),
-        {
-            "__slots__": ("__declaration__", "_placed"),
-            "__module__": struct.__module__,
-            "_memory": _Placed._memory,
-            "_address": _Placed._address,
-            "_keeper": None,
-        },
-    )
-    view: Any = _new(placed)
+    view: Any = _new(meta(struct.__name__, (_Placed, struct), slots))
     view.__declaration__ = Declaration("static", StructType(struct), 1)
     view._placed = None
     return view  # type: ignore[no-any-return]
@@ -204,9 +183,7 @@ class PerCpu(Generic[S]):
         return self._struct._view(machine.memory, machine.memory.load(machine.gs_base, 8), None)
 
 
-def per_cpu(struct: type[S]) -> PerCpu[S]:
-    """Declare the per-CPU Struct of a program: one in each program."""
-    return PerCpu(struct)
+per_cpu = PerCpu  # declares the per-CPU Struct of a program: one in each program
 
 
 # Dispatch
@@ -217,7 +194,7 @@ class Dispatch(Generic[R, *Ts]):
 
     __slots__ = ("_functions", "default", "table", "word")
 
-    def __init__(self, functions: Mapping[Any, Callable[[*Ts], R]], default: Callable[[*Ts], R]) -> None:
+    def __init__(self, functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[*Ts], R]) -> None:
         if not functions:
             raise TypeError("dispatch needs at least one key")
         self.table: Final = dict(functions)  # as declared: Enum members or ints, hottest first
@@ -238,9 +215,7 @@ class Dispatch(Generic[R, *Ts]):
         return (self.default if function is None else function)(*arguments)
 
 
-def dispatch(functions: Mapping[Any, Callable[[*Ts], R]], *, default: Callable[[*Ts], R]) -> Dispatch[R, *Ts]:
-    """Declare a dispatch: keys are Enum members or ints; all functions take and return the same types."""
-    return Dispatch(functions, default)
+dispatch = Dispatch  # declares one: keys are Enum members or ints; all functions take and return the same types
 
 
 # Functions
@@ -260,22 +235,19 @@ class MachineOptions:
     wipes: int | None = None
 
 
-class _Options(TypedDict, total=False):
-    """The same as keywords."""
-
-    naked: bool
-    depth: int | None
-    model: Callable[..., Any] | None
-    kernel: str | None
-    simd: bool
-    wipes: int | None
-
-
 @overload
 def machine(function: F, /) -> F: ...
 @overload
-def machine(**options: Unpack[_Options]) -> Callable[[F], F]: ...
-def machine(function: Any = None, /, **options: Unpack[_Options]) -> Any:
+def machine(
+    *,
+    naked: bool = ...,
+    depth: int = ...,
+    model: Callable[..., Any] = ...,
+    kernel: str = ...,
+    simd: bool = ...,
+    wipes: int = ...,
+) -> Callable[[F], F]: ...
+def machine(function: Any = None, /, **options: Any) -> Any:
     """Mark a function for compilation and return it, the same object.
 
     naked: its body is one asm(...). depth: it may call itself, with at most this many activations at once.
@@ -354,8 +326,7 @@ def text(content: str) -> Array[u8]:
     encoded = content.encode()
     if not encoded:
         raise TypeError("text has at least one character")
-    current = current_machine()
-    return Array._view(current.memory, current.constant(encoded), len(encoded), U8, None)
+    return _constant(encoded)
 
 
 def frame_array(element: type[T], length: int) -> Array[T]:
@@ -413,16 +384,14 @@ def image_end() -> HostVirtual:
 
 def check_places() -> Array[u8]:
     """Where a failed check stands: rows of 8 bytes, sorted: u32 offset of its ud2 from image_base, u16 file index, u16 line."""
-    return _check_table("places")
+    return _constant(current_machine().check_tables["places"])
 
 
 def check_files() -> Array[u8]:
     """The names that check_places counts: 32 bytes each, zero-padded."""
-    return _check_table("files")
+    return _constant(current_machine().check_tables["files"])
 
 
-def _check_table(name: str) -> Array[u8]:
+def _constant(content: bytes) -> Array[u8]:
     current = current_machine()
-    content = current.check_tables[name]
-    address = current.constant(content) if content else 0
-    return Array._view(current.memory, address, len(content), U8, None)
+    return Array._view(current.memory, current.constant(content), len(content), U8, None)

@@ -172,15 +172,6 @@ def test_supplied_tables() -> None:
         _ = KEY[0]
 
 
-def test_bind(model: Machine) -> None:
-    """An object can be put at an address before its first use, not after."""
-    model.bind(COUNTER, 0x40000)
-    COUNTER.count = u64(7)
-    assert model.memory.load(0x40000, 8) == 7
-    with pytest.raises(MachineError):
-        model.bind(COUNTER, 0x50000)
-
-
 def test_per_cpu() -> None:
     """Each CPU has its own object, found through its GS base."""
     with Machine(cpus=2) as model:
