@@ -5,7 +5,6 @@ They keep taints: an Untrusted or Secret operand gives an Untrusted or Secret re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from dsl.compiler import ir
@@ -142,72 +141,63 @@ def require_bit(call: Call, carry: ir.Value, taint: str) -> None:
         builder.check(builder.emit("ule", carry, 1), "a carry is 0 or 1")
 
 
-def add_with_carry(call: Call) -> Operand:
-    (first, second, carry), taint = u64_arguments(call)
-    require_bit(call, carry, taint)
-    builder = call.builder
-    partial = builder.emit("add", first, second)
-    total = builder.emit("add", partial, carry)
-    out = builder.emit("or", builder.emit("ult", partial, first), builder.emit("ult", total, partial))
-    return pair(call, taint, Carry, SecretCarry, total, builder.emit("zext", out, width=64))
+def carrying(operation: str) -> Lower:
+    """add_with_carry and subtract_with_borrow: each of two steps may carry, not both."""
 
+    def lower(call: Call) -> Operand:
+        (first, second, carry), taint = u64_arguments(call)
+        require_bit(call, carry, taint)
+        builder = call.builder
+        partial = builder.emit(operation, first, second)
+        total = builder.emit(operation, partial, carry)
+        steps = ((partial, first), (total, partial)) if operation == "add" else ((first, second), (partial, carry))
+        out = builder.emit("or", *(builder.emit("ult", below, above) for below, above in steps))
+        return pair(call, taint, Carry, SecretCarry, total, builder.emit("zext", out, width=64))
 
-def subtract_with_borrow(call: Call) -> Operand:
-    (first, second, borrow), taint = u64_arguments(call)
-    require_bit(call, borrow, taint)
-    builder = call.builder
-    partial = builder.emit("sub", first, second)
-    total = builder.emit("sub", partial, borrow)
-    out = builder.emit("or", builder.emit("ult", first, second), builder.emit("ult", partial, borrow))
-    return pair(call, taint, Carry, SecretCarry, total, builder.emit("zext", out, width=64))
+    return lower
 
 
 # Checked and signed arithmetic
 
 
-def checked(overflowed: Callable[[Builder, ir.Value, ir.Value, bool], tuple[ir.Value, ir.Value]]) -> Lower:
-    """W | Failure from a function that gives the wrapped result and a bool: overflowed. Its last argument: whether W is signed."""
+def checked(operation: str) -> Lower:
+    """W | Failure: the wrapped result, and whether it is another than without wrapping."""
 
     def lower(call: Call) -> Operand:
         first, second, word, taint = two_words(call)
         refuse_taint(call, taint, word, "checked")
         builder = call.builder
-        result, failed = overflowed(builder, first, second, word.signed)
+        result = builder.emit(operation, first, second)
+        overflowed = product_overflow if operation == "mul" else sum_overflow
+        failed = overflowed(builder, first, second, result, word.signed)
         code = builder.emit("select", failed, builder.constant(OUT_OF_RANGE), builder.constant(0))
         return Typed(FallibleType(word), (code, result))
 
     return lower
 
 
-def sum_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
-    total = builder.emit("add", a, b)
+def sum_overflow(builder: Builder, a: ir.Value, b: ir.Value, result: ir.Value, signed: bool) -> ir.Value:
+    """Whether a + b or a - b wrapped. Signed: a sum has the sign of neither; a has neither b's sign nor that of the difference."""
+    is_sum = result.operation == "add"
     if not signed:
-        return total, builder.emit("ult", total, a)
-    differs = builder.emit("and", builder.emit("xor", a, total), builder.emit("xor", b, total))
-    return total, builder.emit("slt", differs, 0)
+        return builder.emit("ult", result, a) if is_sum else builder.emit("ult", a, b)
+    pairs = ((a, result), (b, result)) if is_sum else ((a, b), (a, result))
+    differs = builder.emit("and", *(builder.emit("xor", *pair) for pair in pairs))
+    return builder.emit("slt", differs, 0)
 
 
-def difference_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
-    difference = builder.emit("sub", a, b)
-    if not signed:
-        return difference, builder.emit("ult", a, b)
-    differs = builder.emit("and", builder.emit("xor", a, b), builder.emit("xor", a, difference))
-    return difference, builder.emit("slt", differs, 0)
-
-
-def product_overflow(builder: Builder, a: ir.Value, b: ir.Value, signed: bool) -> tuple[ir.Value, ir.Value]:
-    product = builder.emit("mul", a, b)
+def product_overflow(builder: Builder, a: ir.Value, b: ir.Value, product: ir.Value, signed: bool) -> ir.Value:
     if a.width < 64:
         wide = builder.emit("mul", builder.resize(a, 64, signed), builder.resize(b, 64, signed))
-        return product, builder.emit("ne", wide, builder.resize(product, 64, signed))
+        return builder.emit("ne", wide, builder.resize(product, 64, signed))
     high = builder.emit("umulh", a, b)
     if not signed:
-        return product, builder.emit("ne", high, 0)
+        return builder.emit("ne", high, 0)
     sign = builder.constant(63)
     for factor, other in ((a, b), (b, a)):  # the unsigned high half counts 2**64 too much for each negative factor
         extra = builder.emit("and", builder.emit("sar", factor, sign), other)
         high = builder.emit("sub", high, extra)
-    return product, builder.emit("ne", high, builder.emit("sar", product, sign))
+    return builder.emit("ne", high, builder.emit("sar", product, sign))
 
 
 def truncating(operation: str) -> Lower:
@@ -266,11 +256,11 @@ WORD_FUNCTIONS: Final[dict[str, Lower]] = {
     "maximum": choosing(greatest=True),
     "multiply_high": multiply_high,
     "multiply_wide": multiply_wide,
-    "add_with_carry": add_with_carry,
-    "subtract_with_borrow": subtract_with_borrow,
-    "checked_add": checked(sum_overflow),
-    "checked_subtract": checked(difference_overflow),
-    "checked_multiply": checked(product_overflow),
+    "add_with_carry": carrying("add"),
+    "subtract_with_borrow": carrying("sub"),
+    "checked_add": checked("add"),
+    "checked_subtract": checked("sub"),
+    "checked_multiply": checked("mul"),
     "divide_truncating": truncating("sdiv"),
     "remainder_truncating": truncating("srem"),
     "widen_secret": widening("secret"),

@@ -6,7 +6,7 @@ import sys
 from enum import Enum
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
@@ -22,9 +22,6 @@ from dsl.lang.staging import Declaration
 from dsl.lang.struct import Struct
 from dsl.lang.types import BOOL, FAILURE, ArrayType, RecordType
 from dsl.lang.words import Word
-
-if TYPE_CHECKING:
-    pass
 
 
 class Constants:

@@ -65,7 +65,8 @@ def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
     while grown:
         grown = False
         for symbol, function in unit.module.functions.items():
-            for value, span in [*unit.stored[symbol], *passed_on(function, stored)]:
+            passed = [(call.arguments[number], span) for call, number, span in passed_on(function, stored)]
+            for value, span in [*unit.stored[symbol], *passed]:
                 for origin in origins(value):
                     if origin.operation == "parameter" and origin.data not in stored[symbol]:
                         stored[symbol][origin.integer] = span
@@ -73,10 +74,10 @@ def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
     return stored
 
 
-def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> list[tuple[ir.Value, ir.Span]]:
-    """The arguments of calls that the callee stores, and where it does."""
+def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> list[tuple[ir.Value, int, ir.Span]]:
+    """Calls with the number of an argument that the callee stores, and where it does."""
     return [
-        (call.arguments[number], span)
+        (call, number, span)
         for call in function.values()
         if call.operation == "call"
         for number, span in stored.get(call.callee.symbol, {}).items()
@@ -84,11 +85,9 @@ def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> l
 
 
 def report_stored(unit: Unit, function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> None:
-    for call in function.values():
-        if call.operation == "call":
-            for number, span in stored.get(call.callee.symbol, {}).items():
-                if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
-                    name = call.callee.symbol.rpartition(".")[2]
-                    text = f"a reference to this function's frame goes to '{name}', which stores it"
-                    help_ = f"the frame is gone when the function returns, see {span.file}:{span.line}"
-                    unit.error("frame-escape", call.span, text, help_)
+    for call, number, span in passed_on(function, stored):
+        if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
+            name = call.callee.symbol.rpartition(".")[2]
+            text = f"a reference to this function's frame goes to '{name}', which stores it"
+            help_ = f"the frame is gone when the function returns, see {span.file}:{span.line}"
+            unit.error("frame-escape", call.span, text, help_)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dsl.compiler import ir
 from dsl.compiler.assembly import enclose, read_assembly
@@ -15,8 +15,9 @@ from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.kernels import read_kernel
 from dsl.compiler.loading import declaration_error
 from dsl.compiler.lower import Lowering
+from dsl.compiler.reach import drop_unreached
 from dsl.compiler.recursion import refuse_recursion
-from dsl.compiler.signatures import Signature, SignatureError, read_signature
+from dsl.compiler.signatures import Signature, read_signature
 from dsl.compiler.source import Sources, assigned_names
 from dsl.compiler.statements import end
 from dsl.lang.annotations import resolve
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def build_module(entry: Callable[..., Any]) -> ir.Module:
     """Compile `entry` and all that it reaches. Raises CompileError with every error found."""
     unit = Unit()
-    symbol = unit.start(entry)
+    unit.start(entry)
     unit.run()
     refuse_recursion(unit)
     if not unit.diagnostics:
@@ -38,15 +39,16 @@ def build_module(entry: Callable[..., Any]) -> ir.Module:
         enclose(unit)
     if unit.diagnostics:
         raise CompileError(unit.diagnostics)
-    unit.prune(symbol)
+    drop_unreached(unit.module, reorder=True)
     return unit.module
 
 
-class Request:
+class Request(NamedTuple):
     """A function to compile: with the values of its Static parameters, and the calls that led to it."""
 
-    def __init__(self, python: Callable[..., Any], statics: tuple[object, ...], chain: tuple[Note, ...]) -> None:
-        self.python, self.statics, self.chain = python, statics, chain
+    python: Any
+    statics: tuple[object, ...]
+    chain: tuple[Note, ...]
 
 
 class Unit:
@@ -116,12 +118,10 @@ class Unit:
     def signature(self, python: Callable[..., Any]) -> Signature:
         """The signature of a machine function or intrinsic; an error in it is reported once, at its place."""
         if python not in self.signatures:
-            node = self.node_of(python)
-            try:
-                self.signatures[python] = read_signature(python, node)
-            except SignatureError as problem:
-                span = self.sources.file_of(python).span(problem.node)
-                raise self.error("signature", span, problem.text, problem.help) from None
+            source = self.sources.file_of(python)
+            self.signatures[python] = read_signature(
+                python, self.node_of(python), lambda node, *says: self.error("signature", source.span(node), *says)
+            )
         return self.signatures[python]
 
     def annotation(self, lowering: Lowering, node: ast.expr) -> Type:
@@ -149,7 +149,7 @@ class Unit:
         signature = self.signature(python)
         node, source = self.node_of(python), self.sources.file_of(python)
         function = ir.Function(symbol, signature.widths, signature.result.widths, source.span(node))
-        options = python.__machine__  # type: ignore[attr-defined]
+        options = python.__machine__
         self.options[symbol] = options
         lowering = Lowering(self, python, signature, function, request.chain)
         self.carried[symbol], self.stored[symbol] = lowering.carried, lowering.stored
@@ -168,30 +168,6 @@ class Unit:
         end(lowering, node)
         clean(function)
         return function
-
-    def prune(self, entry: str) -> None:
-        """Drop functions and objects that only dead code named; the entry stays first."""
-        kept: dict[str, None] = {}
-        pending = [entry]
-        while pending:
-            symbol = pending.pop(0)
-            if symbol in kept:
-                continue
-            kept[symbol] = None
-            if symbol in self.module.functions:
-                pending += named_symbols(self.module.functions[symbol])
-        self.module.functions = {
-            symbol: self.module.functions[symbol] for symbol in kept if symbol in self.module.functions
-        }
-        self.module.objects = {symbol: item for symbol, item in self.module.objects.items() if symbol in kept}
-        self.module.supplied = {symbol: name for symbol, name in self.module.supplied.items() if symbol in kept}
-
-
-def named_symbols(function: ir.Function) -> list[str]:
-    """Every symbol that a function's code names, in order."""
-    if isinstance(function.assembly, ir.Assembly):
-        return [value.symbol for _, value in function.assembly.names if isinstance(value, ir.Address)]
-    return [value.data.symbol for value in function.values() if isinstance(value.data, ir.Callee | ir.Address)]
 
 
 def function_symbol(python: Callable[..., Any], statics: tuple[object, ...]) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 
 from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel, replace
-from dsl.compiler.ir import Address, Assembly, Block, Callee, Function, Module, Slot, Value
+from dsl.compiler.ir import Block, Callee, Function, Module, Slot, Value
+from dsl.compiler.reach import drop_unreached, mentions_of
 
 # Costs are counted in instructions.
 SMALL: Final = 12  # about what a call, its moves and saved registers cost
@@ -41,7 +42,7 @@ def inline(module: Module) -> None:
             fold(function)
             _inline_into(function, module, counts, recursive)
             fold(function)
-    drop_unreachable_symbols(module)
+    drop_unreached(module)
 
 
 def _callees(function: Function) -> list[str]:
@@ -98,19 +99,7 @@ def _mentions(module: Module) -> dict[str, int]:
 def _all_mentions(module: Module) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for function in module.functions.values():
-        found += _mentions_of(function)
-    return found
-
-
-def _mentions_of(function: Function) -> list[tuple[str, int]]:
-    if isinstance(function.assembly, Assembly):
-        return [(value.symbol, 2) for _, value in function.assembly.names if isinstance(value, Address)]
-    found = []
-    for value in function.values():
-        if isinstance(value.data, Callee):
-            found.append((value.data.symbol, 1))
-        elif isinstance(value.data, Address):
-            found.append((value.data.symbol, 2))
+        found += mentions_of(function)
     return found
 
 
@@ -137,7 +126,7 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
             if added <= limit and size + added <= LARGEST and not block.cold:
                 current = _splice(function, current, call, callee, replaced)
                 size += added
-                for symbol, weight in _mentions_of(callee):
+                for symbol, weight in mentions_of(callee):
                     if symbol in counts:
                         counts[symbol] += 0 if once else weight
     replace(function, replaced)
@@ -219,20 +208,3 @@ def _copy(callee: Function, arguments: list[Value]) -> tuple[list[Block], list[t
             returns.append((copied, last.arguments))
             last.operation, last.arguments = "jump", []
     return copies, returns
-
-
-def drop_unreachable_symbols(module: Module) -> None:
-    """Remove functions and objects that the entry does not reach."""
-    first = next(iter(module.functions))
-    reached = {first}
-    pending = [first]
-    while pending:
-        function = module.functions.get(pending.pop())
-        if function is None:
-            continue
-        for symbol, _ in _mentions_of(function):
-            if symbol not in reached:
-                reached.add(symbol)
-                pending.append(symbol)
-    module.functions = {symbol: function for symbol, function in module.functions.items() if symbol in reached}
-    module.objects = {symbol: item for symbol, item in module.objects.items() if symbol in reached}

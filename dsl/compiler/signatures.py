@@ -27,34 +27,29 @@ class Signature:
         return tuple(width for kind in kinds for width in kind.widths)
 
 
-class SignatureError(Exception):
-    """An annotation is missing or has no type in the language. `node` is where."""
-
-    def __init__(self, node: ast.AST, text: str, help_: str = "") -> None:
-        super().__init__(text)
-        self.node, self.text, self.help = node, text, help_
+Refuse = Callable[[ast.AST, str, str], Exception]  # makes the error at a node from its text and help
 
 
-def read_signature(function: Callable[..., Any], node: ast.FunctionDef) -> Signature:
-    """The signature of a machine function; raises SignatureError at the first part that is not in the language."""
+def read_signature(function: Callable[..., Any], node: ast.FunctionDef, refuse: Refuse) -> Signature:
+    """The signature of a machine function; raises what `refuse` makes at the first part that is not in the language."""
     arguments = node.args
     if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kw_defaults:
         text = f"'{node.name}' has default, * or ** parameters"
-        raise SignatureError(node, text, "a machine function takes a fixed list of parameters")
+        raise refuse(node, text, "a machine function takes a fixed list of parameters")
     parameters = {}
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument.annotation is None:
-            raise SignatureError(argument, f"the parameter '{argument.arg}' has no type", "annotate it: name: u64")
-        parameters[argument.arg] = resolve(function, argument.arg, argument.annotation)
+            raise refuse(argument, f"the parameter '{argument.arg}' has no type", "annotate it: name: u64")
+        parameters[argument.arg] = resolve(function, argument.arg, argument.annotation, refuse)
     if node.returns is None:
-        raise SignatureError(node, f"'{node.name}' has no result type", "annotate it: -> None")
+        raise refuse(node, f"'{node.name}' has no result type", "annotate it: -> None")
     returns = function.__annotations__.get("return") not in (NoReturn, "NoReturn")
-    result = resolve(function, "return", node.returns) if returns else NONE
+    result = resolve(function, "return", node.returns, refuse) if returns else NONE
     return Signature(node.name, parameters, result, returns)
 
 
-def resolve(function: Callable[..., Any], name: str, node: ast.AST) -> Type:
+def resolve(function: Callable[..., Any], name: str, node: ast.AST, refuse: Refuse) -> Type:
     try:
         return resolve_annotation(function.__annotations__[name], function.__globals__)
     except Exception as problem:  # an annotation is an expression, which may raise anything
-        raise SignatureError(node, f"this annotation is no type of the language: {problem}") from None
+        raise refuse(node, f"this annotation is no type of the language: {problem}", "") from None

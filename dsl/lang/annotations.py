@@ -7,11 +7,11 @@ the aliases `Static[T]`, `Device[T]`, `Shared[T]`, `Ref[T] | None`, which type c
 from __future__ import annotations
 
 import ast
-import builtins
 import inspect
 import linecache
 import sys
 import types
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -24,9 +24,6 @@ from dsl.lang.failure import DeclarationError, Failure, UnknownName
 from dsl.lang.words import WORDS, Word
 
 T = TypeVar("T")
-_BUILTINS = {
-    "__import__": __import__
-}  # an annotation sees no others; subscripting a class imports typing since Python 3.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,9 @@ class DeclaredClass(type):
         while frame.f_code.co_filename == __file__ or frame.f_code.co_name == "__new__":
             assert frame.f_back is not None
             frame = frame.f_back
+        # names as the class statement sees them: the class, its own locals, then the module, which may still be growing
         inner = {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
-        cls._names = _Scopes(inner, {name: cls}, frame.f_globals)
+        cls._names = ChainMap({name: cls}, inner, frame.f_globals)
         cls._file, cls._line = frame.f_code.co_filename, frame.f_lineno
         return cls
 
@@ -72,22 +70,6 @@ class DeclaredClass(type):
         """File and line of the declaration of a field, or of the class."""
         line = next((line for name, line in _field_lines(cls._file, cls._line) if name == field), cls._line)
         return cls._file, line
-
-
-class _Scopes(dict[str, Any]):
-    """Names as the class statement sees them: its own locals, the class, then the module, which may still be growing."""
-
-    def __init__(self, inner: dict[str, Any], own: dict[str, Any], module: Mapping[str, Any]) -> None:
-        super().__init__(inner | own)
-        self._module = module
-
-    def __missing__(self, name: str) -> Any:
-        if name in self._module:
-            return self._module[name]
-        try:
-            return getattr(builtins, name)
-        except AttributeError:
-            raise NameError(f"name {name!r} is not defined") from None
 
 
 def _field_lines(file: str, class_line: int) -> list[tuple[str, int]]:
@@ -121,13 +103,9 @@ def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
 
     Raises NameError for a name that is not there and TypeError for what is no type of the language.
     """
+    annotation = _evaluated(annotation, namespace)
     if isinstance(annotation, type):
         return _class_type(annotation)
-    if isinstance(annotation, ForwardRef):
-        annotation = annotation.__forward_arg__
-    if isinstance(annotation, str):
-        names = namespace if isinstance(namespace, _Scopes) else _Scopes({}, {}, namespace)
-        return resolve(eval(annotation, {"__builtins__": _BUILTINS}, names), names)
     if annotation is None:
         return t.NONE
     origin = get_origin(annotation)
@@ -136,6 +114,15 @@ def resolve(annotation: Any, namespace: Mapping[str, Any]) -> t.Type:
     if origin is Union or origin is types.UnionType:
         return _union(get_args(annotation), namespace)
     return _generic(annotation, origin, namespace)
+
+
+def _evaluated(annotation: Any, namespace: Mapping[str, Any]) -> Any:
+    """What an annotation in quotes spells."""
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
+    while isinstance(annotation, str):
+        annotation = eval(annotation, {}, namespace)
+    return annotation
 
 
 def _generic(annotation: Any, origin: Any, namespace: Mapping[str, Any]) -> t.Type:
@@ -202,9 +189,7 @@ def _union(members: tuple[Any, ...], namespace: Mapping[str, Any]) -> t.Type:
 
 
 def _optional(member: Any, namespace: Mapping[str, Any], optional: bool) -> t.Type:
-    if isinstance(member, ForwardRef | str):
-        text = member.__forward_arg__ if isinstance(member, ForwardRef) else member
-        member = eval(text, {"__builtins__": _BUILTINS}, namespace)
+    member = _evaluated(member, namespace)
     if not optional:
         return resolve(member, namespace)
     if get_origin(member) is Annotated and Marker("ref") in member.__metadata__:

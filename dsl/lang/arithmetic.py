@@ -19,6 +19,7 @@ U = TypeVar("U", u8, u16, u32, u64)
 I = TypeVar("I", i8, i16, i32, i64)
 UX = TypeVar("UX", u8, u16, u32, u64, Secret[u8], Secret[u16], Secret[u32], Secret[u64])
 WX = TypeVar("WX", u8, u16, u32, u64, i8, i16, i32, i64, Secret[u8], Secret[u16], Secret[u32], Secret[u64])
+_MaybeSecret = Secret[u64] | u64  # the first overload that fits counts: of public words alone the result is public
 _MASK = (1 << 64) - 1
 _new = object.__new__
 _tuple: Any = tuple.__new__
@@ -77,11 +78,9 @@ def _pair(hidden: bool, plain: Any, shielded: Any, first: int, second: int) -> A
 
 
 @overload
-def multiply_wide(a: u64, b: u64) -> Wide: ...
+def multiply_wide(a: u64, b: u64) -> Wide: ...  # type: ignore[overload-overlap]
 @overload
-def multiply_wide(a: Secret[u64], b: Secret[u64] | u64) -> SecretWide: ...
-@overload
-def multiply_wide(a: u64, b: Secret[u64]) -> SecretWide: ...
+def multiply_wide(a: _MaybeSecret, b: _MaybeSecret) -> SecretWide: ...
 def multiply_wide(a: Any, b: Any) -> Any:
     """The whole product."""
     hidden, (x, y) = _open((a, b))
@@ -90,11 +89,9 @@ def multiply_wide(a: Any, b: Any) -> Any:
 
 
 @overload
-def multiply_high(a: u64, b: u64) -> u64: ...
+def multiply_high(a: u64, b: u64) -> u64: ...  # type: ignore[overload-overlap]
 @overload
-def multiply_high(a: Secret[u64], b: Secret[u64] | u64) -> Secret[u64]: ...
-@overload
-def multiply_high(a: u64, b: Secret[u64]) -> Secret[u64]: ...
+def multiply_high(a: _MaybeSecret, b: _MaybeSecret) -> Secret[u64]: ...
 def multiply_high(a: Any, b: Any) -> Any:
     """The high half of the product."""
     hidden, (x, y) = _open((a, b))
@@ -103,13 +100,9 @@ def multiply_high(a: Any, b: Any) -> Any:
 
 
 @overload
-def add_with_carry(a: u64, b: u64, carry: u64) -> Carry: ...
+def add_with_carry(a: u64, b: u64, carry: u64) -> Carry: ...  # type: ignore[overload-overlap]
 @overload
-def add_with_carry(a: Secret[u64], b: Secret[u64] | u64, carry: Secret[u64] | u64) -> SecretCarry: ...
-@overload
-def add_with_carry(a: u64, b: Secret[u64], carry: Secret[u64] | u64) -> SecretCarry: ...
-@overload
-def add_with_carry(a: u64, b: u64, carry: Secret[u64]) -> SecretCarry: ...
+def add_with_carry(a: _MaybeSecret, b: _MaybeSecret, carry: _MaybeSecret) -> SecretCarry: ...
 def add_with_carry(a: Any, b: Any, carry: Any) -> Any:
     """A + b + carry, and the carry out. Carry is 0 or 1; any other is a failed check."""
     hidden, (x, y, z) = _open((a, b, carry))
@@ -120,13 +113,9 @@ def add_with_carry(a: Any, b: Any, carry: Any) -> Any:
 
 
 @overload
-def subtract_with_borrow(a: u64, b: u64, borrow: u64) -> Carry: ...
+def subtract_with_borrow(a: u64, b: u64, borrow: u64) -> Carry: ...  # type: ignore[overload-overlap]
 @overload
-def subtract_with_borrow(a: Secret[u64], b: Secret[u64] | u64, borrow: Secret[u64] | u64) -> SecretCarry: ...
-@overload
-def subtract_with_borrow(a: u64, b: Secret[u64], borrow: Secret[u64] | u64) -> SecretCarry: ...
-@overload
-def subtract_with_borrow(a: u64, b: u64, borrow: Secret[u64]) -> SecretCarry: ...
+def subtract_with_borrow(a: _MaybeSecret, b: _MaybeSecret, borrow: _MaybeSecret) -> SecretCarry: ...
 def subtract_with_borrow(a: Any, b: Any, borrow: Any) -> Any:
     """A - b - borrow, and the borrow out. Borrow is 0 or 1; any other is a failed check."""
     hidden, (x, y, z) = _open((a, b, borrow))
