@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dsl.compiler import ir
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.flow import merge_lines
-from dsl.compiler.graph import drop_unreachable, relabel, replace
+from dsl.compiler.graph import drop_unreachable, final, relabel, replace
 from dsl.lang.operations import BINARY, UNARY, evaluate
 from dsl.lang.types import Type
 
@@ -252,18 +252,13 @@ def clean(function: ir.Function) -> None:
 def remove_trivial_phis(function: ir.Function) -> None:
     replaced: dict[ir.Value, ir.Value] = {}
 
-    def final(value: ir.Value) -> ir.Value:
-        while value in replaced:
-            value = replaced[value]
-        return value
-
     phis = [phi for block in function.blocks for phi in block.phis()]
     changed = True
     while changed:
         changed = False
         for phi in phis:
             if phi not in replaced:
-                others = {final(argument) for argument in phi.arguments} - {phi}
+                others = {final(argument, replaced) for argument in phi.arguments} - {phi}
                 if len(others) == 1:
                     replaced[phi] = others.pop()
                     changed = True

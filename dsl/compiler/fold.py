@@ -9,7 +9,7 @@ from typing import Final
 
 from dsl.compiler.algebra import RULES
 from dsl.compiler.flow import simplify_flow
-from dsl.compiler.graph import replace, reverse_postorder
+from dsl.compiler.graph import final, replace, reverse_postorder
 from dsl.compiler.ir import Block, Function, Span, Value
 from dsl.lang.operations import BINARY, UNARY, evaluate
 
@@ -52,7 +52,7 @@ class Folder:
 
     def _visit(self, value: Value) -> None:
         if value.arguments:
-            value.arguments = [self.final(argument) for argument in value.arguments]
+            value.arguments = [final(argument, self.replaced) for argument in value.arguments]
         self.span = value.span
         new = self.simplify(value)
         if new is value:
@@ -63,11 +63,6 @@ class Folder:
             self.changed = self.changed or value.operation not in POOLED
         else:
             self.changed = True
-
-    def final(self, value: Value) -> Value:
-        while value in self.replaced:
-            value = self.replaced[value]
-        return value
 
     def simplify(self, value: Value) -> Value | None:
         """The value itself, an equal one that is simpler, or None: nothing is left to do for it."""

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import TypeVar
 
 from dsl.compiler.ir import Block, Function, Value
 from dsl.compiler.machine import MachineBlock
 
 B = TypeVar("B", Block, MachineBlock)
+T = TypeVar("T", bound=Hashable)
+
+
+def postorder(roots: Iterable[T], targets_of: Callable[[T], Iterable[T]]) -> list[T]:
+    """What is reachable from the roots, each after its targets but for cycles."""
+    order: list[T] = []
+    seen: set[T] = set()
+    for root in roots:
+        stack = [(root, iter(targets_of(root)))] if root not in seen else []
+        seen.add(root)
+        while stack:
+            node, rest = stack[-1]
+            for target in rest:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append((target, iter(targets_of(target))))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order
 
 
 def reverse_postorder(entry: B) -> list[B]:
     """Blocks reachable from the entry, each before its successors but for back edges."""
-    order: list[B] = []
-    seen = {entry}
-    stack = [(entry, iter(entry.successors))]
-    while stack:
-        block, rest = stack[-1]
-        for successor in rest:
-            if successor not in seen:
-                seen.add(successor)
-                stack.append((successor, iter(successor.successors)))
-                break
-        else:
-            order.append(block)
-            stack.pop()
-    order.reverse()
-    return order
+    return postorder([entry], lambda block: block.successors)[::-1]
 
 
 class Dominators:
@@ -121,17 +128,18 @@ def replace(function: Function, replaced: dict[Value, Value]) -> None:
     """Make every use of a key a use of its replacement (chains followed), and drop the keys from their blocks."""
     if not replaced:
         return
-
-    def final(value: Value) -> Value:
-        while value in replaced:
-            value = replaced[value]
-        return value
-
     for block in function.blocks:
         block.values = [value for value in block.values if value not in replaced]
         for value in block.values:
             if value.arguments:
-                value.arguments = [final(argument) for argument in value.arguments]
+                value.arguments = [final(argument, replaced) for argument in value.arguments]
+
+
+def final(value: Value, replaced: dict[Value, Value]) -> Value:
+    """What stands for a value at the end of a chain of replacements."""
+    while value in replaced:
+        value = replaced[value]
+    return value
 
 
 def copy_blocks(blocks: Collection[Block], values: dict[Value, Value], prefix: str) -> dict[Block, Block]:

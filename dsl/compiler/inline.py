@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel, replace
+from dsl.compiler.graph import Dominators, Loops, copy_blocks, postorder, relabel, replace
 from dsl.compiler.ir import Block, Callee, Function, Module, Slot, Value
-from dsl.compiler.reach import drop_unreached, mentions_of
+from dsl.compiler.reach import drop_unreached, mentions_of, reached
 
 # Costs are counted in instructions.
 SMALL: Final = 12  # about what a call, its moves and saved registers cost
@@ -51,38 +51,15 @@ def _callees(function: Function) -> list[str]:
 
 def _callees_first(module: Module) -> list[str]:
     """Symbols in postorder of the call graph."""
-    order: list[str] = []
-    seen: set[str] = set()
-    for root in module.functions:
-        stack = [(root, iter(_callees(module.functions[root])))] if root not in seen else []
-        seen.add(root)
-        while stack:
-            symbol, rest = stack[-1]
-            for callee in rest:
-                if callee in module.functions and callee not in seen:
-                    seen.add(callee)
-                    stack.append((callee, iter(_callees(module.functions[callee]))))
-                    break
-            else:
-                order.append(symbol)
-                stack.pop()
-    return order
+    callees = {symbol: _callees(function) for symbol, function in module.functions.items()}
+    order = postorder(callees, lambda symbol: callees.get(symbol, ()))
+    return [symbol for symbol in order if symbol in callees]
 
 
 def _recursive(module: Module) -> set[str]:
     """Functions that can reach themselves."""
-    reach: dict[str, set[str]] = {}
-    direct = {symbol: set(_callees(function)) for symbol, function in module.functions.items()}
-    for symbol in module.functions:
-        seen: set[str] = set()
-        pending = sorted(direct[symbol])
-        while pending:
-            callee = pending.pop()
-            if callee not in seen:
-                seen.add(callee)
-                pending += sorted(direct.get(callee, ()))
-        reach[symbol] = seen
-    return {symbol for symbol, seen in reach.items() if symbol in seen}
+    callees = {symbol: _callees(function) for symbol, function in module.functions.items()}
+    return {symbol for symbol in callees if symbol in reached(callees[symbol], lambda name: callees.get(name, ()))}
 
 
 def _mentions(module: Module) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsl.compiler.aliases import Aliases
-from dsl.compiler.graph import Dominators, replace
+from dsl.compiler.graph import Dominators, final, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
 
@@ -40,17 +40,11 @@ def number(function: Function) -> None:
     replace(function, replaced)
 
 
-def _final(value: Value, replaced: dict[Value, Value]) -> Value:
-    while value in replaced:
-        value = replaced[value]
-    return value
-
-
 def _number_block(
     block: Block, table: dict[Key, Value], added: list[Key], replaced: dict[Value, Value], memory: _Memory
 ) -> None:
     for value in block.values:
-        arguments = [_final(argument, replaced) for argument in value.arguments]
+        arguments = [final(argument, replaced) for argument in value.arguments]
         operation = value.operation
         if operation in ("load", "store"):
             memory.access(value, arguments, replaced)

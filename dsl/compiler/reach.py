@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from dsl.compiler.ir import Address, Assembly, Callee, Function, Module
 
 
@@ -13,16 +15,27 @@ def mentions_of(function: Function) -> list[tuple[str, int]]:
     return [(data.symbol, 1 if isinstance(data, Callee) else 2) for data in named]
 
 
-def drop_unreached(module: Module, reorder: bool = False) -> None:
-    """Remove functions and objects that the entry, the first function, does not reach. reorder: each function behind who names it."""
-    pending = [next(iter(module.functions))]
-    reached: dict[str, None] = {}
+def reached(symbols: Iterable[str], named_by: Callable[[str], Iterable[str]]) -> dict[str, None]:
+    """These symbols and all that they lead to, each once, nearest first."""
+    found: dict[str, None] = {}
+    pending = list(symbols)
     while pending:
         symbol = pending.pop(0)
-        if symbol not in reached and symbol in module.functions:
-            pending += [named for named, _ in mentions_of(module.functions[symbol])]
-        reached[symbol] = None
-    kept = [symbol for symbol in (reached if reorder else module.functions) if symbol in reached]
-    module.functions = {symbol: module.functions[symbol] for symbol in kept if symbol in module.functions}
-    module.objects = {symbol: item for symbol, item in module.objects.items() if symbol in reached}
-    module.supplied = {symbol: name for symbol, name in module.supplied.items() if symbol in reached}
+        if symbol not in found:
+            pending += named_by(symbol)
+        found[symbol] = None
+    return found
+
+
+def drop_unreached(module: Module, reorder: bool = False) -> None:
+    """Remove functions and objects that the entry, the first function, does not reach. reorder: each function behind who names it."""
+    functions = module.functions
+    kept = reached(
+        [next(iter(functions))],
+        lambda name: [named for named, _ in mentions_of(functions[name])] if name in functions else [],
+    )
+    module.functions = {
+        name: functions[name] for name in (kept if reorder else functions) if name in kept and name in functions
+    }
+    module.objects = {symbol: item for symbol, item in module.objects.items() if symbol in kept}
+    module.supplied = {symbol: name for symbol, name in module.supplied.items() if symbol in kept}
