@@ -143,7 +143,7 @@ class _Walk:
             isinstance(operand, Memory) and operand.secret and role != "w"
             for operand, role in zip(operands, roles(instruction), strict=False)
         )
-        by_flags = "r" in form.flags and FLAGS in tainted
+        by_flags = "r" in form.flags and FLAGS in tainted and not template  # a text sets the flags that it reads
         comes_of = marked or by_flags or bool(fixed) or any(secret and role != "w" for _, role, secret in uses)
         if mnemonic in ZERO_IDIOMS and operands[0] == operands[1]:
             comes_of = False

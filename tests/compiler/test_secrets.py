@@ -157,6 +157,7 @@ HARMLESS: Final[dict[str, Planting]] = {
     "zeroed": lambda r: [Instruction("xor", (r, r)), Instruction("test", (r, r)), Instruction("jne", (TRAP,))],
     "overwritten": lambda r: [Instruction("mov", (r, 3)), Instruction("cmp", (r, 5)), Instruction("jb", (TRAP,))],
     "select": lambda r: [Instruction("test", (r, r)), Instruction("cmove", (r, r))],
+    "text": lambda r: [Instruction("test", (r, r)), Instruction("TEMPLATE", template="pause")],
 }
 
 
@@ -216,7 +217,7 @@ def test_a_leak_planted_after_allocation_is_caught(kind: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_what_shows_nothing_passes_after_allocation(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arithmetic in lea, a secret as what memory is filled with, a register that was overwritten, a select."""
+    """Arithmetic in lea, a secret as what memory is filled with, a register that was overwritten, a select, flags before a text."""
     plant_after(monkeypatch, brings_a_secret, HARMLESS[kind])
     compile_function(mixed)
 
