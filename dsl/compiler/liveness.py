@@ -17,13 +17,23 @@ from dsl.compiler.machine import FIRST_VIRTUAL, Instruction, MachineFunction, Re
 class Ranges:
     """masks: virtual register -> positions; fixed: processor register -> positions; weights: uses and definitions by frequency.
 
-    hints: for a register, those that would save a move, with how often.
+    copies: how often one virtual register is copied to another (the lower number first). hints: the same of a virtual and a processor
+    register.
     """
 
     masks: dict[int, int] = field(default_factory=dict)
     fixed: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     weights: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
-    hints: defaultdict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    copies: defaultdict[tuple[int, int], float] = field(default_factory=lambda: defaultdict(float))
+    hints: defaultdict[tuple[int, int], float] = field(default_factory=lambda: defaultdict(float))
+
+    def note_copy(self, first: int, second: int, often: float) -> None:
+        """A copy that one register for both would save."""
+        low, high = sorted((first, second))
+        if low >= FIRST_VIRTUAL:
+            self.copies[low, high] += often
+        else:
+            self.hints[high, low] += often
 
 
 @dataclass(slots=True)
@@ -92,27 +102,22 @@ def _scan_block(found: Ranges, mentioned: list[Mentions], ends: dict[int, int], 
 
 
 def _scan_fixed(found: Ranges, instructions: list[Instruction], start: int, often: float) -> None:
-    """Occupy fixed registers and collect hints: which register would save a move."""
-    hints = found.hints
+    """Occupy fixed registers and note copies."""
     for number, instruction in enumerate(instructions):
         bit = 1 << start + 3 * number + 1
-        virtual = instruction.mnemonic == "MOVES"
         for target, source in instruction.inputs:
-            if not virtual:
+            if target < FIRST_VIRTUAL:
                 found.fixed[target] |= bit
             if isinstance(source, Register):
-                hints[source.number].append((often, target))
-                if virtual:
-                    hints[target].append((often, source.number))
+                found.note_copy(target, source.number, often)
         for target, place in instruction.outputs:
             found.fixed[place] |= bit
-            hints[target].append((often, place))
+            found.note_copy(target, place, often)
         for place in instruction.clobbers:
             found.fixed[place] |= bit
         match instruction.mnemonic, instruction.operands:
             case "mov", (Register(left, _), Register(right, _)):
-                hints[left].append((often, right))
-                hints[right].append((often, left))
+                found.note_copy(left, right, often)
 
 
 def _live_out(function: MachineFunction, all_mentions: list[list[Mentions]]) -> list[int]:

@@ -137,6 +137,10 @@ class MachineFunction:
         return self.next_register - 1
 
 
+def fits_signed_32(value: int) -> bool:
+    return -(1 << 31) <= value < 1 << 31
+
+
 def inverse(condition: str) -> str:
     """The condition that holds when this one does not."""
     return CONDITIONS[CONDITIONS.index(condition) ^ 1]

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dsl.compiler.ir import Address
-from dsl.compiler.machine import RSP, Instruction, Memory, Register
+from dsl.compiler.machine import RAX, RSP, Instruction, Memory, Register, fits_signed_32
+from dsl.lang.operations import as_signed
 
 Place = int | Memory  # a processor register, or eight bytes of the frame
-Value = Place | Address | tuple[int]  # what a place gets: (n,) is the constant n
+Constant = Address | tuple[int]  # (n,) is the number n
+Value = Place | Constant  # what a place gets
 
 
 def parallel(moves: list[tuple[Place, Value]]) -> list[Instruction]:
@@ -75,27 +77,14 @@ def _move(target: Place, source: Place) -> list[Instruction]:
     return [Instruction("mov", (_operand(target), _operand(source)))]
 
 
-def _constant(target: Place, value: Value) -> list[Instruction]:
+def _constant(target: Place, value: Constant) -> list[Instruction]:
+    if isinstance(target, Memory):
+        if isinstance(value, tuple) and fits_signed_32(as_signed(value[0], 64)):
+            return [Instruction("mov", (target, as_signed(value[0], 64)))]
+        borrowed = Register(RAX, 64)
+        made = [*_constant(RAX, value), *_move(_deeper(target, 8), RAX)]
+        return [Instruction("push", (borrowed,)), *made, Instruction("pop", (borrowed,))]
     if isinstance(value, Address):
         place = Memory(64, symbol=value.symbol, displacement=value.addend)
-        if isinstance(target, int):
-            return [Instruction("lea", (Register(target, 64), place))]
-        # over a borrowed register
-        return [
-            Instruction("push", (Register(0, 64),)),
-            Instruction("lea", (Register(0, 64), place)),
-            *_move(_deeper(target, 8), 0),
-            Instruction("pop", (Register(0, 64),)),
-        ]
-    assert isinstance(value, tuple)
-    number = value[0]
-    if isinstance(target, int):
-        return [Instruction("mov", (Register(target, 64 if number >> 32 else 32), number))]
-    signed = number - (1 << 64) if number >> 63 else number
-    if -(1 << 31) <= signed < 1 << 31:
-        return [Instruction("mov", (target, signed))]
-    low, high = (signed & 0xFFFFFFFF), signed >> 32 & 0xFFFFFFFF
-    return [
-        Instruction("mov", (replace(target, width=32), low)),
-        Instruction("mov", (replace(target, width=32, displacement=target.displacement + 4), high)),
-    ]
+        return [Instruction("lea", (Register(target, 64), place))]
+    return [Instruction("mov", (Register(target, 64 if value[0] >> 32 else 32), value[0]))]

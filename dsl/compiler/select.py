@@ -23,10 +23,11 @@ from dsl.compiler.machine import (
     Memory,
     Register,
     Source,
+    fits_signed_32,
     inverse,
 )
 from dsl.compiler.select_arithmetic import ARITHMETIC, PLAIN, set_carry
-from dsl.compiler.selector import CONDITION_OF, Handler, Selector, fits_signed_32
+from dsl.compiler.selector import CONDITION_OF, Handler, Selector
 from dsl.compiler.tail import tail_call
 from dsl.lang.instruction import PLACEHOLDER
 
@@ -52,10 +53,10 @@ def select_comparison(s: Selector, value: Value) -> None:
 
 
 def select_select(s: Selector, value: Value) -> None:
-    """A conditional move onto the value that is changed in place: what the loop carries, or nobody needs any more."""
+    """A conditional move onto the value that is changed in place: what the loop carries, or else the other one."""
     flag, chosen, other = value.arguments
-    swapped = s.carries(chosen, value) or chosen.constant is not None or (s.lives_on(other) and not s.lives_on(chosen))
-    swapped = swapped and not s.carries(other, value) and other.constant is None
+    onto_chosen = s.carries(chosen, value) or chosen.constant is not None
+    swapped = onto_chosen and not s.carries(other, value) and other.constant is None
     if swapped:
         chosen, other = other, chosen
     target, taken = s.result(value), s.register(chosen)
@@ -117,14 +118,14 @@ def select_store(s: Selector, value: Value) -> None:
         s.emit(stored.operation, place, immediate_or_register(s, stored.arguments[1]))
         return
     place = s.address(address, value.access.offset, stored.width)
-    share = s.stored_often.get(value)
-    if share is None or share.stores == 1:
+    sharing = s.stored_often.get(value, [])
+    if len(sharing) < 2:
         s.emit("mov", place, immediate_or_register(s, stored))
         return
-    share.register = share.register or s.machine.new_register()
-    if share.first is value:
-        s.load_constant(share.register, stored.integer)
-    s.emit("mov", place, Register(share.register, stored.width))
+    shared = s.result(sharing[0], stored.width)
+    if sharing[0] is value:
+        s.load_constant(shared.number, stored.integer)
+    s.emit("mov", place, shared)
 
 
 def immediate_or_register(s: Selector, value: Value) -> int | Register:

@@ -37,7 +37,7 @@ def select_plain(s: Selector, value: Value) -> None:
 
 
 def better_swapped(s: Selector, value: Value) -> bool:
-    """Whether the right operand is the better one to overwrite: the left one is needed later, or can be read from memory.
+    """Whether the right operand is the better one to overwrite: the left one can be read from memory.
 
     What a loop carries is overwritten by its own next value, so that no move is left at the loop's end.
     """
@@ -46,10 +46,7 @@ def better_swapped(s: Selector, value: Value) -> bool:
         return False
     if left.operation == "const" or s.can_fold(right):
         return left.operation == "const"
-    carried = [s.carries(part, value) for part in (left, right)]
-    if s.can_fold(left) or any(carried):
-        return s.can_fold(left) or not carried[0]
-    return s.lives_on(left) and not s.lives_on(right)
+    return s.can_fold(left) or (s.carries(right, value) and not s.carries(left, value))
 
 
 def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
@@ -130,7 +127,7 @@ def select_unary(s: Selector, value: Value) -> None:
 def select_mul(s: Selector, value: Value) -> None:
     """mul, umulh; both halves in one mulx."""
     left, right = value.arguments
-    other = s.demanded_later(value)
+    other = s.also.get(value)
     if value.operation == "umulh" or other is not None:
         low, high = (value, other) if value.operation == "mul" else (other, value)
         target = s.result(high) if high is not None else s.new(64)
@@ -149,7 +146,7 @@ def select_mul(s: Selector, value: Value) -> None:
 
 def select_divide(s: Selector, value: Value) -> None:
     """udiv, urem, sdiv, srem through rdx:rax; the pair of quotient and remainder in one division."""
-    asked = [result for result in (value, s.demanded_later(value)) if result is not None and result in s.demanded]
+    asked = [result for result in (value, s.also.get(value)) if result is not None and result in s.demanded]
     outputs = [(s.result(result).number, RAX if result.operation.endswith("div") else RDX) for result in asked]
     is_signed = value.operation.startswith("s")
     dividend: Source

@@ -7,7 +7,7 @@ addressing modes, loads into operands, comparisons into jumps. What is never ask
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from dsl.compiler import ir
@@ -23,6 +23,7 @@ from dsl.compiler.machine import (
     Register,
     Source,
     Trap,
+    fits_signed_32,
     inverse,
 )
 from dsl.compiler.number import writes_memory
@@ -40,22 +41,9 @@ CLEAN_32: Final = frozenset(
 CLEAN_NARROW: Final = frozenset(("load", "const", "shr", "zext", "lzcnt", "tzcnt", "popcnt", "udiv", "urem"))
 
 
-def fits_signed_32(value: int) -> bool:
-    return -(1 << 31) <= value < 1 << 31
-
-
 def machine_width(width: int) -> int:
     """The operand size that computes a value of this width."""
     return 64 if width == 64 else 32
-
-
-@dataclass(eq=False, slots=True)
-class SharedConstant:
-    """A constant that stores between two calls keep in one register, if they are several: the first makes it."""
-
-    first: ir.Value
-    stores: int = 0
-    register: int = 0
 
 
 class Selector:
@@ -70,9 +58,10 @@ class Selector:
         self.demanded: set[ir.Value] = set()
         self.flags_wanted: set[ir.Value] = set()  # sums whose carry the instruction behind them takes
         self.epochs: dict[ir.Value, int] = {}
-        self.later: dict[ir.Value, ir.Value] = {}  # a value whose instruction also computes a later one
-        self.computed_earlier: set[ir.Value] = set()
-        self.stored_often: dict[ir.Value, SharedConstant] = {}  # stores of a constant that others store too
+        self.earlier: dict[ir.Value, ir.Value] = {}  # a value that the instruction of an earlier one computes too
+        self.also: dict[ir.Value, ir.Value] = {}  # such an earlier one, and what was asked for
+        # a store of a constant: all stores of it between two calls, which keep it in one register; the first makes it
+        self.stored_often: dict[ir.Value, list[ir.Value]] = {}
         self.tail_calls: set[ir.Value] = set()  # calls that the block's return has become
         self.now: list[Instruction] = []
         self.value = function.blocks[0].values[0]
@@ -100,7 +89,7 @@ class Selector:
     def _prepare(self, block: ir.Block) -> None:
         """Count memory effects, find pairs that one instruction computes, and ask for all arguments of phis."""
         epoch = calls = 0
-        stored: dict[tuple[int, int], SharedConstant] = {}
+        stored: dict[tuple[int, int], list[ir.Value]] = {}
         pairs: dict[tuple[object, ...], ir.Value] = {}
         for value in block.values:
             operation = value.operation
@@ -108,8 +97,8 @@ class Selector:
             calls += operation == "call"
             known = value.arguments[1].constant if operation == "store" else None
             if known is not None:
-                share = self.stored_often[value] = stored.setdefault((calls, known), SharedConstant(value))
-                share.stores += 1
+                self.stored_often[value] = stored.setdefault((calls, known), [])
+                self.stored_often[value].append(value)
             if operation == "store" or (operation == "load" and value.access.volatile) or writes_memory(value):
                 epoch += 1
             elif operation == "phi":
@@ -117,9 +106,8 @@ class Selector:
             elif operation in FAMILIES and value.width >= 32:
                 key = (FAMILIES[operation], value.width, *value.arguments)
                 other = pairs.setdefault(key, value)
-                if other.operation != operation and other not in self.later:
-                    self.later[other] = value
-                    self.computed_earlier.add(value)
+                if other.operation != operation and other not in self.earlier.values():
+                    self.earlier[value] = other
 
     def _block(self, block: ir.Block, made: MachineBlock) -> None:
         backwards: list[Instruction] = []
@@ -147,17 +135,22 @@ class Selector:
         if value in self.tail_calls:
             return False
         if value in self.demanded:
-            return value not in self.computed_earlier
+            earlier = self.earlier.get(value)
+            if earlier is not None:
+                self.also[earlier] = value
+            return earlier is None
         if operation == "load":
             return value.access.volatile
-        if value in self.later:
-            return self.later[value] in self.demanded
-        return operation in ("store", "call", "intrinsic", "check", "branch", "jump", "return", "stop")
-
-    def demanded_later(self, value: ir.Value) -> ir.Value | None:
-        """The later value that this one's instruction computes too, if anything asks for it."""
-        later = self.later.get(value)
-        return later if later in self.demanded else None
+        return value in self.also or operation in (
+            "store",
+            "call",
+            "intrinsic",
+            "check",
+            "branch",
+            "jump",
+            "return",
+            "stop",
+        )
 
     # emitting
 
@@ -267,10 +260,6 @@ class Selector:
             return False
         near = value.block is self.value.block and self.epochs[value] == self.epochs[self.value]
         return near and not value.access.volatile
-
-    def lives_on(self, value: ir.Value) -> bool:
-        """Whether a value is needed after the current one: blocks are walked backwards, so its later users have asked for it."""
-        return self.resolve(value) in self.demanded
 
     def carries(self, phi: ir.Value, value: ir.Value) -> bool:
         """Whether a phi takes a value on its loop's next turn, maybe through a phi of the turn's end."""
