@@ -16,6 +16,7 @@ IDENTITY: Final = b"\x7fELF\x02\x01\x01" + bytes(9)
 PROGBITS, SYMTAB, STRTAB, NOBITS = 1, 2, 3, 8
 WRITE, ALLOC, EXECUTE = 1, 2, 4
 LOAD: Final = 1
+PLAIN: Final = (0, 0, 0)
 SEGMENTS: Final = {".text": 5, ".rodata": 4, ".bss": 6}  # R+X, R, R+W
 SYMBOL_TYPES: Final = {
     "function": 0x12,
@@ -33,39 +34,33 @@ def add_string(table: bytearray, text: str) -> int:
 
 def write_elf(linked: Linked, entry: int) -> bytes:
     """An executable ELF file: the image as .text, .rodata and .bss at their addresses, symbols, line table, call frames."""
-    image, base, names = linked.image, linked.base, bytearray(1)
+    image, base, text_end, names = linked.image, linked.base, linked.text_end, bytearray(1)
     symbols, strings = _symbol_table(linked)
-    loaded = [
-        (".text", PROGBITS, ALLOC | EXECUTE, base, image[: linked.text_end], linked.text_end),
-        (".rodata", PROGBITS, ALLOC, base + linked.text_end, image[linked.text_end :], len(image) - linked.text_end),
-        (".bss", NOBITS, ALLOC | WRITE, base + len(image), b"", linked.memory_size - len(image)),
+    rows: list[tuple[str, int, int, int, bytes | bytearray, int, tuple[int, int, int]]] = [
+        # name, kind, flags, address, content, size if it is not the content's, (section referred to, first global symbol, size of an entry)
+        (".text", PROGBITS, ALLOC | EXECUTE, base, image[:text_end], 0, PLAIN),
+        (".rodata", PROGBITS, ALLOC, base + text_end, image[text_end:], 0, PLAIN),
+        (".bss", NOBITS, ALLOC | WRITE, base + len(image), b"", linked.memory_size - len(image), PLAIN),
+        (".symtab", SYMTAB, 0, 0, symbols, 0, (5, 1, SYMBOL.size)),
+        (".strtab", STRTAB, 0, 0, strings, 0, PLAIN),
+        *((name, PROGBITS, 0, 0, content, 0, PLAIN) for name, content in debug_sections(linked)),
+        (".shstrtab", STRTAB, 0, 0, names, 0, PLAIN),
     ]
-    others: list[
-        tuple[str, int, bytes | bytearray, int, int, int]
-    ] = [  # name, kind, content, the section that it refers to, its first global symbol, size of an entry
-        (".symtab", SYMTAB, symbols, len(loaded) + 2, 1, SYMBOL.size),
-        (".strtab", STRTAB, strings, 0, 0, 0),
-        *((name, PROGBITS, content, 0, 0, 0) for name, content in debug_sections(linked)),
-    ]
-    out = bytearray(HEADER.size + PROGRAM.size * len(loaded))
+    out = bytearray(HEADER.size + PROGRAM.size * len(SEGMENTS))
     programs, headers = b"", [bytes(SECTION.size)]
-    for name, kind, flags, address, content, size in loaded:
-        out += bytes(-len(out) % 4096)
-        programs += PROGRAM.pack(LOAD, SEGMENTS[name], len(out), address, address, len(content), size, 4096)
-        headers.append(SECTION.pack(add_string(names, name), kind, flags, address, len(out), size, 0, 0, 4096, 0))
+    for name, kind, flags, address, content, given, (link, first, each) in rows:
+        own, align = add_string(names, name), 4096 if flags else 8
+        size = given or len(content)
+        out += bytes(-len(out) % align)
+        if flags:
+            programs += PROGRAM.pack(LOAD, SEGMENTS[name], len(out), address, address, len(content), size, align)
+        headers.append(SECTION.pack(own, kind, flags, address, len(out), size, link, first, align, each))
         out += content
-    for name, kind, data, link, first, each in others:
-        out += bytes(-len(out) % 8)
-        headers.append(SECTION.pack(add_string(names, name), kind, 0, 0, len(out), len(data), link, first, 8, each))
-        out += data
-    own = add_string(names, ".shstrtab")
-    headers.append(SECTION.pack(own, STRTAB, 0, 0, len(out), len(names), 0, 0, 1, 0))
-    out += names
     out += bytes(-len(out) % 8)
     table, count = len(out), len(headers)
     out += b"".join(headers)
     out[: HEADER.size] = HEADER.pack(
-        IDENTITY, 2, 62, 1, entry, HEADER.size, table, 0, HEADER.size, PROGRAM.size, len(loaded), SECTION.size, count, count - 1,
+        IDENTITY, 2, 62, 1, entry, HEADER.size, table, 0, HEADER.size, PROGRAM.size, len(SEGMENTS), SECTION.size, count, count - 1,
     )  # fmt: skip
     out[HEADER.size : HEADER.size + len(programs)] = programs
     return bytes(out)

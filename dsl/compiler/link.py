@@ -107,28 +107,21 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
         ((symbols[code.symbol].address - base + at, trap) for code in codes for at, trap in code.checks),
         key=lambda row: row[0],
     )
-    rows, names = _check_table(checks)
-    constants = [item for item in objects if item.content is not None]
+    constants = [*(item for item in objects if item.content is not None), *_check_table(checks)]
     zeroed = [item for item in objects if item.content is None]
-    tables = [
-        DataObject("linker.check_places", len(rows), 8, rows),
-        DataObject("linker.check_files", len(names), 8, names),
-    ]
-    data_end = align_up(_place(symbols, [*constants, *tables], base, text_end, "constant"), PAGE)
+    data_end = align_up(_place(symbols, constants, base, text_end, "constant"), PAGE)
     memory_size = align_up(_place(symbols, zeroed, base, data_end, "object"), PAGE)
     _linker_symbols(symbols, base, memory_size)
-    image = bytearray(data_end)
-    _check_entry(entry, symbols)
+    image = bytearray(HEADER.size) + bytes([INT3]) * (text_end - HEADER.size) + bytes(data_end - text_end)
     HEADER.pack_into(image, 0, MAGIC, symbols[entry].address - base, text_end, data_end, data_end, memory_size, 0, base)
-    image[HEADER.size : text_end] = bytes([INT3]) * (text_end - HEADER.size)
     for code in codes:
         _patch(code, symbols)
-        start = symbols[code.symbol].address - base
-        image[start : start + len(code.data)] = code.data
-    for item in [*constants, *tables]:
-        start = symbols[item.symbol].address - base
-        assert item.content is not None
-        image[start : start + len(item.content)] = item.content
+    contents = {code.symbol: bytes(code.data) for code in codes} | {
+        item.symbol: item.content or b"" for item in constants
+    }
+    for symbol, content in contents.items():
+        start = symbols[symbol].address - base
+        image[start : start + len(content)] = content
     linked = Linked(base, bytes(image), memory_size, symbols, text_end, checks)
     linked.functions = {code.symbol: _verify(linked, code) for code in codes}
     return linked
@@ -147,17 +140,10 @@ def _start(code: Code, offset: int) -> int:
     return min(range(offset, offset + LINE, FUNCTION_ALIGN), key=lines_too_many)
 
 
-def _check_entry(entry: str, symbols: dict[str, Symbol]) -> None:
-    if entry not in symbols or symbols[entry].kind != "function":
-        raise LinkError(f"the entry {entry} is no function of the program")
-
-
 def _place(symbols: dict[str, Symbol], objects: list[DataObject], base: int, offset: int, kind: str) -> int:
     """Give each object its address; the offset behind the last."""
     for item in objects:
-        if item.align > PAGE:
-            offset = align_up(base + offset, item.align) - base
-        offset = align_up(offset, max(item.align, 1))
+        offset = align_up(base + offset, max(item.align, 1)) - base
         symbols[item.symbol] = Symbol(base + offset, item.size, kind)
         offset += item.size
     return offset
@@ -173,17 +159,18 @@ def _linker_symbols(symbols: dict[str, Symbol], base: int, memory_size: int) -> 
     symbols["linker.image_end"] = Symbol(base + memory_size, 0, "linker")
 
 
-def _check_table(checks: list[tuple[int, Trap]]) -> tuple[bytes, bytes]:
+def _check_table(checks: list[tuple[int, Trap]]) -> list[DataObject]:
     """The rows (offset, file index, line) in order of offset, and the file names in order of first mention."""
     files: dict[str, int] = {}
-    rows = bytearray()
+    rows = b""
     for offset, trap in checks:
         index = files.setdefault(trap.file, len(files))
         if index > 0xFFFF or trap.line > 0xFFFF:
             raise LinkError(f"{trap.file}:{trap.line}: the check table holds files and lines up to 65535")
         rows += CHECK_ROW.pack(offset, index, trap.line)
     names = b"".join(name.encode()[-FILE_NAME:].ljust(FILE_NAME, b"\0") for name in files)
-    return bytes(rows), names
+    tables = {"linker.check_places": rows, "linker.check_files": names}
+    return [DataObject(name, len(content), 8, content) for name, content in tables.items()]
 
 
 def _patch(code: Code, symbols: dict[str, Symbol]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 
-from dsl.compiler.link import Linked, Place, Step
+from dsl.compiler.link import Linked, Place
 
 Row = tuple[str, str, str, str]
 
@@ -26,23 +26,25 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def steps_and_places(steps: list[Step]) -> Iterator[tuple[Step, Place | None]]:
-    """Each instruction of a function, with its source place where that changes."""
-    before: Place | None = None
-    for step in steps:
-        yield step, None if step.place == before else step.place
-        before = step.place or before
+def rows(linked: Linked, show: Callable[[Place], str]) -> Iterator[tuple[str, list[Row]]]:
+    """Each function with its rows: address, bytes, text, and what is shown of the source place where that changes."""
+    for name, steps in linked.functions.items():
+        before: Place | None = None
+        found: list[Row] = []
+        for step in steps:
+            shown = show(step.place) if step.place and step.place != before else ""
+            found.append((f"{step.address:x}", linked.code(step).hex(), step.text, shown))
+            before = step.place or before
+        yield name, found
 
 
 def list_program(linked: Linked) -> str:
     """Address, bytes, text, and the source place wherever it changes."""
-    lines: list[str] = []
-    for name, steps in linked.functions.items():
-        lines += ["", f"{name}:"]
-        for step, place in steps_and_places(steps):
-            shown = "  ; {}:{}".format(*place) if place else ""
-            lines.append(f"  {step.address:x}  {linked.code(step).hex():<22} {step.text:<44}{shown}".rstrip())
-    return "\n".join(lines).lstrip() + "\n"
+    parts = []
+    for name, found in rows(linked, lambda place: "  ; {}:{}".format(*place)):
+        lines = [f"  {address}  {code:<22} {text:<44}{shown}".rstrip() for address, code, text, shown in found]
+        parts.append("\n".join([f"{name}:", *lines]))
+    return "\n\n".join(parts) + "\n"
 
 
 def map_program(linked: Linked) -> str:
@@ -51,29 +53,18 @@ def map_program(linked: Linked) -> str:
     return "".join(f"{address:016x} {size:8} {kind:9} {name}\n" for address, size, kind, name in rows)
 
 
-def source_line(file: str, line: int) -> str:
-    """The text of a source line, by the name that spans have; empty if its module is not loaded."""
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if isinstance(path, str) and ("/" + path.replace("\\", "/")).endswith("/" + file):
-            return linecache.getline(path, line).rstrip()
-    return ""
-
-
-def rows(linked: Linked) -> Iterator[tuple[str, list[Row]]]:
-    """Each function with its rows: address, bytes, text, and the source line where it changes."""
-    for name, steps in linked.functions.items():
-        found: list[Row] = []
-        for step, place in steps_and_places(steps):
-            shown = f"{place[0].rpartition('/')[2]}:{place[1]}  {source_line(*place)}" if place else ""
-            found.append((f"{step.address:x}", linked.code(step).hex(), step.text, shown))
-        yield name, found
+def source_line(place: Place) -> str:
+    """A place with the text of its line; without it if its module is not loaded."""
+    file, line = place
+    paths = (str(getattr(module, "__file__", None)) for module in list(sys.modules.values()))
+    path = next((path for path in paths if ("/" + path.replace("\\", "/")).endswith("/" + file)), "")
+    return f"{file.rpartition('/')[2]}:{line}  {linecache.getline(path, line).rstrip()}"
 
 
 def as_text(linked: Linked) -> str:
     """Side by side in columns as wide as they need to be."""
     out = []
-    for name, found in rows(linked):
+    for name, found in rows(linked, source_line):
         widths = [max((len(row[column]) for row in found), default=0) for column in range(3)]
         out.append(f"{name}:")
         for row in found:
@@ -85,7 +76,7 @@ def as_text(linked: Linked) -> str:
 def as_html(linked: Linked) -> str:
     """One table a function."""
     out = []
-    for name, found in rows(linked):
+    for name, found in rows(linked, source_line):
         lines = (
             "".join(f'<td style="text-align:left"><pre>{escape(cell)}</pre></td>' for cell in row) for row in found
         )
