@@ -1,7 +1,7 @@
 """The loader body: from what a firmware left to a running monitor. Read it from top to bottom.
 
 It runs in long mode on the first processor, interrupts off, memory identity-mapped, wherever it lies: on BIOS machines at 0x10000, after
-stage 2 (boot/stages.py), otherwise after boot/uefi.py. `boot.parameters.BootParameters` is what it is given, `boot.handoff.Handoff` what it
+stage 2 (boot/stages), otherwise after boot/uefi.py. `boot.parameters.BootParameters` is what it is given, `boot.handoff.Handoff` what it
 gives. Nothing that failed is ever started.
 """
 
@@ -50,7 +50,7 @@ from dsl.lang import (
 from dsl.std.flat import FlatPrologue
 from dsl.std.sha256_bulk import use_sha_extensions
 
-BOUNCE_BASE: Final = 0x80000  # where stage 2 lets the disk write to (boot/stages.py)
+BOUNCE_BASE: Final = 0x80000  # where stage 2 lets the disk write to (boot/stages)
 BOUNCE_SIZE: Final = 0x8000
 STACK_SIZE: Final = 65536
 HEADER_KEY: Final = supplied(u8, 32, "boot.header_key")  # who may sign an image: never taken from the image
