@@ -9,6 +9,7 @@ Exit status: 0 done or verified, 1 refused or not verified, 2 wrong use or a mac
 
 from __future__ import annotations
 
+import os
 import sys
 
 if sys.version_info < (3, 9):
@@ -16,7 +17,7 @@ if sys.version_info < (3, 9):
     sys.exit(2)
 
 from pipeline import arguments, doctor, setup
-from pipeline.errors import USAGE, PipelineError
+from pipeline.errors import REFUSED, USAGE, PipelineError
 
 
 def main(argv: list[str]) -> int:
@@ -36,6 +37,13 @@ def main(argv: list[str]) -> int:
     except PipelineError as error:
         sys.stderr.write(f"build.py {options.verb}: {error}\n")
         return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that what is still buffered hurts nobody
+        return REFUSED
+    except OSError as error:  # a disk that is full, a folder that cannot be written: the machine's fault, and no bug
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"build.py {options.verb}: {place}expected to read or write it, found: {error.strerror}\n")
+        return REFUSED
     except KeyboardInterrupt:
         sys.stderr.write(f"build.py {options.verb}: interrupted\n")
         return USAGE

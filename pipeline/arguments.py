@@ -34,12 +34,20 @@ def groups_of(options: argparse.Namespace) -> tuple[str, ...]:
     return SETUP_GROUPS[options.verb]
 
 
-def positive(text: str) -> int:
-    """Read a positive decimal number. Raises ValueError, which argparse reports."""
-    value = int(text)
-    if value <= 0:
-        raise ValueError(text)
-    return value
+def number_to(high: int) -> Callable[[str], int]:
+    """What reads a number from 1 to `high`, and has argparse report what is none."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:20]) <= high):
+            raise argparse.ArgumentTypeError(f"expected a number from 1 to {high}, found {text!r}")
+        return int(text)
+
+    return read
+
+
+positive = number_to(10**9)
+security_version = number_to((1 << 32) - 1)  # as wide as the signed header has it
+mebibytes = number_to(1 << 20)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,7 +92,7 @@ def add_choices(verb: argparse.ArgumentParser) -> None:
         help="an image that says what the machine has and stops, without boxes: out/selftest.img",
     )
     verb.add_argument(
-        "--pool", type=positive, metavar="N", help="cut the compiler's register allocator to N registers (4 to 14)"
+        "--pool", type=positive, metavar="N", help="cut the compiler's register allocator to N registers (4 or more)"
     )
 
 
@@ -97,7 +105,7 @@ def add_terms(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--security-version",
-        type=positive,
+        type=security_version,
         metavar="N",
         default=1,
         help="a machine whose floor is higher refuses this image (default 1; see provision --raise-floor)",
@@ -124,7 +132,7 @@ def add_build(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add_terms(build)
     build.add_argument(
         "--memory",
-        type=positive,
+        type=mebibytes,
         metavar="MIB",
         default=256,
         help="check that the boxes fit a machine of this size (default 256)",
@@ -188,7 +196,7 @@ def add_machine(run: argparse.ArgumentParser) -> None:
         "--tpm-state", metavar="FOLDER", help="the memory of that TPM, made there if need be (default out/tpm)"
     )
     run.add_argument(
-        "--memory", type=positive, metavar="MIB", default=256, help="memory of the emulated machine (default 256)"
+        "--memory", type=mebibytes, metavar="MIB", default=256, help="memory of the emulated machine (default 256)"
     )
     run.add_argument(
         "--cpu", metavar="MODEL", default="corei7_skylake_x", help="Bochs CPU model (default corei7_skylake_x)"
@@ -238,10 +246,17 @@ def add_provision(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         help="reference file of the image that --approve is about (default out/terrane.json)",
     )
     act.add_argument(
-        "--raise-floor", type=positive, metavar="VERSION", help="refuse older security versions from now on, for good"
+        "--raise-floor",
+        type=security_version,
+        metavar="VERSION",
+        help="refuse older security versions from now on, for good",
     )
     provision.add_argument(
-        "--floor", type=positive, metavar="VERSION", default=1, help="the lowest security version at first (default 1)"
+        "--floor",
+        type=security_version,
+        metavar="VERSION",
+        default=1,
+        help="the lowest security version at first (default 1)",
     )
     provision.add_argument(
         "--endorsement-ca",
@@ -339,7 +354,7 @@ def add_boot(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "boot", "Compile a program of your own and run it on the bare machine in Bochs (docs/language/tutorial.md)."
     )
     boot.add_argument("program", metavar="FILE[:FUNCTION]", help="its source, and its entry (default: start)")
-    boot.add_argument("--memory", type=positive, metavar="MIB", default=64, help="memory of the machine (default 64)")
+    boot.add_argument("--memory", type=mebibytes, metavar="MIB", default=64, help="memory of the machine (default 64)")
     boot.add_argument(
         "--cpu", metavar="MODEL", default="corei7_skylake_x", help="Bochs CPU model (default corei7_skylake_x)"
     )

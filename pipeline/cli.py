@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -96,6 +97,7 @@ def build(options: argparse.Namespace) -> int:
 
 def write_image(options: argparse.Namespace) -> assemble.Built:
     """Build and write what the options choose."""
+    from dsl.compiler.machine import POOL
     from dsl.compiler.report import without_collector
     from pipeline import assemble, paths
     from pipeline import provision as owner
@@ -107,6 +109,8 @@ def write_image(options: argparse.Namespace) -> assemble.Built:
             f"--release: expected the owner's keys in {paths.KEYS / owner.PROVISIONING}, which `build.py provision` makes,"
             " found none: no TPM holds a secret for this image, and nobody could verify a boot of it"
         )
+    if options.pool is not None and not 4 <= options.pool <= len(POOL):
+        raise UsageError(f"--pool: expected 4 to {len(POOL)} registers, found {options.pool}")
     terms = assemble.Terms(options.security_version, options.release)
     folders = () if options.selftest else assemble.box_folders(options.boxes)
     choices = assemble.Choices(folders, options.memory * MEBIBYTE, options.pool, options.selftest, terms)
@@ -124,11 +128,22 @@ def built_image(options: argparse.Namespace) -> Path:
     return selftest.IMAGE if options.selftest else paths.IMAGE
 
 
+def refuse_choices(options: argparse.Namespace) -> None:
+    """Refuse what says how to build where an image is given. Raises UsageError."""
+    given = [options.boxes, options.pool, options.selftest, options.release, options.security_version != 1]
+    if any(given):
+        raise UsageError(
+            "--image: takes an image as it is; --boxes, --pool, --selftest, --release and --security-version have no meaning with it"
+        )
+
+
 def burn(options: argparse.Namespace) -> int:
     """Build unless an image is given; write it to a disk."""
     from pipeline import burn as burner
 
-    if options.device is not None and options.image is None:
+    if options.image is not None:
+        refuse_choices(options)
+    elif options.device is not None:
         write_image(options)
     image = Path(options.image) if options.image is not None else built_image(options)
     return burner.burn(options.device, image, frozenset(options.allow), options.yes)
@@ -193,10 +208,9 @@ def nonce_of(options: argparse.Namespace) -> bytes:
                 "--monitor: a monitor's bundle has neither nonce nor box; expected neither --nonce nor --box"
             )
         return b""
-    try:
-        return bytes.fromhex(options.nonce or "")
-    except ValueError:
-        raise UsageError(f"--nonce: expected 64 hex digits, found {options.nonce!r}") from None
+    if options.nonce is None or not re.fullmatch("[0-9A-Fa-f]{64}", options.nonce):
+        raise UsageError(f"--nonce: expected 64 hex digits, found {options.nonce or 'none'!r}")
+    return bytes.fromhex(options.nonce)
 
 
 def report_failure(options: argparse.Namespace, error: PipelineError) -> None:

@@ -183,7 +183,13 @@ def read_terrane_partition(path: Path) -> bytes:
                 if entry[:16] == TERRANE_TYPE.bytes_le:
                     first, last = struct.unpack_from("<QQ", entry, 32)
                     file.seek(first * SECTOR)
-                    return file.read((last - first + 1) * SECTOR)
+                    size = (last - first + 1) * SECTOR
+                    data = file.read(size)
+                    if len(data) != size:
+                        raise ImageError(
+                            f"{path}: expected {size} bytes from byte {first * SECTOR} on, found {len(data)}"
+                        )
+                    return data
     except OSError as error:
         raise ImageError(f"{path}: expected a readable disk image, found: {error.strerror}") from None
     raise ImageError(f"{path}: expected a partition of type {TERRANE_TYPE}, found none")

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from pipeline import bochs, explain, kvm, paths, qemu, reference, run, selftest, swtpm
-from pipeline.cli import built_image, report_failure, write_image
+from pipeline.cli import built_image, refuse_choices, report_failure, write_image
+from pipeline.disk import read_terrane_partition
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say
 from pipeline.run_qemu import run_qemu
@@ -62,9 +63,11 @@ def chosen(options: argparse.Namespace) -> tuple[Path, Path]:
         if options.expect:
             raise UsageError("--expect: has a meaning only with --image")
         return image, image.with_suffix(".json")
-    if options.boxes or options.pool or options.selftest:
-        raise UsageError("--image: boots an image as it is; --boxes, --pool and --selftest have no meaning with it")
+    refuse_choices(options)
     image = Path(options.image)
+    if not image.is_file():
+        raise UsageError(f"{image}: expected a readable disk image, found none")
+    read_terrane_partition(image)  # refuses what is no image of ours
     return image, Path(options.expect) if options.expect else image.with_suffix(".json")
 
 
