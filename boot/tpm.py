@@ -95,8 +95,12 @@ LOG: Final = static(EventLog)
 
 @machine
 def set_state(handoff: Handoff, state: TpmState, found: u64) -> None:
-    """Note what became of the TPM, and say so; a broken or unknown one is not used any more."""
+    """Note what became of the TPM, and say so; a broken or unknown one is not used any more, and keeps its secret."""
     handoff.tpm_state = state.value
+    if state == TpmState.BROKEN and TPM.interface != 0:
+        _ = extend_event(
+            PCR_LOADER, text("broken")
+        )  # where it works yet: no policy over that PCR can be met until reset
     if state == TpmState.BROKEN or state == TpmState.UNSUPPORTED:
         TPM.interface = u32(0)
     line = begin_line()
@@ -146,6 +150,7 @@ def start_tpm(handoff: Handoff) -> Array[u8]:
         return nothing
     fault = check_registers()
     if isinstance(fault, Failure):
+        TPM.interface = u32(0)
         set_state(handoff, TpmState.BROKEN, fault.code)
         return nothing
     return rows

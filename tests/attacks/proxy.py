@@ -1,4 +1,4 @@
-"""A proxy between QEMU and swtpm that changes answers: flips, cuts, enlarges, replays, drops and delays what the TPM says to the loader.
+"""A proxy between QEMU and swtpm that changes what the TPM says to the loader (changes.py).
 
 QEMU hands swtpm one end of a socket pair over the control line (CMD_SET_DATAFD); the proxy keeps that end and gives swtpm one of its own.
 """
@@ -13,10 +13,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.attacks.changes import HEAD, change
+
 SET_DATA_FD = (0x10).to_bytes(4, "big")
-HEAD = 10  # bytes of every command and answer: tag, size, code
 NV_READ_PUBLIC = 0x169  # the loader's first command that no firmware here gives
-KINDS = ("bit", "cut", "enlarged", "replayed", "ones", "error", "delayed", "dropped")
+DELAYS_MS = (50, 300, 1000)
 
 
 class Proxy:
@@ -76,45 +77,16 @@ class Proxy:
                 answer = message(mine)
                 self.ours |= int.from_bytes(command[6:10], "big") == NV_READ_PUBLIC
                 if self.ours and self.choice.random() < self.rate:
-                    changed = self.change(answer)
-                    if changed is None:
-                        continue  # dropped
-                    answer = changed
+                    changed = change(answer, self.seen, self.choice, DELAYS_MS, fits=True)
+                    self.changed[changed.kind] += 1
+                    time.sleep(changed.late_ms / 1000)
+                    answer = changed.answer
+                if not answer:
+                    continue  # dropped
                 self.seen.append(answer)
                 theirs.sendall(answer)
         except OSError:
             return
-
-    def change(self, answer: bytes) -> bytes | None:
-        """Another answer; None for none."""
-        kind = self.choice.choice(KINDS)
-        self.changed[kind] += 1
-        if kind == "bit":
-            at = self.choice.randrange(HEAD, len(answer)) if len(answer) > HEAD else 9
-            return answer[:at] + bytes([answer[at] ^ 1 << self.choice.randrange(8)]) + answer[at + 1 :]
-        if kind == "cut":
-            return sized(answer[: self.choice.randrange(HEAD, len(answer) + 1)])
-        if kind == "enlarged":
-            return sized(answer + self.choice.randbytes(self.choice.choice((1, 100, 1000))))
-        if kind == "replayed":
-            return self.choice.choice(self.seen) if self.seen else answer
-        if kind == "ones":
-            return answer[:6] + b"\xff" * (len(answer) - 6)
-        if kind == "error":
-            return (
-                b"\x80\x01"
-                + HEAD.to_bytes(4, "big")
-                + self.choice.choice((0x101, 0x922, 0x99D, 0x12F)).to_bytes(4, "big")
-            )
-        if kind == "delayed":
-            time.sleep(self.choice.choice((0.05, 0.3, 1.0)))
-            return answer
-        return None
-
-
-def sized(answer: bytes) -> bytes:
-    """The size field made to fit, so that QEMU passes it on."""
-    return answer[:2] + len(answer).to_bytes(4, "big") + answer[6:]
 
 
 def message(line: socket.socket) -> bytes:

@@ -6,20 +6,19 @@ import hashlib
 import random
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from boot.handoff import TpmState
 from dsl.std.tpm import TpmFault
-from pipeline import approvals, chain, event_log, provision, tpm
+from pipeline import chain, event_log, provision, tpm
 from pipeline.swtpm import Swtpm
 from pipeline.tpm_tools import TpmTools
 from tests import needs
-from tests.boot.tpm_device import BASE, Backend, Behaviour, Crb, Fifo, Line
+from tests.boot.tpm_bench import FLOOR, SECRET, Bench, pcr_values, provisioned
+from tests.boot.tpm_device import BASE, Behaviour, Crb, Fifo
 from tests.boot.tpm_program import BOUND
 from tests.boot.tpm_world import NO_ROWS, PARTS, Refused, World, acpi_tables
 
@@ -27,62 +26,12 @@ pytestmark = pytest.mark.t1
 with_swtpm = needs.skip_without(needs.tpm)
 DEVICES: dict[str, type[Fifo | Crb]] = {"fifo": Fifo, "crb": Crb}
 DEVELOPMENT = bytes(range(32))
-FLOOR = 5
-SECRET = "boot.entries.SECRET"
-PCR_EVENT = bytes.fromhex("8002 0000001e 0000013c")
-NO_PASSWORD = bytes.fromhex("00000009 40000009 0000 00 0000")
-
-
-def pcr_event(pcr: int, data: bytes) -> bytes:
-    """TPM2_PCR_Event of one byte."""
-    return PCR_EVENT + pcr.to_bytes(4, "big") + NO_PASSWORD + struct.pack(">H", len(data)) + data
-
-
-def pcr_values(line: Backend) -> dict[int, bytes]:
-    """PCR 0 to 15 of the SHA-256 bank."""
-    values = {}
-    for pcr in range(16):
-        selection = struct.pack(">IHB", 1, 0xB, 3) + (1 << pcr).to_bytes(3, "little")
-        values[pcr] = line(bytes.fromhex("8001 00000014 0000017e") + selection)[-32:]
-    return values
-
-
-@dataclass
-class Bench:
-    """A provisioned TPM at rest, and who owns it."""
-
-    folder: Path
-    owner: provision.OwnerKeys
-    machine: provision.Provisioned
-
-    @contextmanager
-    def powered(self, measured: bool = True) -> Iterator[Line]:
-        """The TPM after a reset; `measured`: firmware extended PCR 0 to 7."""
-        with Swtpm(self.folder, for_tools=True) as running:
-            line = Line(running.port)
-            for pcr in range(8 if measured else 0):
-                assert line(pcr_event(pcr, b"f"))[6:10] == bytes(4)
-            try:
-                yield line
-            finally:
-                line.close()
-
-    def table(self, line: Line, *versions: int) -> bytes:
-        """An approval table for PCR 4 as it is; the rows for other versions come first."""
-        table = approvals.table(self.owner.policy.public_key(), [])
-        for version in versions:
-            row = approvals.approve(self.owner.policy, 1 << 4, pcr_values(line), self.machine.counter_base, version)
-            table = approvals.add(table, self.owner.policy.public_key(), row)
-        return table
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One TPM, provisioned as its owner does it."""
-    folder = tmp_path_factory.mktemp("tpm")
-    owner = provision.load_owner_keys(folder / "keys")
-    with Swtpm(folder / "state", for_tools=True) as software, TpmTools(software.tcti) as tools:
-        return Bench(folder / "state", owner, provision.provision(tools, owner, FLOOR, [], True))
+    return provisioned(tmp_path_factory.mktemp("tpm"))
 
 
 @with_swtpm
@@ -356,62 +305,3 @@ def test_a_command_is_repeated_where_the_tpm_asks_for_it() -> None:
         world = scripted(LOOK, lambda _, again=answer(code): again)()  # type: ignore[misc]
         assert world.boot() == TpmState.BROKEN
         assert f"error 0x{1 << 32 | code:016x}" in world.lines()[0]
-
-
-def mutations(good: bytes) -> list[bytes]:
-    """Every byte flipped three ways; cut and enlarged, with the size left as it was and made to fit; another tag; nothing but ones."""
-    changed = [
-        good[:at] + bytes([good[at] ^ mask]) + good[at + 1 :] for at in range(len(good)) for mask in (1, 0x80, 0xFF)
-    ]
-    for size in (*range(10, len(good)), len(good) + 1, len(good) + 40, 1024, 1025, 2000):
-        cut = good[:size].ljust(size, b"\xee")
-        changed += [cut, cut[:2] + size.to_bytes(4, "big") + cut[6:]]
-    changed += [good[:2] + size.to_bytes(4, "big") + good[6:] for size in (0, 9, 1 << 16, 0xFFFFFFFF)]
-    return [*changed, b"\xff" * len(good), bytes(len(good)), b"\0\xc4" + good[2:]]
-
-
-def ends(world: World) -> bool:
-    """Run it; whether it got a secret. The only refusal is the floor's, whose counter may be what was changed."""
-    try:
-        world.boot()  # whose state may be BROKEN: by an answer after the secret was read, locked and used
-        return world.number("posture", 8) & 2 != 0
-    except Refused as refused:
-        if "security version" not in str(refused):
-            raise
-        return False
-
-
-@pytest.mark.slow
-@with_swtpm
-@pytest.mark.parametrize("kind", DEVICES)
-def test_answers_that_are_changed_on_the_way(bench: Bench, kind: str) -> None:
-    """One answer of a good boot changed at a time: it ends, without a failed check, and a boot that is not READY holds no secret."""
-    with bench.powered() as line:
-        table = bench.table(line, 7)
-        recorded: list[tuple[bytes, bytes]] = []
-
-        def record(command: bytes) -> bytes:
-            recorded.append((command, line(command)))
-            return recorded[-1][1]
-
-        world = World(DEVICES[kind](record), approvals=table)
-        assert world.boot() == TpmState.READY
-        secret = world.object(SECRET)
-    released = boots = 0
-    for index, (_, good) in enumerate(recorded):
-        for changed in mutations(good)[index % 31 :: 31]:
-            answers: dict[bytes, list[bytes]] = {}  # by command, so that the secret answers none but its own
-            for number, (command, given) in enumerate(recorded):
-                answers.setdefault(command, []).insert(0, changed if number == index else given)
-
-            def replay(command: bytes, left: dict[bytes, list[bytes]] = answers) -> bytes:
-                return left[command].pop() if left.get(command) else answer(0x101)
-
-            world = World(DEVICES[kind](replay), approvals=table)
-            boots += 1
-            ready = ends(world)
-            released += ready
-            where = world.machine.read(0x1000000, world.machine.program.memory_size).find(secret)
-            assert ready or where < 0, f"answer {index} as {changed.hex()}: the secret is at {0x1000000 + where:#x}"
-    print(f"{boots} boots with a changed answer, {released} with a secret")
-    assert boots > 300

@@ -7,8 +7,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Backend = Callable[[bytes], bytes]
+Backend = Callable[[bytes], bytes]  # a command's answer; empty: there is none
 BASE = 0xFED40000
+NEVER = 1 << 62  # looks
 
 
 @dataclass
@@ -104,11 +105,12 @@ class Crb:
         elif offset == 0x08:
             self.granted = True
         elif offset == 0x4C and value & 1:
-            self.running = self.does.delay + 1
+            answer = b""
             if self.does.answers:
                 size = struct.unpack_from(">I", self.buffer, 2)[0]
                 answer = self.backend(bytes(self.buffer[: min(size, self.does.takes)]))
                 self.buffer[: len(answer)] = answer
+            self.running = self.does.delay + 1 if answer else NEVER
 
 
 class Line:
