@@ -8,6 +8,7 @@ from boot.header import ImageHeader, check_header
 from boot.image import check_signature, is_intact
 from boot.refusal import Rule
 from dsl.lang import HostVirtual, array_at, frame_array, machine, static, table, u8, u64
+from dsl.std.sha256_bulk import use_sha_extensions
 from tests.boot.keys import PUBLIC_KEY
 
 KEY: Final = table(u8, PUBLIC_KEY)
@@ -18,6 +19,7 @@ MONITOR_DIFFERS: Final = 1000
 @machine
 def check_path(partition: HostVirtual, staged: u64) -> u64:
     """Check header and monitor: the number of the rule that was broken, MONITOR_DIFFERS, or 0."""
+    use_sha_extensions()
     # Safe because the test maps `staged` bytes there, a header at least.
     HEADER.copy_from(ImageHeader.at(partition))
     refusal = check_signature(HEADER, KEY)

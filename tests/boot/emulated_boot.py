@@ -191,7 +191,10 @@ class Body:
     def restore(self, saved: Saved) -> None:
         self.engine.context_restore(saved.context)
         for address, content in (*self.changed.items(), *saved.memory.items()):
-            self.engine.mem_write(address, content)
+            found = self.read(address, len(content))
+            for at in range(0, len(content), 4096):  # what is written is translated anew: so no page that is as it was
+                if found[at : at + 4096] != content[at : at + 4096]:
+                    self.engine.mem_write(address + at, content[at : at + 4096])
         self.changed.clear()
         self.address = saved.address
         self.said.clear()
