@@ -1,24 +1,26 @@
 """Evidence, changed in one place: by bytes, by DER elements, by events, by whole items of other machines. None may be accepted.
 
-`python -m tests.attacks.evidence COUNT [FIRST]` runs many and says how many of each kind were refused and accepted.
+`python -m tests.attacks.evidence` changes every byte of a bundle, then runs many of these, and says how many of each kind were tried.
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
 import random
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import der, evidence, provision
+from pipeline import chain, der, evidence, keys, provision
 from pipeline.evidence import EvidenceError, Item, Kind
 from pipeline.reference import Reference
 from pipeline.verify import verify_evidence
 from pipeline.verify_certificates import VerificationError
-from tests.pipeline.forge import NONCE, Machine, seed_key
+from tests.pipeline.forge import BOX, NONCE, REPORT, Machine, plain_fields, seed_key
 from tests.pipeline.forge_tpm import TpmMachine, pack_log, private_key
 
 CERTIFICATES = (Kind.DEVICE, Kind.MONITOR, Kind.BOX, Kind.ENDORSEMENT, Kind.RELEASE, Kind.DEVICE_CERTIFICATE)
@@ -55,29 +57,31 @@ class Attacker:
     """A good bundle, the material of other machines and boots, and one change a seed."""
 
     def __init__(self, good: Machine, reference: Reference) -> None:
-        self.reference = reference
+        self.good, self.reference = copy.deepcopy(good), reference  # before its certificates are made
         self.items = good.items()
         self.strangers = [item for other in strangers(type(good)) for item in other.items()]
         self.kinds: dict[str, Callable[[random.Random], list[Item] | bytes]] = {
             "bit": self.bit,
             "bytes": self.overwritten,
             "length": self.resized,
-            "element": self.restructured,
-            "algorithm": self.algorithm,
-            "event": self.event,
-            "swapped": self.swapped,
-            "stranger": self.stranger,
+            "structure": self.restructured,
+            "other algorithm": self.algorithm,
+            "events": self.event,
+            "swapped links": self.swapped,
+            "another machine's": self.stranger,
+            "replayed nonce": self.replayed,
+            "other box's hash": self.other_box,
+            "reflected transcript": self.reflected,
             "missing or twice": self.counted,
             "bundle": self.bundle,
         }
 
-    def change(self, seed: int) -> tuple[str, bytes] | None:
-        """The kind of a seed's change, and the changed bundle; None where it changed nothing."""
+    def change(self, seed: int) -> tuple[str, bytes]:
+        """The kind of a seed's change, and the changed bundle; now and then it is the good one."""
         choice = random.Random(seed)
         name = choice.choice(list(self.kinds))
         made = self.kinds[name](choice)
-        bundle = made if isinstance(made, bytes) else evidence.pack(made)
-        return None if bundle == evidence.pack(self.items) else (name, bundle)
+        return name, made if isinstance(made, bytes) else evidence.pack(made)
 
     def is_accepted(self, bundle: bytes) -> bool:
         """Whether the verifier takes it. Any other failure than its own two is a defect, and is not caught."""
@@ -86,6 +90,12 @@ class Attacker:
         except (VerificationError, EvidenceError):
             return False
         return True
+
+    def every_byte(self, stride: int = 1) -> Iterator[bytes]:
+        """The bundle with one byte changed: each of them, or every `stride`th."""
+        good = evidence.pack(self.items)
+        for at in range(0, len(good), stride):
+            yield good[:at] + bytes([good[at] ^ random.Random(at).randrange(1, 256)]) + good[at + 1 :]
 
     def replaced(self, place: int, data: bytes) -> list[Item]:
         """The items with another content in one place."""
@@ -176,6 +186,52 @@ class Attacker:
         kind = self.items[place].kind
         return self.replaced(place, choice.choice([item.data for item in self.strangers if item.kind is kind]))
 
+    def from_other(self, other: Machine, *kinds: Kind) -> list[Item]:
+        """The items with those of these kinds as another machine makes them."""
+        layers = {Kind.BOX: BOX, Kind.ENDORSEMENT: "endorsement"}
+        made = {kind: other.certificate(layers[kind]) if kind in layers else other.witness_data() for kind in kinds}
+        return [Item(item.kind, made.get(item.kind, item.data)) for item in self.items]
+
+    def replayed(self, choice: random.Random) -> list[Item]:
+        """What the very same box said to another challenge: endorsement, report, or both."""
+        other = self.another()
+        other.nonce = choice.randbytes(32)
+        both = (Kind.ENDORSEMENT, Kind.WITNESS_DATA)
+        return self.from_other(other, *choice.choice((both, both[:1], both[1:])))
+
+    def other_box(self, choice: random.Random) -> list[Item]:
+        """A box of the same machine with another hash, name, or both answers this challenge, with a key of its own or the good one's."""
+        other, dice = self.another(), self.another().dice[BOX]
+        kept = choice.randrange(3)
+        if kept != 1:
+            dice.code = chain.sha512(choice.randbytes(64))
+        if kept != 2:
+            dice.configuration = chain.configuration(f"box-{choice.randrange(1 << 32):x}", 1, other.posture)
+        other.dice[BOX] = dice
+        if choice.random() < 0.5:
+            other.signers[BOX] = seed_key(f"box {choice.random()}")
+            mine, monitor = (keys.public_bytes(other.signers[layer]) for layer in (BOX, "monitor"))
+            leaf = keys.public_bytes(other.signers["endorsement"])
+            other.fields |= {BOX: plain_fields(mine, monitor), "endorsement": plain_fields(leaf, mine, leaf=True)}
+        return self.from_other(other, *choice.choice(((Kind.BOX,), (Kind.BOX, Kind.ENDORSEMENT, Kind.WITNESS_DATA))))
+
+    def reflected(self, choice: random.Random) -> list[Item]:
+        """What good keys sign in the other role: challenge and report exchanged in data, signature, or endorsement."""
+        other = self.another()
+        report = choice.choice((REPORT, NONCE, choice.randbytes(32)))
+        said = choice.choice((report, NONCE))
+        signed = [data for data in (NONCE + report, report + report, said) if data != said + NONCE]
+        other.data = said + other.signers["endorsement"].sign(choice.choice(signed))
+        hashed = chain.sha512(other.data)
+        other.bound = choice.choice(
+            (NONCE + hashed, hashed[:32] + NONCE + hashed[32:], report + hashed, hashed + NONCE)
+        )
+        return self.from_other(other, Kind.ENDORSEMENT, Kind.WITNESS_DATA)
+
+    def another(self) -> Machine:
+        """The same machine, to be changed."""
+        return copy.deepcopy(self.good)
+
     def counted(self, choice: random.Random) -> list[Item]:
         place = self.place(choice)
         if choice.random() < 0.5:
@@ -222,17 +278,31 @@ def strangers(kind: type[Machine]) -> list[Machine]:
     return found
 
 
-def campaign(attacker: Attacker, first: int, count: int) -> tuple[Counter[str], list[int]]:
-    """Changes tried, by kind, and the seeds of those that were accepted."""
-    tried: Counter[str] = Counter()
-    accepted = []
+@dataclass
+class Total:
+    """Changes tried, by kind, and those that were accepted: seeds, or offsets with a minus before them."""
+
+    tried: Counter[str] = field(default_factory=Counter)
+    accepted: list[int] = field(default_factory=list)
+
+    def line(self) -> str:
+        return f"{self.tried.total()} changed bundles {dict(self.tried)}: accepted {len(self.accepted)} {self.accepted[:10]}"
+
+
+def campaign(attacker: Attacker, first: int, count: int, stride: int = 0) -> Total:
+    """Try the changes of `count` seeds, and, with a stride, every byte or some."""
+    total, good = Total(), evidence.pack(attacker.items)
+    for number, bundle in enumerate(attacker.every_byte(stride) if stride else ()):
+        total.tried["every byte" if stride == 1 else f"every {stride}th byte"] += 1
+        if attacker.is_accepted(bundle):
+            total.accepted.append(-number * stride)
     for seed in range(first, first + count):
-        made = attacker.change(seed)
-        if made is not None:
-            tried[made[0]] += 1
-            if attacker.is_accepted(made[1]):
-                accepted.append(seed)
-    return tried, accepted
+        name, bundle = attacker.change(seed)
+        if bundle != good:
+            total.tried[name] += 1
+            if attacker.is_accepted(bundle):
+                total.accepted.append(seed)
+    return total
 
 
 def attacker_of(machine: Machine, folder: Path) -> Attacker:
@@ -240,14 +310,19 @@ def attacker_of(machine: Machine, folder: Path) -> Attacker:
     return Attacker(machine, machine.reference(folder))
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run a campaign on a chain with a TPM, and say what came of it."""
-    count, first = int(words[0]), int(words[1]) if len(words) > 1 else 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--count", type=int, default=100_000, help="changes to try, besides every byte (default 100000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the first one's seed (default 0)")
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        tried, accepted = campaign(attacker_of(TpmMachine(), Path(folder)), first, count)
-    print(f"{sum(tried.values())} changed bundles: {dict(tried)}; accepted {len(accepted)} {accepted[:10]}")
-    return 1 if accepted else 0
+        total = campaign(attacker_of(TpmMachine(), Path(folder)), options.seed, options.count, 1)
+    print(total.line())
+    return 1 if total.accepted else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
