@@ -25,7 +25,7 @@ EMPTY_PARTITION = bytes(disk.SECTOR)
 
 def load_module(name: str) -> ModuleType:
     """The module of a file or of a dotted name. Raises UsageError where there is none, CompileError for its mistakes."""
-    from dsl.compiler.loading import diagnosed, load_file
+    from pipeline.program_file import diagnosed, load_file
 
     path = Path(name)
     if path.suffix != ".py":

@@ -13,12 +13,11 @@ from dsl.compiler.constants import Constants
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
 from dsl.compiler.escape import refuse_escapes
 from dsl.compiler.kernels import read_kernel
-from dsl.compiler.loading import declaration_error
 from dsl.compiler.lower import Lowering
 from dsl.compiler.reach import drop_unreached
 from dsl.compiler.recursion import refuse_recursion
 from dsl.compiler.signatures import Signature, read_signature
-from dsl.compiler.source import Sources, assigned_names
+from dsl.compiler.source import Sources, assigned_names, declaration_error
 from dsl.compiler.statements import end
 from dsl.lang.annotations import resolve
 from dsl.lang.failure import DeclarationError

@@ -17,11 +17,10 @@ from dsl.compiler.conditions import bool_value, conditional
 from dsl.compiler.diagnostics import Note, Reported
 from dsl.compiler.expressions import attribute, constant, named, subscript
 from dsl.compiler.fitting import coerce
-from dsl.compiler.loading import declaration_error
 from dsl.compiler.operands import Integer, Operand, Typed
 from dsl.compiler.operators import binary, comparison, unary
 from dsl.compiler.signatures import Signature
-from dsl.compiler.source import SourceFile, assigned_names
+from dsl.compiler.source import SourceFile, assigned_names, declaration_error
 from dsl.lang import types as t
 from dsl.lang.failure import DeclarationError
 from dsl.lang.types import NONE

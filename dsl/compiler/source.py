@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import linecache
+import re
 import sys
 from collections.abc import Callable
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
+from dsl.compiler.diagnostics import Diagnostic
 from dsl.compiler.ir import Span
+from dsl.lang.failure import DeclarationError
 
 
 @lru_cache(maxsize=256)
@@ -104,6 +108,28 @@ def display_name(filename: str, module: str) -> str:
     common = dotted if parts[-len(dotted) :] == dotted else parts[-1:]
     suffix = "/__init__.py" if filename.endswith("__init__.py") and common == dotted else ".py"
     return "/".join(common) + suffix
+
+
+def declaration_error(error: DeclarationError) -> Diagnostic:
+    """What is declared wrongly, at its declaration."""
+    return error_in_file("declaration", error.message, error.file, "", "", error.line)
+
+
+def error_in_file(
+    code: str, text: str, file: str, path: str, name: str, line: int, columns: tuple[int, int] = (-1, -1)
+) -> Diagnostic:
+    """An error on one line of a file; columns that the line does not have stand for all of it."""
+    roots = [Path(root) for root in sys.path if Path(file).is_relative_to(Path(root).absolute())]
+    known = ".".join(Path(file).relative_to(roots[0].absolute()).with_suffix("").parts) if roots else Path(file).stem
+    text_of_file = Path(file).read_bytes().decode("utf-8-sig", "replace")  # all of it may not be readable
+    lines = re.split("\r\n|\r|\n", text_of_file)
+    line = min(line, len(lines))
+    shown = lines[line - 1]
+    first, end = (
+        columns if 0 <= columns[0] <= columns[1] <= len(shown) else (len(shown) - len(shown.lstrip()), len(shown))
+    )
+    span = Span(display_name(file, name if file == path else known), line, first, line, end)
+    return Diagnostic(code, text.partition("\n")[0], span, shown)
 
 
 def assigned_names(statements: list[ast.stmt]) -> set[str]:

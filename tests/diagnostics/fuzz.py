@@ -26,7 +26,7 @@ import dsl.compiler
 from dsl.compiler import ir
 from dsl.compiler.diagnostics import CompileError, Diagnostic
 from dsl.compiler.frontend import build_module
-from dsl.compiler.loading import load_file
+from pipeline.program_file import load_file
 from tests.diagnostics.mutations import mutate
 from tests.language.examples import PRELUDE, examples
 from tests.parallel import Died, Progress, results

@@ -11,7 +11,7 @@ import pytest
 import dsl.compiler
 from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.frontend import build_module
-from dsl.compiler.loading import load_file
+from pipeline.program_file import load_file
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(path.name.removesuffix(".py.txt") for path in CASES.glob("*.py.txt"))

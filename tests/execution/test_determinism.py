@@ -32,7 +32,7 @@ for function in (programs.order, programs.frame_objects, programs.dispatched, pr
 WHOLE: Final = """
 import hashlib, importlib, sys, tempfile
 from pathlib import Path
-from dsl.compiler.loading import load_file
+from pipeline.program_file import load_file
 from dsl.compiler.pipeline import compile_function, compile_program
 from pipeline.symbol_sizes import PROGRAMS
 from tests.random_programs.generator import make_module

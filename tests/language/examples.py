@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Final
 
 import dsl.lang
-from dsl.compiler.loading import load_file
+from pipeline.program_file import load_file
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "docs" / "language"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+import dsl.lang
 from dsl.compiler.diagnostics import CompileError, Diagnostic
-from dsl.compiler.ir import Span
-from dsl.compiler.source import display_name
+from dsl.compiler.source import declaration_error, error_in_file
 from dsl.lang.failure import DeclarationError
 
 # What runs between a mistake and its being noticed: the language's own code, and Python's.
-NOT_ITS_OWN: Final = (str(Path(__file__).parents[1] / "lang"), __file__, "<", *{sys.prefix, sys.base_prefix})
+NOT_ITS_OWN: Final = (str(Path(dsl.lang.__file__).parent), __file__, "<", *{sys.prefix, sys.base_prefix})
 
 
 def load_file(path: Path, name: str) -> ModuleType:
@@ -47,7 +46,9 @@ def refuse_unreadable(path: Path, name: str) -> None:
         place = error.start
     if place >= 0:
         text = f"the byte {content[place]:#04x} here is no part of a UTF-8 text"
-        raise CompileError([at("syntax", text, str(path), str(path), name, content.count(b"\n", 0, place) + 1)])
+        raise CompileError(
+            [error_in_file("syntax", text, str(path), str(path), name, content.count(b"\n", 0, place) + 1)]
+        )
 
 
 @contextmanager
@@ -63,35 +64,15 @@ def diagnose(error: Exception, path: str, name: str) -> Diagnostic:
     """What an import raised, as an error at the place that it names, else at the last line of the program's own that was running."""
     if isinstance(error, SyntaxError) and error.filename is not None and error.lineno:
         end = (error.end_offset or 0) - 1 if error.end_lineno == error.lineno else -1
-        return at("syntax", error.msg, error.filename, path, name, error.lineno, ((error.offset or 1) - 1, end))
+        return error_in_file(
+            "syntax", error.msg, error.filename, path, name, error.lineno, ((error.offset or 1) - 1, end)
+        )
     if isinstance(error, DeclarationError):
         return declaration_error(error)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     rows = [row for row in traceback.extract_tb(error.__traceback__) if not row.filename.startswith(NOT_ITS_OWN)]
     if not rows or rows[-1].lineno is None:
-        return at("module-level", text, path, path, name, 1)
+        return error_in_file("module-level", text, path, path, name, 1)
     row = rows[-1]
     columns = (row.colno or 0, row.end_colno or 0) if row.end_lineno == row.lineno else (-1, -1)
-    return at("module-level", text, row.filename, path, name, row.lineno or 1, columns)
-
-
-def declaration_error(error: DeclarationError) -> Diagnostic:
-    """What is declared wrongly, at its declaration."""
-    return at("declaration", error.message, error.file, "", "", error.line)
-
-
-def at(
-    code: str, text: str, file: str, path: str, name: str, line: int, columns: tuple[int, int] = (-1, -1)
-) -> Diagnostic:
-    """An error on one line of a file; columns that the line does not have stand for all of it."""
-    roots = [Path(root) for root in sys.path if Path(file).is_relative_to(Path(root).absolute())]
-    known = ".".join(Path(file).relative_to(roots[0].absolute()).with_suffix("").parts) if roots else Path(file).stem
-    text_of_file = Path(file).read_bytes().decode("utf-8-sig", "replace")  # all of it may not be readable
-    lines = re.split("\r\n|\r|\n", text_of_file)
-    line = min(line, len(lines))
-    shown = lines[line - 1]
-    first, end = (
-        columns if 0 <= columns[0] <= columns[1] <= len(shown) else (len(shown) - len(shown.lstrip()), len(shown))
-    )
-    span = Span(display_name(file, name if file == path else known), line, first, line, end)
-    return Diagnostic(code, text.partition("\n")[0], span, shown)
+    return error_in_file("module-level", text, row.filename, path, name, row.lineno or 1, columns)
