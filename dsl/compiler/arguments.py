@@ -169,6 +169,11 @@ Lower = Callable[[Call], Operand]
 NOTHING = Typed(NONE)  # the result of what is called for its effect
 
 
+def by_name(*functions: Callable[[Call], Operand]) -> dict[str, Lower]:
+    """Rows of a table for functions that are called as what they lower."""
+    return {function.__name__: function for function in functions}
+
+
 def lower_call(
     lowering: Lowering, node: ast.Call, name: str, python: Any, lower: Lower, subject: Operand, is_method: bool
 ) -> Operand:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler import ir
-from dsl.compiler.arguments import Call, Lower
+from dsl.compiler.arguments import Call, Lower, by_name
 from dsl.compiler.builder import Builder
 from dsl.compiler.fitting import taint_barrier
 from dsl.compiler.operands import Integer, Operand, Typed
@@ -254,8 +254,6 @@ WORD_FUNCTIONS: Final[dict[str, Lower]] = {
     "population_count": counting("popcnt"),
     "minimum": choosing(greatest=False),
     "maximum": choosing(greatest=True),
-    "multiply_high": multiply_high,
-    "multiply_wide": multiply_wide,
     "add_with_carry": carrying("add"),
     "subtract_with_borrow": carrying("sub"),
     "checked_add": checked("add"),
@@ -265,6 +263,5 @@ WORD_FUNCTIONS: Final[dict[str, Lower]] = {
     "remainder_truncating": truncating("srem"),
     "widen_secret": widening("secret"),
     "widen_untrusted": widening("untrusted"),
-    "constant_time_equal": constant_time_equal,
-    "constant_time_select": constant_time_select,
+    **by_name(multiply_high, multiply_wide, constant_time_equal, constant_time_select),
 }

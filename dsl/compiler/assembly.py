@@ -58,7 +58,7 @@ def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address
     if isinstance(operand, Integer):
         return operand.value
     if isinstance(operand, Named) and getattr(operand.python, "__machine__", None) is not None:
-        return ir.Address(lowering.unit.request(operand.python, (), lowering, keyword.value))  # type: ignore[arg-type]
+        return ir.Address(lowering.unit.request(operand.python))
     data = operand.values[0].data if isinstance(operand, Typed) else None
     if isinstance(data, int | ir.Address):
         return data

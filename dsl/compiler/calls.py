@@ -14,6 +14,7 @@ from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
 from dsl.compiler.methods import method
 from dsl.compiler.operands import Named, Operand, Typed
+from dsl.compiler.signatures import instruction_signature
 from dsl.lang import types as t
 from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
@@ -103,15 +104,11 @@ def intrinsic_call(lowering: Lowering, python: Any, node: ast.Call) -> Typed:
     """An instruction: its Python function gives parameters and result, its row the rest."""
     if python.__name__ in ("vmread", "vmwrite"):
         return field_access(lowering, python, node)
-    arguments = evaluate_arguments(lowering, node)
-    signature = lowering.unit.signature(python)
-    passed = arguments.bind_values(lowering, node, signature.name, signature.parameters)
+    signature = instruction_signature(python)
+    passed = evaluate_arguments(lowering, node).bind_values(lowering, node, signature.name, signature.parameters)
     builder = lowering.at(node)
     made = lowering.instruction(python, *(value for argument in passed for value in argument.values))
-    extracted = builder.results(made, signature.result.widths)
-    if not signature.returns:
-        builder.finish("stop", [], f"{signature.name} returned")
-    return Typed(signature.result, extracted)
+    return Typed(signature.result, builder.results(made, signature.result.widths))
 
 
 def field_access(lowering: Lowering, python: Any, node: ast.Call) -> Typed:

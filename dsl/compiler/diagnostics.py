@@ -48,11 +48,8 @@ def caret_indent(line: str, column: int) -> str:
     """Blanks as wide as the first `column` characters of the line: its tabs stay tabs, wide characters count two."""
     import unicodedata
 
-    blanks = []
-    for character in line[:column]:
-        wide = unicodedata.east_asian_width(character) in "WF"
-        blanks.append("\t" if character == "\t" else "  " if wide else " ")
-    return "".join(blanks)
+    widths = {character: 2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line}
+    return "".join("\t" if character == "\t" else " " * widths[character] for character in line[:column])
 
 
 class CompileError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +36,11 @@ def dispatch_call(lowering: Lowering, table: Dispatch[Any, Any], node: ast.Call)
     if not isinstance(key, Typed) or not isinstance(key.type, ScalarType):
         raise lowering.error("type-mismatch", where, f"a key is a word or an Enum, found {key}")
     arms = keys_of(lowering, table, key.type, where)
-    passed = parameters(lowering, table, given, node)
-    return Tree(lowering, key.value, passed, table.default, node).lower(arms)
+    tree = Tree(lowering, key.value, parameters(lowering, table, given, node), table.default, node)
+    for arm in arms[:HOT]:
+        tree.test(arm)
+    tree.search(sorted(arms[HOT:], key=lambda arm: arm[0]))
+    return choose(lowering, tree.ends)
 
 
 def keys_of(lowering: Lowering, table: Dispatch[Any, Any], kind: ScalarType, node: ast.AST) -> list[Arm]:
@@ -79,20 +83,16 @@ def parameters(lowering: Lowering, table: Dispatch[Any, Any], given: list[Argume
     return [coerce(lowering, operand, kind, where) for kind, (operand, where) in zip(types, given, strict=True)]
 
 
+@dataclass
 class Tree:
-    """The branches of one dispatch."""
+    """The branches of one dispatch; at their ends, where control goes on and with which result."""
 
-    def __init__(
-        self, lowering: Lowering, key: ir.Value, passed: list[Typed], default: Callable[..., Any], node: ast.Call
-    ) -> None:
-        self.lowering, self.key, self.passed, self.default, self.node = lowering, key, passed, default, node
-        self.ends: list[tuple[Position, Typed]] = []
-
-    def lower(self, arms: list[Arm]) -> Typed:
-        for arm in arms[:HOT]:
-            self.test(arm)
-        self.search(sorted(arms[HOT:], key=lambda arm: arm[0]))
-        return choose(self.lowering, self.ends)
+    lowering: Lowering
+    key: ir.Value
+    passed: list[Typed]
+    default: Callable[..., Any]
+    node: ast.Call
+    ends: list[tuple[Position, Typed]] = field(default_factory=list)
 
     def test(self, arm: Arm) -> None:
         """Call the arm's function if the key is its; control goes on where it is not."""

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 def build_module(entry: Callable[..., Any]) -> ir.Module:
     """Compile `entry` and all that it reaches. Raises CompileError with every error found."""
+    if getattr(entry, "__machine__", None) is None:
+        raise ValueError(f"{entry!r} is no machine function: decorate it with @machine")
     unit = Unit()
-    unit.start(entry)
+    unit.request(entry)
     unit.run()
     refuse_recursion(unit)
     if not unit.diagnostics:
@@ -81,25 +83,14 @@ class Unit:
 
     # finding functions
 
-    def start(self, entry: Callable[..., Any]) -> str:
-        """Ask for the program's entry."""
-        if getattr(entry, "__machine__", None) is None:
-            raise ValueError(f"{entry!r} is no machine function: decorate it with @machine")
-        symbol = function_symbol(entry, ())
-        self.requests[symbol] = Request(entry, (), ())
-        self.pending.append(symbol)
-        return symbol
-
     def request(
-        self, python: Callable[..., Any], statics: tuple[object, ...], lowering: Lowering, node: ast.AST
+        self, python: Any, statics: tuple[object, ...] = (), at: ir.Span | None = None, chain: tuple[Note, ...] = ()
     ) -> str:
-        """The symbol of a machine function for these Static values; it will be compiled."""
+        """The symbol of a machine function for these Static values, called at a place; it will be compiled."""
         symbol = function_symbol(python, statics)
         if symbol not in self.requests:
-            chain: tuple[Note, ...] = ()
-            if statics:
-                chain = (Note(symbol.rpartition(".")[2], lowering.source.span(node)), *lowering.chain)
-            self.requests[symbol] = Request(python, statics, chain)
+            calls = (Note(symbol.rpartition(".")[2], at), *chain) if statics and at else ()
+            self.requests[symbol] = Request(python, statics, calls)
             self.pending.append(symbol)
         return symbol
 
@@ -115,7 +106,7 @@ class Unit:
         return node
 
     def signature(self, python: Callable[..., Any]) -> Signature:
-        """The signature of a machine function or intrinsic; an error in it is reported once, at its place."""
+        """The signature of a machine function; an error in it is reported once, at its place."""
         if python not in self.signatures:
             source = self.sources.file_of(python)
             self.signatures[python] = read_signature(
@@ -153,12 +144,9 @@ class Unit:
         lowering = Lowering(self, python, signature, function, request.chain)
         self.carried[symbol], self.stored[symbol] = lowering.carried, lowering.stored
         lowering.bind_parameters(node, request.statics)
-        if options.naked:
-            function.assembly = read_assembly(lowering, node)
-            function.blocks.clear()
-            return function
-        if options.kernel is not None:
-            function.assembly = read_kernel(lowering, node, options.kernel)
+        if options.naked or options.kernel is not None:
+            kernel = options.kernel
+            function.assembly = read_kernel(lowering, node, kernel) if kernel else read_assembly(lowering, node)
             function.blocks.clear()
             return function
         lowering.locals |= assigned_names(node.body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dsl.compiler import ir
-from dsl.compiler.arguments import NOTHING, Call, Lower
+from dsl.compiler.arguments import NOTHING, Call, Lower, by_name
 from dsl.compiler.arithmetic import WORD_FUNCTIONS
 from dsl.compiler.memory import frame_slot, zero, zero_elements
 from dsl.compiler.operands import Integer, Operand, Typed
@@ -98,11 +98,9 @@ def text(call: Call) -> Operand:
 
 def function_address(call: Call) -> Operand:
     python: Any = call.python(0)
-    operand, where = call.given[0]
     if getattr(python, "__machine__", None) is None:
-        raise call.error("not-machine", f"{operand} is no machine function", argument=0)
-    symbol = call.lowering.unit.request(python, (), call.lowering, where)
-    return Typed(HOST_VIRTUAL, (call.builder.symbol(symbol),))
+        raise call.error("not-machine", f"{call.operands[0]} is no machine function", argument=0)
+    return Typed(HOST_VIRTUAL, (call.builder.symbol(call.lowering.unit.request(python)),))
 
 
 def stop(call: Call) -> Operand:
@@ -180,23 +178,11 @@ def ord_(call: Call) -> Operand:
 
 
 LIBRARY: Final[dict[str, Lower]] = {
-    "size_of": size_of,
-    "offset_of": offset_of,
-    "address_of": address_of,
-    "array_at": array_at,
-    "frame_array": frame_array,
-    "erase": erase,
-    "text": text,
-    "function_address": function_address,
-    "stop": stop,
+    **by_name(size_of, offset_of, address_of, array_at, frame_array, erase, text, function_address, stop),
+    **by_name(untrusted, secret, declassify, as_secret, declassify_array),
     "check_places": linked_bytes("linker.check_places"),
     "check_files": linked_bytes("linker.check_files"),
     "image_base": linked_address("linker.image_base"),
     "image_end": linked_address("linker.image_end"),
-    "untrusted": untrusted,
-    "secret": secret,
-    "declassify": declassify,
-    "as_secret": as_secret,
-    "declassify_array": declassify_array,
     **WORD_FUNCTIONS,
 }

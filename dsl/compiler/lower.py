@@ -101,7 +101,7 @@ class Lowering:
     ) -> Typed:
         """Call a machine function with arguments of its parameters' types."""
         signature = self.unit.signature(python)
-        symbol = self.unit.request(python, statics, self, node)
+        symbol = self.unit.request(python, statics, self.source.span(node), self.chain)
         builder = self.at(node)
         values = [value for argument in passed for value in argument.values]
         called = builder.append("call", 0, values, ir.Callee(symbol, signature.result.widths))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir
-from dsl.compiler.arguments import NOTHING, Call, Lower, evaluate_arguments, lower_call
+from dsl.compiler.arguments import NOTHING, Call, Lower, by_name, evaluate_arguments, lower_call
 from dsl.compiler.builder import Binding
 from dsl.compiler.conditions import choose, known_bool
 from dsl.compiler.construct import with_fields
@@ -330,19 +330,9 @@ def store_bytes(width: int, big: bool = False) -> Lower:
 
 UNSIGNED_METHODS: Final[dict[str, Lower]] = {"truncate": truncate, "as_signed": as_other_sign}
 SIGNED_METHODS: Final[dict[str, Lower]] = {"truncate": truncate, "as_unsigned": as_other_sign}
-UNTRUSTED_METHODS: Final[dict[str, Lower]] = {
-    "below": limited("lt"),
-    "at_most": limited("le"),
-    "trusted": trusted,
-    "truncate": truncate,
-}
-ADDRESS_METHODS: Final[dict[str, Lower]] = {
-    "as_u64": as_u64,
-    "align_down": align_down,
-    "align_up": align_up,
-    "is_aligned": is_aligned,
-}
-BITS_METHODS: Final[dict[str, Lower]] = {"raw": raw, "with_": with_}
+UNTRUSTED_METHODS: Final = {"below": limited("lt"), "at_most": limited("le"), **by_name(trusted, truncate)}
+ADDRESS_METHODS: Final = by_name(as_u64, align_down, align_up, is_aligned)
+BITS_METHODS: Final = by_name(raw, with_)
 STRUCT_METHODS: Final[dict[str, Lower]] = {"copy_from": struct_copy_from, "clear": clear}
 ARRAY_METHODS: Final[dict[str, Lower]] = {
     "slice": slice_,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NoReturn
 
 from dsl.lang.annotations import resolve as resolve_annotation
@@ -46,6 +47,14 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef, refuse: 
     returns = function.__annotations__.get("return") not in (NoReturn, "NoReturn")
     result = resolve(function, "return", node.returns, refuse) if returns else NONE
     return Signature(node.name, parameters, result, returns)
+
+
+@cache
+def instruction_signature(function: Any) -> Signature:
+    """The signature of an intrinsic, whose annotations are right."""
+    kinds = {name: resolve_annotation(kind, function.__globals__) for name, kind in function.__annotations__.items()}
+    result = kinds.pop("return")
+    return Signature(function.__name__, kinds, result, returns=True)
 
 
 def resolve(function: Callable[..., Any], name: str, node: ast.AST, refuse: Refuse) -> Type:

@@ -22,17 +22,14 @@ if TYPE_CHECKING:
 
 
 def expression_statement(lowering: Lowering, node: ast.Expr) -> None:
-    match node.value:
-        case ast.Constant(value=str()):
-            return  # a docstring
-        case ast.Call():
-            result = call(lowering, node.value)
-            if not discardable(result):
-                text = f"the result, {result}, is discarded"
-                raise lowering.error("discarded-result", node, text, "use it, or assign it to _")
-        case _:
-            text = "this expression has no effect"
-            raise lowering.error("discarded-result", node, text, "did you mean an assignment?")
+    if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return  # a docstring
+    if not isinstance(node.value, ast.Call):
+        raise lowering.error("discarded-result", node, "this expression has no effect", "did you mean an assignment?")
+    result = call(lowering, node.value)
+    if not discardable(result):
+        text = f"the result, {result}, is discarded"
+        raise lowering.error("discarded-result", node, text, "use it, or assign it to _")
 
 
 def assign_statement(lowering: Lowering, node: ast.Assign) -> None:

@@ -6,6 +6,7 @@ SDM Vol. 2 is the authority on each.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -155,144 +156,42 @@ def read_rsp() -> u64:
 # Control and debug registers
 
 
-def _control(number: int) -> u64:
-    return u64(current_machine().cpu.control[number])
+def _reads(register: str) -> Callable[[], u64]:
+    """The function that reads a control or debug register; the model keeps them by number."""
+
+    def read() -> u64:
+        cpu = current_machine().cpu
+        return u64((cpu.control if register.startswith("cr") else cpu.debug)[int(register[2:])])
+
+    read.__name__, read.__doc__ = f"read_{register}", f"Read {register.upper()}."
+    return lowers_to(f"mov {{value}}, {register}", "-> value:64")(read)
 
 
-def _set_control(number: int, value: u64) -> None:
-    current_machine().cpu.control[number] = int(value)
+def _writes(register: str, memory: str = "") -> Callable[[u64], None]:
+    """The function that writes one. memory: "rw" if it changes what addresses mean."""
+
+    def write(value: u64) -> None:
+        cpu = current_machine().cpu
+        (cpu.control if register.startswith("cr") else cpu.debug)[int(register[2:])] = int(value)
+
+    write.__name__, write.__doc__ = f"write_{register}", f"Write {register.upper()}."
+    return lowers_to(f"mov {register}, {{value}}", "value:64", memory=memory)(write)
 
 
-@lowers_to("mov {value}, cr0", "-> value:64")
-def read_cr0() -> u64:
-    """CR0."""
-    return _control(0)
-
-
-@lowers_to("mov cr0, {value}", "value:64", memory="rw")
-def write_cr0(value: u64) -> None:
-    """Write CR0."""
-    _set_control(0, value)
-
-
-@lowers_to("mov {value}, cr2", "-> value:64")
-def read_cr2() -> u64:
-    """CR2, the address of the last page fault."""
-    return _control(2)
-
-
-@lowers_to("mov cr2, {value}", "value:64")
-def write_cr2(value: u64) -> None:
-    """Write CR2."""
-    _set_control(2, value)
-
-
-@lowers_to("mov {value}, cr3", "-> value:64")
-def read_cr3() -> u64:
-    """CR3, the root of the page tables."""
-    return _control(3)
-
-
-@lowers_to("mov cr3, {value}", "value:64", memory="rw")
-def write_cr3(value: u64) -> None:
-    """Write CR3, which drops translations that are not global."""
-    _set_control(3, value)
-
-
-@lowers_to("mov {value}, cr4", "-> value:64")
-def read_cr4() -> u64:
-    """CR4."""
-    return _control(4)
-
-
-@lowers_to("mov cr4, {value}", "value:64", memory="rw")
-def write_cr4(value: u64) -> None:
-    """Write CR4."""
-    _set_control(4, value)
-
-
-@lowers_to("mov {value}, cr8", "-> value:64")
-def read_cr8() -> u64:
-    """CR8, the task priority."""
-    return _control(8)
-
-
-@lowers_to("mov cr8, {value}", "value:64")
-def write_cr8(value: u64) -> None:
-    """Write CR8."""
-    _set_control(8, value)
-
-
-@lowers_to("mov {value}, dr0", "-> value:64")
-def read_dr0() -> u64:
-    """DR0."""
-    return u64(current_machine().cpu.debug[0])
-
-
-@lowers_to("mov {value}, dr1", "-> value:64")
-def read_dr1() -> u64:
-    """DR1."""
-    return u64(current_machine().cpu.debug[1])
-
-
-@lowers_to("mov {value}, dr2", "-> value:64")
-def read_dr2() -> u64:
-    """DR2."""
-    return u64(current_machine().cpu.debug[2])
-
-
-@lowers_to("mov {value}, dr3", "-> value:64")
-def read_dr3() -> u64:
-    """DR3."""
-    return u64(current_machine().cpu.debug[3])
-
-
-@lowers_to("mov {value}, dr6", "-> value:64")
-def read_dr6() -> u64:
-    """DR6, the debug status."""
-    return u64(current_machine().cpu.debug[6])
-
-
-@lowers_to("mov {value}, dr7", "-> value:64")
-def read_dr7() -> u64:
-    """DR7, the debug control."""
-    return u64(current_machine().cpu.debug[7])
-
-
-@lowers_to("mov dr0, {value}", "value:64")
-def write_dr0(value: u64) -> None:
-    """Write DR0."""
-    current_machine().cpu.debug[0] = int(value)
-
-
-@lowers_to("mov dr1, {value}", "value:64")
-def write_dr1(value: u64) -> None:
-    """Write DR1."""
-    current_machine().cpu.debug[1] = int(value)
-
-
-@lowers_to("mov dr2, {value}", "value:64")
-def write_dr2(value: u64) -> None:
-    """Write DR2."""
-    current_machine().cpu.debug[2] = int(value)
-
-
-@lowers_to("mov dr3, {value}", "value:64")
-def write_dr3(value: u64) -> None:
-    """Write DR3."""
-    current_machine().cpu.debug[3] = int(value)
-
-
-@lowers_to("mov dr6, {value}", "value:64")
-def write_dr6(value: u64) -> None:
-    """Write DR6."""
-    current_machine().cpu.debug[6] = int(value)
-
-
-@lowers_to("mov dr7, {value}", "value:64")
-def write_dr7(value: u64) -> None:
-    """Write DR7."""
-    current_machine().cpu.debug[7] = int(value)
+read_cr0, write_cr0 = _reads("cr0"), _writes("cr0", "rw")
+read_cr2, write_cr2 = _reads("cr2"), _writes("cr2")  # the address of the last page fault
+read_cr3, write_cr3 = (
+    _reads("cr3"),
+    _writes("cr3", "rw"),
+)  # the root of the page tables; drops translations that are not global
+read_cr4, write_cr4 = _reads("cr4"), _writes("cr4", "rw")
+read_cr8, write_cr8 = _reads("cr8"), _writes("cr8")  # the task priority
+read_dr0, write_dr0 = _reads("dr0"), _writes("dr0")
+read_dr1, write_dr1 = _reads("dr1"), _writes("dr1")
+read_dr2, write_dr2 = _reads("dr2"), _writes("dr2")
+read_dr3, write_dr3 = _reads("dr3"), _writes("dr3")
+read_dr6, write_dr6 = _reads("dr6"), _writes("dr6")  # the debug status
+read_dr7, write_dr7 = _reads("dr7"), _writes("dr7")  # the debug control
 
 
 # Segments and descriptor tables. A descriptor table's place is a packed Struct: u16 limit, u64 base.

@@ -108,7 +108,8 @@ class Machine:
         self.supplied = dict(supplied or {})
         self.image = image
         self.check_tables = {"places": check_places, "files": check_files}
-        self.random: Callable[[], int | None] = _generator(seed)  # 64 bits, or None: not ready
+        source = random.Random(seed)
+        self.random: Callable[[], int | None] = lambda: source.getrandbits(64)  # or None: not ready
         self.wake: Callable[[Machine], None] | None = None  # called by HLT; returning is the interrupt
         self.hypercall: Callable[[int, tuple[int, ...]], tuple[int, int]] | None = None
         self.callables: dict[int, Callable[..., int]] = {}  # what efi_call may call, by address
@@ -234,11 +235,6 @@ class Machine:
         if self.wake is None:
             raise Halted("HLT, and this machine has no wake")
         self.wake(self)
-
-
-def _generator(seed: int) -> Callable[[], int | None]:
-    source = random.Random(seed)
-    return lambda: source.getrandbits(64)
 
 
 _machines: Final[list[Machine]] = []

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from dsl.lang.layouts import BitsLayout, StructLayout
 
 
-@dataclass(frozen=True)
 class NoneType_(Type):
     """The result of a function that returns nothing."""
 
@@ -30,7 +28,6 @@ class NoneType_(Type):
         return value is None
 
 
-@dataclass(frozen=True)
 class BoolType(Type):
     """Python's bool: IR width 1 in a register, one byte in memory."""
 
@@ -57,7 +54,6 @@ def _truth(number: int) -> bool:
     return number == 1
 
 
-@dataclass(frozen=True)
 class NamedType(Type):
     """A type that is a class. `python` is that class, which programs name."""
 
@@ -70,7 +66,6 @@ class NamedType(Type):
         return value.__class__ is self.python
 
 
-@dataclass(frozen=True)
 class ScalarType(NamedType):
     """A value that is one word."""
 
@@ -97,7 +92,6 @@ class ScalarType(NamedType):
         return lambda value: value._value & mask
 
 
-@dataclass(frozen=True)
 class WordType(ScalarType):
     """u8 to i64."""
 
@@ -116,7 +110,6 @@ class WordType(ScalarType):
         return bool(self.python.signed)
 
 
-@dataclass(frozen=True)
 class AddressType(ScalarType):
     """HostPhysical, HostVirtual, GuestPhysical, GuestVirtual: 64 bits."""
 
@@ -125,7 +118,6 @@ class AddressType(ScalarType):
         return U64
 
 
-@dataclass(frozen=True)
 class BitsType(ScalarType):
     """A Bits class; a word of its storage's width."""
 
@@ -139,7 +131,6 @@ class BitsType(ScalarType):
         return self.layout.storage
 
 
-@dataclass(frozen=True)
 class EnumType(ScalarType):
     """A plain Enum of words; a word of its members' type."""
 
@@ -165,7 +156,6 @@ class EnumType(ScalarType):
         return lambda member: self.word.encode(member.value)
 
 
-@dataclass(frozen=True)
 class StructType(NamedType):
     """A reference to a Struct: an address. optional: may be None (0); in memory then the reference, else the Struct itself."""
 
@@ -207,7 +197,6 @@ class StructType(NamedType):
         memory.store(address, 8, 0 if value is None else value._address)
 
 
-@dataclass(frozen=True)
 class RecordType(NamedType):
     """A Record: the values of its fields, in order."""
 
@@ -221,7 +210,6 @@ class RecordType(NamedType):
         return tuple(part for field in self.fields.values() for part in field.parts)
 
 
-@dataclass(frozen=True)
 class ArrayType(Type):
     """An Array[T]: (address, u64 length). length is set where a declaration fixes it (fields, static_array, frame_array)."""
 
@@ -257,7 +245,6 @@ class ArrayType(Type):
         raise TypeError(f"{self} in memory is not assigned: copy_from")
 
 
-@dataclass(frozen=True)
 class QualifiedType(Type):
     """Device[T], Shared[T] (one access per mention), Untrusted[T], Secret[T]; qualifier is that name in lower case."""
 
@@ -322,7 +309,6 @@ class QualifiedType(Type):
         (memory.store_volatile if self.volatile else memory.store)(address, self.size, self.encode(value))
 
 
-@dataclass(frozen=True)
 class WrappedType(Type):
     """A type that says more about the one inside."""
 
@@ -336,7 +322,6 @@ class WrappedType(Type):
         return self.inner.holds(value)
 
 
-@dataclass(frozen=True)
 class StaticType(WrappedType):
     """Static[T]: a compile-time parameter."""
 
@@ -344,7 +329,6 @@ class StaticType(WrappedType):
         return f"Static[{self.inner}]"
 
 
-@dataclass(frozen=True)
 class FailureType(Type):
     """Failure alone (after narrowing): its code."""
 
@@ -357,7 +341,6 @@ class FailureType(Type):
         return isinstance(value, Failure)
 
 
-@dataclass(frozen=True)
 class FallibleType(WrappedType):
     """T | Failure: a u64 code (0: success), then the components of T."""
 

@@ -20,8 +20,8 @@ _Compute = Callable[[int, int], Any]
 # The operators: each takes a word of its own type, or a literal that takes that type and must fit.
 
 
-def _wrapping(compute: _Compute) -> Callable[[_W, _W | int], _W]:
-    """An operator whose result is taken modulo 2**width."""
+def _wrapping(compute: _Compute) -> tuple[Callable[[_W, _W | int], _W], Callable[[_W, int], _W]]:
+    """An operator whose result is taken modulo 2**width, and the same for a literal on the left."""
 
     def operate(self: _W, other: Any) -> Any:
         cls = self.__class__
@@ -32,17 +32,17 @@ def _wrapping(compute: _Compute) -> Callable[[_W, _W | int], _W]:
         word._value = ((compute(self._value, number) + cls._bias) & cls._mask) - cls._bias
         return word
 
-    return operate
+    return operate, _reflected(operate)
 
 
-def _reflected(compute: _Compute) -> Callable[[_W, int], _W]:
-    """The same for a literal on the left."""
+def _reflected(operate: Callable[[_W, Any], _W]) -> Callable[[_W, int], _W]:
+    """The operator for a literal on the left, which takes the other side's type."""
+    return lambda self, other: operate(_word(self, other), self) if other.__class__ is int else NotImplemented
 
-    def operate(self: _W, other: Any) -> Any:
-        number = self._number(other)
-        return NotImplemented if number is NotImplemented else self._wrap(compute(number, self._value))
 
-    return operate
+def _word(like: _W, literal: int) -> _W:
+    word: Any = like.__class__
+    return word(literal)  # type: ignore[no-any-return]
 
 
 def _comparing(compute: _Compute) -> Callable[[_W, _W | int], bool]:
@@ -72,8 +72,8 @@ def _shifting(compute: _Compute) -> Callable[[_W, Unsigned | int], _W]:
     return operate
 
 
-def _dividing(compute: _Compute) -> Callable[[_U, _U | int], _U]:
-    """A division; by zero it is a failed check."""
+def _dividing(compute: _Compute) -> tuple[Callable[[_U, _U | int], _U], Callable[[_U, int], _U]]:
+    """A division, and the same for a literal on the left; by zero it is a failed check."""
 
     def operate(self: _U, other: Any) -> Any:
         number = self._number(other)
@@ -81,7 +81,7 @@ def _dividing(compute: _Compute) -> Callable[[_U, _U | int], _U]:
             raise CheckFailed("division by zero")
         return NotImplemented if number is NotImplemented else self._wrap(compute(self._value, number))
 
-    return operate
+    return operate, _reflected(operate)
 
 
 class Number:
@@ -158,15 +158,14 @@ class Word(Number):
         """Other's value as a plain number if it may stand beside self, else NotImplemented."""
         if other.__class__ is self.__class__:
             return other._value
-        word: Any = self.__class__
-        return word(other)._value if other.__class__ is int else NotImplemented
+        return _word(self, other)._value if other.__class__ is int else NotImplemented
 
-    __add__, __radd__ = _wrapping(operator.add), _reflected(operator.add)
-    __sub__, __rsub__ = _wrapping(operator.sub), _reflected(operator.sub)
-    __mul__, __rmul__ = _wrapping(operator.mul), _reflected(operator.mul)
-    __and__, __rand__ = _wrapping(operator.and_), _reflected(operator.and_)
-    __or__, __ror__ = _wrapping(operator.or_), _reflected(operator.or_)
-    __xor__, __rxor__ = _wrapping(operator.xor), _reflected(operator.xor)
+    __add__, __radd__ = _wrapping(operator.add)
+    __sub__, __rsub__ = _wrapping(operator.sub)
+    __mul__, __rmul__ = _wrapping(operator.mul)
+    __and__, __rand__ = _wrapping(operator.and_)
+    __or__, __ror__ = _wrapping(operator.or_)
+    __xor__, __rxor__ = _wrapping(operator.xor)
     __lshift__, __rshift__ = _shifting(operator.lshift), _shifting(operator.rshift)
     __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)  # type: ignore[assignment]  # refuse two widths
     __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
@@ -192,15 +191,8 @@ class Unsigned(Word):
 
     __slots__ = ()
 
-    __floordiv__, __mod__ = _dividing(operator.floordiv), _dividing(operator.mod)
-
-    def __rfloordiv__(self, other: int) -> Self:
-        word: Any = self.__class__
-        return NotImplemented if other.__class__ is not int else word(other) // self
-
-    def __rmod__(self, other: int) -> Self:
-        word: Any = self.__class__
-        return NotImplemented if other.__class__ is not int else word(other) % self
+    __floordiv__, __rfloordiv__ = _dividing(operator.floordiv)
+    __mod__, __rmod__ = _dividing(operator.mod)
 
 
 class Signed(Word):

@@ -11,6 +11,7 @@ import pytest
 import dsl.compiler
 from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.frontend import build_module
+from pipeline import program_file
 from pipeline.program_file import load_file
 
 CASES = Path(__file__).parent / "cases"
@@ -40,10 +41,11 @@ def test_bad_program_gets_exactly_this_text(name: str, tmp_path: Path) -> None:
 
 
 def test_every_error_code_has_a_case() -> None:
-    """The codes in the compiler's source and the cases are the same set."""
+    """The codes in the compiler's source, and where a program's file is read, and the cases are the same set."""
     (folder,) = dsl.compiler.__path__
-    pattern = re.compile(r"(?:error|Diagnostic|at)\(\s*\"([a-z-]+)\"")
-    codes = {code for path in Path(folder).glob("*.py") for code in pattern.findall(path.read_text(encoding="utf-8"))}
+    pattern = re.compile(r"(?:error|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
+    files = [*Path(folder).glob("*.py"), Path(program_file.__file__)]
+    codes = {code for path in files for code in pattern.findall(path.read_text(encoding="utf-8"))}
     assert codes == set(NAMES)
 
 
