@@ -164,10 +164,15 @@ def poll_console(now: u64) -> None:
 
 @machine
 def deadline_ticks(box: Box) -> u64:
-    """The host's TSC value at which a box's devices want attention."""
+    """The host's TSC value at which a box's devices want attention.
+
+    Counted from now: over the whole time since a box's start the conversions between ticks and nanoseconds drift apart.
+    """
     if box.device_deadline == NO_DEADLINE:
         return u64(NO_DEADLINE)
-    return box.started_tsc + to_ticks(box.device_deadline) + 1
+    tsc = rdtsc()
+    now = to_nanoseconds(tsc - box.started_tsc)
+    return tsc + to_ticks(box.device_deadline - minimum(now, box.device_deadline)) + 1
 
 
 @machine

@@ -7,6 +7,7 @@ import pytest
 from dsl.hw import vmx
 from dsl.lang import offset_of
 from tests.model.machine import ModelFailure
+from tests.model.processor import TIMER_SHIFT, TSC_HZ
 from tests.model.start import machine_for, play
 from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine
 from tests.vmm.images import TestBox, monitor
@@ -411,3 +412,26 @@ def test_an_exit_storm_ends_at_the_deadline() -> None:
     longest = max(len(part) for part in "".join("s" if turn == "storm" else " " for turn in turns).split()[:3])
     assert longest <= 52, longest
     assert turns.count("other") == 4
+
+
+def test_a_box_runs_on_when_it_has_run_for_weeks() -> None:
+    """However long ago a box started, its devices' deadlines cost it no more than they did: none is found to be past and not yet due."""
+    taken: list[int] = []
+
+    def script(guest: Guest) -> Script:
+        clock = guest.machine.clock
+        for port, value in (*PROGRAM_PIC, *PROGRAM_PIT):
+            yield out(port, value)
+        for days in (0, 30):
+            clock.pass_ticks(days * 86_400 * TSC_HZ)
+            for _ in range(12):
+                ends = clock.ticks + (guest[vmx.PREEMPTION_TIMER_VALUE] << TIMER_SHIFT)
+                yield Exit(REASON.PREEMPTION_TIMER, fields=OPEN, ticks=ends - clock.ticks)
+                taken.append(clock.ticks - ends)
+                yield out(0x20, 0x20)
+
+    machine = machine_for([LONG], [script])
+    machine.time_limit = 2**62
+    machine.run()
+    assert len(taken) == 24
+    assert max(taken) < TSC_HZ // 10_000, taken
