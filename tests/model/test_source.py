@@ -1,0 +1,90 @@
+"""The emitted monitor does, step by step and to the last byte, what its source does under CPython: boxes that do what they like."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+import pytest
+
+from dsl.hw import vmx
+from tests.model import board, vmx_operation
+from tests.model.calls import Calls
+from tests.model.processor import CPUID, Processor
+from tests.model.random_boxes import PARTS
+from tests.model.random_source import Source
+from tests.model.reference import run_alike
+from tests.model.start import machine_for
+from tests.model.test_processors import processor
+from tests.model.vmx_operation import Guest, Script
+from tests.vmm.images import TestBox, monitor
+from vmm.descriptor import StartMode
+
+pytestmark = pytest.mark.t1
+SEEDS = 2
+STEPS_OF_EACH = 45
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("part", PARTS)
+def test_code_and_source(part: str, seed: int) -> None:
+    """At every entry the same VMCS, registers, devices and time; at the end the same memory and objects of the monitor's."""
+
+    def script(guest: Guest) -> Script:
+        yield from PARTS[part](guest, Source(f"{part} {seed}"))
+
+    mode = StartMode.PROTECTED if part == "protected_memory" else StartMode.LONG
+    run_alike(f"{part} {seed}", TestBox("a", b"\xf4", mode), script)
+
+
+@pytest.mark.parametrize("mode", [StartMode.LONG, StartMode.PROTECTED], ids=["long", "protected"])
+def test_functions_keep_what_their_callers_keep(mode: StartMode) -> None:
+    """Each function returns with the callee-saved registers and the stack pointer as it found them, in a run through all handlers."""
+    ran: list[str] = []
+
+    def script(guest: Guest) -> Script:
+        for part, steps in PARTS.items():
+            if (part == "protected_memory") == (mode is StartMode.PROTECTED):
+                yield from islice(steps(guest, Source(part)), STEPS_OF_EACH)
+                ran.append(part)
+
+    machine = machine_for([TestBox("a", b"\xf4", mode)], [script])
+    machine.time_limit = 2**62
+    Calls(machine, monitor())
+    machine.run()
+    assert not machine.exceptions, machine.serial_text()
+    assert ran
+
+
+def with_states(has: int, size: int) -> Processor:
+    """A processor with these components of extended state."""
+    cpuid = CPUID | {(0xD, 0): (has, size, size, 0)}
+    return Processor(cpuid=cpuid)
+
+
+NO_MACHINE_CHECK, SPEC_CTRL = 1 << 7, 1 << 26
+PROCESSORS = {
+    "as usual": Processor(),
+    "random leaves": processor(11, False),
+    "all ones": processor(12, True, gone=vmx.SECONDARY_ENABLE_RDTSCP),
+    "few leaves": processor(13, False, 0x8000_0001, gone=vmx.SECONDARY_ENABLE_INVPCID),
+    "without speculation control": Processor().without_features(7, edx=SPEC_CTRL),
+    "without machine checks": Processor().without_features(1, edx=NO_MACHINE_CHECK),
+    "AVX-512": with_states(0xE7, 2688),
+    "AVX-512 that is too large": with_states(0xE7, 4097),
+    "half of AVX-512": with_states(0x67, 2000),
+}
+
+
+@pytest.mark.parametrize(("name", "gigahertz"), list(zip(PROCESSORS, cycle((1, 6)), strict=False)))
+def test_what_is_prepared_for_a_processor(name: str, gigahertz: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the monitor makes of a processor at its start, and some exits that follow from it. At 6 GHz the TSC needs more than 32 bits."""
+    monkeypatch.setattr(board, "TSC_HZ", gigahertz * 1_000_000_000)
+    monkeypatch.setattr(vmx_operation, "LONGEST_SLICE", gigahertz * vmx_operation.LONGEST_SLICE)
+
+    def script(guest: Guest) -> Script:
+        for part in ("cpuid", "msr", "pit", *(("control_registers",) if gigahertz == 1 else ())):
+            yield from islice(PARTS[part](guest, Source(f"{part} {name}")), STEPS_OF_EACH)
+
+    mode = StartMode.LONG if gigahertz == 1 else StartMode.REAL
+    box = TestBox("a", b"\xf4", mode, flags=gigahertz & 1, weight=gigahertz)
+    run_alike(f"{name} {gigahertz}", box, script, PROCESSORS[name])
