@@ -27,6 +27,7 @@ from _pytest.runner import runtestprotocol
 from hypothesis import Phase, settings
 
 from pipeline.mutants import Mutant, Site, mutants_of, sample
+from pipeline.mutate import origin
 from tests.coverage import Coverage, Programs
 
 PATIENCE: Final = 5  # times the processor time that a test took in the beginning, and SLACK seconds
@@ -153,13 +154,16 @@ class Session:
 
     def within_budget(self, site: Site, number: int, tests: list[int]) -> list[int]:
         """The tests to run, the likeliest to notice first. What the budget leaves out can only make a survivor of a mutant."""
+        asked = origin(
+            {"file": site.file, "line": site.line, "function": site.symbol}
+        )  # another function may be inlined here
         near, breadth = self.kills[site.symbol], self.breadth_of(site.symbol, number)
-        words = set(re.findall(r"[a-z0-9]{3,}", f"{site.symbol} {site.file}")) - {"vmm", "dsl", "std", "exits"}
+        words = set(re.findall(r"[a-z0-9]{3,}", f"{site.symbol} {site.file} {asked}")) - {"vmm", "dsl", "std", "exits"}
 
         def worth(test: int) -> float:
             """What to expect of a test: how much of the function it runs, what it killed there, and whether its name speaks of it."""
             spoken = sum(word in self.items[test].nodeid for word in words)
-            return (1 + near[test]) * (1 + spoken) * breadth[test] / (0.1 + self.seconds[test])
+            return (1 + near[test]) * (1 + spoken) ** 2 * breadth[test] / (0.1 + self.seconds[test])
 
         tests.sort(key=lambda test: (-worth(test), test))
         left: float = self.request["budget"]
