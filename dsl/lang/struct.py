@@ -73,7 +73,7 @@ class StructClass(DeclaredClass):
 
 
 def _declares_fields(base: type) -> bool:
-    return base.__name__ != "Struct" and bool(inspect.get_annotations(base))
+    return isinstance(base, StructClass) and base.__name__ != "Struct" and bool(inspect.get_annotations(base))
 
 
 def _compute_layout(cls: StructClass) -> StructLayout:
