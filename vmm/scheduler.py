@@ -132,9 +132,8 @@ def choose_box() -> u64:
 
 
 @machine
-def advance_devices(box: Box) -> None:
-    """Bring a box's devices up to now, if they were touched or their time has come."""
-    now = box_time(box)
+def advance_devices(box: Box, now: u64) -> None:
+    """Bring a box's devices up to `now`, in ns of its time, if they were touched or their time has come."""
     if box.board.needs_advance or now >= box.device_deadline:
         box.device_deadline = board_advance(box.board, now)
 
@@ -146,7 +145,7 @@ def wake_boxes() -> None:
     for index in upto(boxes.length):
         box = boxes[index]
         if box.vcpu.is_halted and not is_stopped(box):
-            advance_devices(box)
+            advance_devices(box, box_time(box))
             if board_interrupt_pending(box.board) or box.vcpu.pending.deferred != 0:
                 box.vcpu.is_halted = False
 
@@ -163,15 +162,13 @@ def poll_console(now: u64) -> None:
 
 
 @machine
-def deadline_ticks(box: Box) -> u64:
-    """The host's TSC value at which a box's devices want attention.
+def deadline_ticks(box: Box, tsc: u64, now: u64) -> u64:
+    """The host's TSC value at which a box's devices want attention, counted from a moment that has just been: `tsc`, `now` in the box's ns.
 
-    Counted from now: over the whole time since a box's start the conversions between ticks and nanoseconds drift apart.
+    Counted from the box's start, the rounding of the conversions between ticks and nanoseconds would add up.
     """
     if box.device_deadline == NO_DEADLINE:
         return u64(NO_DEADLINE)
-    tsc = rdtsc()
-    now = to_nanoseconds(tsc - box.started_tsc)
     return tsc + to_ticks(box.device_deadline - minimum(now, box.device_deadline)) + 1
 
 
@@ -213,9 +210,11 @@ def handle_exit(box: Box) -> Resume:
 def run_once(box: Box, slice_end: u64) -> Resume:
     """Bring devices and interrupts up to date, run until the next exit or deadline, and handle it."""
     vcpu = box.vcpu
-    advance_devices(box)
+    tsc = rdtsc()
+    now = to_nanoseconds(tsc - box.started_tsc)
+    advance_devices(box, now)
     offer_interrupt(box)
-    vcpu.deadline_tsc = minimum(slice_end, deadline_ticks(box))
+    vcpu.deadline_tsc = minimum(slice_end, deadline_ticks(box, tsc, now))
     clear_buffers()
     outcome = run(vcpu)
     if outcome == RUN_EXIT:
