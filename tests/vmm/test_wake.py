@@ -21,7 +21,7 @@ BOX = static(Box)
 @pytest.mark.parametrize("deferred", [0, 0x8000_0020])
 def test_a_deferred_interrupt_wakes(model: Machine, monkeypatch: pytest.MonkeyPatch, deferred: int) -> None:
     """An interrupt that was acknowledged and had to wait for an exception ends HLT, as one from the controller does."""
-    monkeypatch.setattr(vmm.scheduler, "advance_devices", lambda box: None)
+    monkeypatch.setattr(vmm.scheduler, "advance_devices", lambda box, now: None)
     BOXES.first = address_of(BOX)
     BOXES.count = u64(1)
     BOX.vcpu.is_halted = True
