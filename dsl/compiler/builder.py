@@ -13,23 +13,14 @@ from dsl.compiler import ir
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.flow import merge_lines
 from dsl.compiler.graph import drop_unreachable, final, relabel, replace
+from dsl.compiler.operands import Typed
 from dsl.lang.operations import BINARY, UNARY, evaluate
 from dsl.lang.types import Type
 
 Values = tuple[ir.Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A local at one place in the program: its components, what its type is known to be here, and what restricts it."""
-
-    values: Values
-    type: Type  # narrowed from the local's declared type
-    in_frame: bool = False  # refers to this function's frame
-    read_only: bool = False  # a loop variable
-
-
-Environment = dict[str, Binding]
+Environment = dict[str, Typed]  # the locals at one place in the program, at the types that they are known to have there
 
 
 @dataclass(slots=True)
@@ -114,14 +105,14 @@ class Builder:
                 target.environment[name] = self.merge(target.block, name, bindings)
         return target
 
-    def merge(self, block: ir.Block, name: str, bindings: list[Binding]) -> Binding:
+    def merge(self, block: ir.Block, name: str, bindings: list[Typed]) -> Typed:
         first = bindings[0]
         if all(binding is first for binding in bindings):
             return first
         values = tuple(self.phi(block, [binding.values[i] for binding in bindings]) for i in range(len(first.values)))
         agree = all(binding.type == first.type for binding in bindings)
         kind = first.type if agree else self.declared.get(name, first.type)
-        return Binding(values, kind, any(binding.in_frame for binding in bindings), first.read_only)
+        return Typed(kind, values, any(binding.in_frame for binding in bindings))
 
     def phi(self, block: ir.Block, arguments: list[ir.Value]) -> ir.Value:
         """The value that is arguments[i] when control came from the block's predecessor i."""
@@ -145,7 +136,7 @@ class Builder:
             )
             header.block.values += phis
             loop.phis[name] = phis
-            header.environment[name] = Binding(phis, self.declared.get(name, binding.type), binding.in_frame)
+            header.environment[name] = Typed(self.declared.get(name, binding.type), phis, binding.in_frame)
         self.position = header
         return loop
 

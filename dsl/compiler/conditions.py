@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
-from dsl.compiler.builder import Binding, Position
+from dsl.compiler.builder import Position
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Integer, Named, Operand, Typed
 from dsl.lang.failure import Failure
@@ -144,7 +144,7 @@ def choose(lowering: Lowering, arms: list[tuple[Position, Typed]]) -> Typed:
     """The value of the arm through which control came; all have one type. Control goes on where the arms meet."""
     builder = lowering.builder
     for position, typed in arms:
-        position.environment[RESULT] = Binding(typed.values, typed.type, typed.in_frame)
+        position.environment[RESULT] = typed
     builder.declared[RESULT] = arms[0][1].type
     builder.position = builder.join([position for position, _ in arms])
     binding = builder.environment.pop(RESULT)

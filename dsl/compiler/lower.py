@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir, statements
-from dsl.compiler.builder import Binding, Builder, Loop, Position
+from dsl.compiler.builder import Builder, Loop, Position
 from dsl.compiler.calls import call
 from dsl.compiler.conditions import bool_value, conditional
 from dsl.compiler.diagnostics import Note, Reported
@@ -52,6 +52,7 @@ class Lowering:
         self.statics: dict[str, object] = {}
         self.loops: list[Loop] = []
         self.loop_variables: set[str] = set()
+        self.counting: set[str] = set()  # those of open loops, which are read-only
         self.carried: dict[ir.Value, str] = {}  # at a loop's head: locals that bring references from its earlier turns
         self.stored: list[tuple[ir.Value, ir.Span]] = []  # references that were stored in memory, and where
         self.depth_counter = ""  # the symbol of a recursive function's count of activations
@@ -71,7 +72,7 @@ class Lowering:
             mark_secrets(values, kind)
             self.locals.add(name)
             self.declared[name] = kind.general
-            self.builder.environment[name] = Binding(values, kind.general)
+            self.builder.environment[name] = Typed(kind.general, values)
 
     def enter(self, symbol: str, depth: int | None) -> None:
         """Count an activation of a function that may call itself; one too many stops."""
@@ -152,7 +153,7 @@ class Lowering:
     def assign(self, name: str, operand: Operand, node: ast.AST, value: ast.AST) -> None:
         """Give a local the value of an expression; the first assignment decides its type."""
         previous = self.builder.environment.get(name)
-        if previous is not None and previous.read_only:
+        if previous is not None and name in self.counting:
             raise self.error("loop-variable", node, f"the loop variable '{name}' is read-only", "use another local")
         if isinstance(operand, Integer):
             help_ = f"give the literal a type: u64({operand.value})"
@@ -172,7 +173,7 @@ class Lowering:
         if stored.in_frame and self.loops and previous is not None and not previous.in_frame:
             text = f"'{name}' referred to other memory, and would refer to this function's frame"
             raise self.error("frame-escape", node, text, "use another local")
-        self.builder.environment[name] = Binding(stored.values, narrowed, stored.in_frame)
+        self.builder.environment[name] = Typed(narrowed, stored.values, stored.in_frame)
 
     # expressions and statements
 

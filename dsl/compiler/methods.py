@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.arguments import NOTHING, Call, Lower, by_name, evaluate_arguments, lower_call
-from dsl.compiler.builder import Binding
 from dsl.compiler.conditions import choose, known_bool
 from dsl.compiler.construct import with_fields
 from dsl.compiler.diagnostics import suggestion
@@ -254,13 +253,13 @@ def count_loop(lowering: Lowering, length: ir.Value, each: Callable[[ir.Value], 
     """Emit a loop over 0 <= index < length."""
     builder = lowering.builder
     hidden = "index "  # a local that no program can name
-    builder.environment[hidden] = Binding((builder.constant(0),), U64)
+    builder.environment[hidden] = Typed(U64, (builder.constant(0),))
     loop = builder.open_loop({hidden})
     (index,) = builder.environment[hidden].values
     yes, no = builder.branch(builder.emit("ult", index, length))
     builder.position = yes
     each(index)
-    builder.environment[hidden] = Binding((builder.emit("add", index, 1),), U64)
+    builder.environment[hidden] = Typed(U64, (builder.emit("add", index, 1),))
     builder.close_loop(loop)
     builder.position = builder.join([no])
     builder.environment.pop(hidden)

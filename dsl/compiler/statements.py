@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from dsl.compiler.builder import Binding, Loop, Position
+from dsl.compiler.builder import Loop, Position
 from dsl.compiler.calls import call, discardable
 from dsl.compiler.conditions import condition, narrows, truth
 from dsl.compiler.expressions import place_of
@@ -125,21 +125,23 @@ def for_statement(lowering: Lowering, node: ast.For) -> None:
         help_ = "give the loop variable a name of its own"
         raise lowering.error("loop-variable", node.target, f"'{name}' is already a local", help_)
     lowering.loop_variables.add(name)
+    lowering.counting.add(name)
     builder = lowering.at(node.iter)
-    builder.environment[hidden] = Binding(low.values, kind)
+    builder.environment[hidden] = low
     lowering.declared[hidden] = kind
     loop = lowering.open_loop(assigned_names(node.body) | {hidden})
     (counter,) = builder.environment[hidden].values
     yes, no = builder.branch(builder.emit("ult", counter, high.value))
-    yes.environment[name] = Binding((counter,), kind, read_only=True)
+    yes.environment[name] = Typed(kind, (counter,))
     loop_body(lowering, loop, yes, node.body)
     builder = lowering.at(node.iter)
     if not lowering.dead:
-        builder.environment[hidden] = Binding((builder.emit("add", counter, 1),), kind)
+        builder.environment[hidden] = Typed(kind, (builder.emit("add", counter, 1),))
     builder.close_loop(loop)
     if must_leave:
         no = stop_at(lowering, no, "the loop runs too often")
     builder.position = builder.join([no, *loop.breaks])
+    lowering.counting.remove(name)
     for dead in (name, hidden):
         builder.environment.pop(dead, None)
 
