@@ -12,7 +12,7 @@ from dsl.compiler.arguments import Call, Lower, by_name
 from dsl.compiler.builder import Builder
 from dsl.compiler.fitting import taint_barrier
 from dsl.compiler.operands import Integer, Operand, Typed
-from dsl.compiler.operators import common_taint, common_type, nonzero_divisor
+from dsl.compiler.operators import common_taint, common_type, nonzero_divisor, shift_count
 from dsl.lang.arithmetic import Carry, SecretCarry, SecretWide, Wide
 from dsl.lang.failure import OUT_OF_RANGE
 from dsl.lang.types import U64, FallibleType, RecordType, Type, WordType, tainted
@@ -55,15 +55,10 @@ def shifting(operation: str) -> Lower:
 
     def lower(call: Call) -> Operand:
         value, word = word_argument(call, 0, "a rotate or shift", unsigned=operation.startswith("rot"))
-        count, builder = call.public(1, "a shift count"), call.builder
-        if isinstance(count, Integer):
-            amount = builder.constant(count.value % word.width, word.width)
-        elif isinstance(count, Typed) and count.is_unsigned:
-            amount = builder.resize(count.value, word.width)
-        else:
-            raise call.error("type-mismatch", f"a shift count is an unsigned word, found {count}", argument=1)
+        count, where = call.given[1]
+        amount = shift_count(call.lowering, count, word, where, wraps=True)
         name = "sar" if operation == "shr" and word.signed else operation
-        return Typed(value.type, (builder.emit(name, value.value, amount),))
+        return Typed(value.type, (call.builder.emit(name, value.value, amount),))
 
     return lower
 

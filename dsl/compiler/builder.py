@@ -76,6 +76,13 @@ class Builder:
         position = self.position
         self.position = Position(self.new_block(), position.environment, dead=True)
 
+    def stop(self, position: Position, message: str) -> Position:
+        """Stop the machine at a position that is hardly ever reached; where control would go on."""
+        position.block.cold = True
+        self.position = position
+        self.finish("stop", [], message)
+        return self.position
+
     def branch(self, condition: ir.Value) -> tuple[Position, Position]:
         """Split on a condition; a constant one makes the other side dead."""
         known = condition.constant

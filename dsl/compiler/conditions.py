@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
-from dsl.compiler.builder import Position
+from dsl.compiler.builder import Loop, Position
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.operands import Integer, Named, Operand, Typed
 from dsl.lang.failure import Failure
@@ -58,6 +59,32 @@ def truth(lowering: Lowering, node: ast.expr) -> ir.Value:
     if isinstance(operand, Typed) and operand.type == BOOL:
         return operand.value
     raise lowering.error("type-mismatch", node, f"a condition is bool, found {operand}", "compare it: x != 0")
+
+
+def count_up(
+    lowering: Lowering,
+    name: str,
+    first: Typed,
+    end: ir.Value,
+    turn: Callable[[Loop, Typed], None],
+    assigned: Collection[str] = (),
+    never: str = "",
+) -> None:
+    """Take turns while a counter, which begins at `first`, is below `end`. never: the text of a stop where it no longer is."""
+    builder, hidden = lowering.builder, f"{name} "  # a local that no program can name
+    builder.environment[hidden] = first
+    lowering.declared[hidden] = first.type
+    loop = lowering.open_loop({*assigned, hidden})
+    counter = builder.environment[hidden]
+    builder.position, after = builder.branch(builder.emit("ult", counter.value, end))
+    turn(loop, counter)
+    if not lowering.dead:
+        builder.environment[hidden] = Typed(first.type, (builder.emit("add", counter.value, 1),))
+    builder.close_loop(loop)
+    if never:
+        after = builder.stop(after, never)
+    builder.position = builder.join([after, *loop.breaks])
+    builder.environment.pop(hidden, None)
 
 
 # Tests that tell a local's type

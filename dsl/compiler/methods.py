@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.arguments import NOTHING, Call, Lower, by_name, evaluate_arguments, lower_call
-from dsl.compiler.conditions import choose, known_bool
+from dsl.compiler.builder import Loop
+from dsl.compiler.conditions import choose, count_up, known_bool
 from dsl.compiler.construct import with_fields
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.fitting import coerce
@@ -240,29 +240,13 @@ def array_fill(call: Call) -> Operand:
     else:
         where = call.given[0][1]
 
-        def each(index: ir.Value) -> None:
-            cell = builder.emit("add", address, scaled(lowering, index, element.size))
+        def each(_loop: Loop, index: Typed) -> None:
+            cell = builder.emit("add", address, scaled(lowering, index.value, element.size))
             store(lowering, Place(cell, 0, element, "an element"), value, where, where)
 
         lowering.at(where)
-        count_loop(lowering, length, each)
+        count_up(lowering, "index", Typed(U64, (builder.constant(0),)), length, each)
     return NOTHING
-
-
-def count_loop(lowering: Lowering, length: ir.Value, each: Callable[[ir.Value], None]) -> None:
-    """Emit a loop over 0 <= index < length."""
-    builder = lowering.builder
-    hidden = "index "  # a local that no program can name
-    builder.environment[hidden] = Typed(U64, (builder.constant(0),))
-    loop = builder.open_loop({hidden})
-    (index,) = builder.environment[hidden].values
-    yes, no = builder.branch(builder.emit("ult", index, length))
-    builder.position = yes
-    each(index)
-    builder.environment[hidden] = Typed(U64, (builder.emit("add", index, 1),))
-    builder.close_loop(loop)
-    builder.position = builder.join([no])
-    builder.environment.pop(hidden)
 
 
 def array_equals(call: Call) -> Operand:
@@ -278,15 +262,15 @@ def array_equals(call: Call) -> Operand:
     builder.position = same_length
     differs = [other_length]
 
-    def each(index: ir.Value) -> None:
-        distance = scaled(lowering, index, element.size)
+    def each(_loop: Loop, index: Typed) -> None:
+        distance = scaled(lowering, index.value, element.size)
         left, right = (
             builder.load(builder.emit("add", array.values[0], distance), element.size * 8) for array in arrays
         )
         builder.position, different = builder.branch(builder.emit("eq", left, right))
         differs.append(different)
 
-    count_loop(lowering, call.receiver.values[1], each)
+    count_up(lowering, "index", Typed(U64, (builder.constant(0),)), call.receiver.values[1], each)
     same = known_bool(lowering, builder.position, True)
     return choose(lowering, [same, known_bool(lowering, builder.join(differs), False)])
 

@@ -173,21 +173,22 @@ def shift(lowering: Lowering, sign: Sign, left: Operand, right: Operand, node: a
     return Typed(left.type, (lowering.at(node).emit(operation, left.value, count),))
 
 
-def shift_count(lowering: Lowering, right: Operand, word: t.WordType, node: ast.AST) -> ir.Value:
-    """A shift's count at the shifted word's width, checked to be below it."""
+def shift_count(lowering: Lowering, right: Operand, word: t.WordType, node: ast.AST, wraps: bool = False) -> ir.Value:
+    """A shift's count at the shifted word's width; checked to be below it, unless it wraps."""
     builder = lowering.at(node)
     public(lowering, right, node, "a shift count")
     if isinstance(right, Integer):
-        if not 0 <= right.value < word.width and not lowering.dead:
+        if not wraps and not 0 <= right.value < word.width and not lowering.dead:
             help_ = "shift_left_wrapping and shift_right_wrapping take it modulo the width"
             raise lowering.error("shift-range", node, f"{word} is shifted by {right.value}", help_)
-        return builder.constant(right.value, word.width)
+        return builder.constant(right.value % word.width if wraps else right.value, word.width)
     if not isinstance(right, Typed) or not right.is_unsigned:
         raise lowering.error("type-mismatch", node, f"a shift count is an unsigned word, found {right}")
     known = right.value.constant
-    if known is not None and known >= word.width and not lowering.dead:
-        raise lowering.error("shift-range", node, f"{word} is shifted by {known}")
-    builder.check(builder.emit("ult", right.value, word.width), "shift count")
+    if not wraps:
+        if known is not None and known >= word.width and not lowering.dead:
+            raise lowering.error("shift-range", node, f"{word} is shifted by {known}")
+        builder.check(builder.emit("ult", right.value, word.width), "shift count")
     return builder.resize(right.value, word.width)
 
 

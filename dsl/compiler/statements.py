@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsl.compiler.builder import Loop, Position
 from dsl.compiler.calls import call, discardable
-from dsl.compiler.conditions import condition, narrows, truth
+from dsl.compiler.conditions import condition, count_up, narrows, truth
 from dsl.compiler.expressions import place_of
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.memory import load, store
@@ -118,7 +118,7 @@ def for_statement(lowering: Lowering, node: ast.For) -> None:
     refuse_else(lowering, node)
     if not isinstance(node.target, ast.Name):
         raise lowering.error("unsupported", node.target, "a loop variable is one name")
-    name, hidden = node.target.id, f"{node.target.id} "  # the counter: a local that no program can name
+    name = node.target.id
     low, high, must_leave = loop_range(lowering, node.iter)
     kind = low.type
     if name in lowering.builder.environment or lowering.declared.setdefault(name, kind) != kind:
@@ -126,24 +126,17 @@ def for_statement(lowering: Lowering, node: ast.For) -> None:
         raise lowering.error("loop-variable", node.target, f"'{name}' is already a local", help_)
     lowering.loop_variables.add(name)
     lowering.counting.add(name)
-    builder = lowering.at(node.iter)
-    builder.environment[hidden] = low
-    lowering.declared[hidden] = kind
-    loop = lowering.open_loop(assigned_names(node.body) | {hidden})
-    (counter,) = builder.environment[hidden].values
-    yes, no = builder.branch(builder.emit("ult", counter, high.value))
-    yes.environment[name] = Typed(kind, (counter,))
-    loop_body(lowering, loop, yes, node.body)
-    builder = lowering.at(node.iter)
-    if not lowering.dead:
-        builder.environment[hidden] = Typed(kind, (builder.emit("add", counter, 1),))
-    builder.close_loop(loop)
-    if must_leave:
-        no = stop_at(lowering, no, "the loop runs too often")
-    builder.position = builder.join([no, *loop.breaks])
+
+    def turn(loop: Loop, counter: Typed) -> None:
+        lowering.builder.environment[name] = counter
+        loop_body(lowering, loop, lowering.builder.position, node.body)
+        lowering.at(node.iter)
+
+    lowering.at(node.iter)
+    never = "the loop runs too often" if must_leave else ""
+    count_up(lowering, name, low, high.value, turn, assigned_names(node.body), never)
     lowering.counting.remove(name)
-    for dead in (name, hidden):
-        builder.environment.pop(dead, None)
+    lowering.builder.environment.pop(name, None)
 
 
 def loop_range(lowering: Lowering, node: ast.expr) -> tuple[Typed, Typed, bool]:
@@ -186,14 +179,6 @@ def leave_loop(lowering: Lowering, node: ast.Break | ast.Continue) -> None:
     lowering.leave_block()
 
 
-def stop_at(lowering: Lowering, position: Position, message: str) -> Position:
-    """Stop the machine at a position that is hardly ever reached; where control would go on."""
-    position.block.cold = True
-    lowering.builder.position = position
-    lowering.builder.finish("stop", [], message)
-    return lowering.builder.position
-
-
 def assert_statement(lowering: Lowering, node: ast.Assert) -> None:
     if not isinstance(node.msg, ast.Constant | None) or (node.msg and not isinstance(node.msg.value, str)):
         raise lowering.error("unsupported", node, "the text of an assert is a literal")
@@ -208,7 +193,7 @@ def assert_condition(lowering: Lowering, test: ast.expr, message: str) -> None:
     elif narrows(test) or isinstance(test, ast.BoolOp):
         yes, no = condition(lowering, test)
         lowering.at(test)
-        stop_at(lowering, no, message)
+        lowering.builder.stop(no, message)
         lowering.builder.position = yes
     else:
         holds = truth(lowering, test)
