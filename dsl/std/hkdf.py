@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.lang import Array, Secret, Struct, frame_array, machine, secret, u8, upto
-from dsl.std.sha512 import Sha512, sha512_begin, sha512_finish, sha512_update
+from dsl.std.sha512 import Sha512, sha512, sha512_begin, sha512_finish, sha512_update
 
 BLOCK_SIZE: Final = 128
 HASH_SIZE: Final = 64
@@ -22,17 +22,15 @@ class Hmac(Struct, size=400):
 
 @machine
 def hmac_begin(stream: Hmac, key: Array[Secret[u8]]) -> None:
-    """Start with a key of any length."""
+    """Start a new stream, all zero so far, with a key of any length."""
     block = frame_array(Secret[u8], BLOCK_SIZE)
-    sha512_begin(stream.inner)
     if key.length > BLOCK_SIZE:
-        sha512_update(stream.inner, key)
-        sha512_finish(block.slice(0, HASH_SIZE), stream.inner)
-        sha512_begin(stream.inner)
+        sha512(block.slice(0, HASH_SIZE), key)
     else:
         block.slice(0, key.length).copy_from(key)
     for index in upto(BLOCK_SIZE):
         block[index] ^= INNER_PAD
+    sha512_begin(stream.inner)
     sha512_update(stream.inner, block)
     for index in upto(BLOCK_SIZE):
         block[index] ^= INNER_PAD ^ OUTER_PAD

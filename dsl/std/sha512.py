@@ -53,9 +53,8 @@ def compress(state: Array[Secret[u64]], schedule: Schedule, block: Array[Secret[
 
 @machine
 def sha512_begin(stream: Sha512) -> None:
-    """Start a hash of nothing yet."""
+    """Start a hash of nothing yet in a new stream, all zero so far."""
     stream.state.copy_from(as_secret(INITIAL_STATE))
-    stream.length = u64(0)
 
 
 @machine
