@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from pipeline.progress import say
 ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
 EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
 KEYS: Final = {"kinds", "equivalent", "reason", "lines"}
+NARROWING: Final = "instructions"  # a key that may be missing: a pattern of the instructions that are meant, else all
 KINDS: Final = {"dropped", "condition", "constant", "register"}
 MARKS: Final = "not t0 and not t2 and not t3 and not slow"  # t0 runs no emitted code
 LEFT_OUT: Final = "not planted and not trace and not exception_is_one"  # tests of tests; traces, which wrong results leave as they are
@@ -68,17 +70,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why mutants of some kinds on some source lines of a function survive, wherever that function was inlined."""
+    """Why mutants of some kinds, of some instructions on some source lines of a function survive, wherever it was inlined."""
 
     function: str
     lines: tuple[str, ...]
     kinds: tuple[str, ...]
     is_equivalent: bool
     reason: str
+    instructions: str = ".*"
 
     def covers(self, row: dict[str, Any]) -> bool:
-        """Whether a mutant is one of them."""
-        return row["origin"] == self.function and row["source"] in self.lines and row["kind"] in self.kinds
+        """Whether a mutant is one of them; of a count of mutants, whether some may be."""
+        is_there = row["origin"] == self.function and row["source"] in self.lines and row["kind"] in self.kinds
+        return is_there and ("before" not in row or re.fullmatch(self.instructions, row["before"]) is not None)
 
 
 @dataclass
@@ -128,7 +132,7 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
     found = []
     for number, row in enumerate(tomllib.loads(path.read_text()).get("survivor", []), 1):
         where = f"{path.name}: survivor {number}"
-        if set(row) != KEYS:
+        if set(row) - {NARROWING} != KEYS:
             raise UsageError(f"{where}: expected the keys {sorted(KEYS)}, found {sorted(row)}")
         if not row["lines"] or not all(row["lines"].values()):
             raise UsageError(f"{where}: expected source lines by function, found none")
@@ -137,7 +141,8 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
         if not row["reason"].strip():
             raise UsageError(f"{where}: expected a reason, found none")
         for function, lines in row["lines"].items():
-            found.append(Explanation(function, tuple(lines), tuple(row["kinds"]), row["equivalent"], row["reason"]))
+            explained = (tuple(lines), tuple(row["kinds"]), row["equivalent"], row["reason"], row.get(NARROWING, ".*"))
+            found.append(Explanation(function, *explained))
     return found
 
 

@@ -109,8 +109,9 @@ def scalar_reduce(out: Array[Secret[u64]], wide: Array[Secret[u64]]) -> None:
     multiply_words(multiple, quotient.slice(5, 5), as_secret(ORDER_WORDS))
     rest = frame_array(Secret[u64], 5)
     rest.copy_from(wide.slice(0, 5))
-    _ = subtract_words(rest, multiple.slice(0, 5), ~secret(u64(0)))  # modulo 2**320; below 3 L
-    subtract_order_once(rest)
+    _ = subtract_words(rest, multiple.slice(0, 5), ~secret(u64(0)))  # modulo 2**320
+    # Below 2 L: the quotient is short of wide / L by less than 1 for its own fraction, 0.23 for BARRETT_FACTOR's (2**512 / L has
+    # that one), and 2**-59 for the words of wide that were left out.
     subtract_order_once(rest)
     out.copy_from(rest.slice(0, 4))
 

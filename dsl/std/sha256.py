@@ -48,7 +48,7 @@ def compress(state: Array[u32], schedule: Schedule, block: Array[u8], constants:
 
 @machine
 def compress_blocks(state: Array[u32], blocks: Array[u8]) -> None:
-    """Mix whole blocks into the state; blocks.length is a multiple of 64."""
+    """Mix whole blocks into the state; what is left of less than a block is not looked at."""
     schedule = Schedule()
     for index in upto(blocks.length // BLOCK_SIZE):
         compress(state, schedule, blocks.slice(index * BLOCK_SIZE, BLOCK_SIZE), ROUND_CONSTANTS)
@@ -62,6 +62,14 @@ def sha256_begin(stream: Sha256) -> None:
 
 
 @machine
+def take_blocks(stream: Sha256, data: Array[u8]) -> None:
+    """Mix whole blocks into the state and keep the rest; no bytes of earlier data wait in the stream."""
+    compress_blocks(stream.state, data)
+    rest = data.slice(data.length // BLOCK_SIZE * BLOCK_SIZE, data.length % BLOCK_SIZE)
+    stream.block.slice(0, rest.length).copy_from(rest)
+
+
+@machine
 def sha256_update(stream: Sha256, data: Array[u8]) -> None:
     """Take more bytes; data may lie anywhere but in the stream itself."""
     filled = stream.length % BLOCK_SIZE
@@ -72,10 +80,7 @@ def sha256_update(stream: Sha256, data: Array[u8]) -> None:
         if filled + taken < BLOCK_SIZE:
             return
         compress_blocks(stream.state, stream.block)
-    whole = (data.length - taken) // BLOCK_SIZE * BLOCK_SIZE
-    compress_blocks(stream.state, data.slice(taken, whole))
-    rest = data.length - taken - whole
-    stream.block.slice(0, rest).copy_from(data.slice(taken + whole, rest))
+    take_blocks(stream, data.slice(taken, data.length - taken))
 
 
 @machine
@@ -97,5 +102,6 @@ def sha256(digest: Array[u8], data: Array[u8]) -> None:
     """Write the 32-byte digest of data."""
     stream = Sha256()
     sha256_begin(stream)
-    sha256_update(stream, data)
+    stream.length = data.length
+    take_blocks(stream, data)
     sha256_finish(digest, stream)

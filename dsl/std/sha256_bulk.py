@@ -23,7 +23,7 @@ from dsl.std.sha256 import (
     compress_blocks,
     sha256_begin,
     sha256_finish,
-    sha256_update,
+    take_blocks,
 )
 
 
@@ -64,8 +64,8 @@ def bulk_update(stream: Sha256, data: Array[u8]) -> None:
     if EXTENSIONS.sha:
         whole = data.length // BLOCK_SIZE * BLOCK_SIZE
         compress_extension(stream.state, data.slice(0, whole), ROUND_CONSTANTS)
-        stream.length += whole
-    sha256_update(stream, data.slice(whole, data.length - whole))
+    stream.length += data.length
+    take_blocks(stream, data.slice(whole, data.length - whole))
 
 
 @machine

@@ -58,9 +58,19 @@ def sha512_begin(stream: Sha512) -> None:
 
 
 @machine
+def take_blocks(stream: Sha512, data: Array[Secret[u8]]) -> None:
+    """Mix whole blocks into the state and keep the rest; no bytes of earlier data wait in the stream."""
+    schedule = Schedule()
+    count = data.length // BLOCK_SIZE
+    for index in upto(count, at_most=BLOCKS_MOST):
+        compress(stream.state, schedule, data.slice(index * BLOCK_SIZE, BLOCK_SIZE), ROUND_CONSTANTS)
+    rest = data.slice(count * BLOCK_SIZE, data.length % BLOCK_SIZE)
+    stream.block.slice(0, rest.length).copy_from(rest)
+
+
+@machine
 def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
     """Take more bytes, at most BLOCKS_MOST blocks; data may lie anywhere but in the stream itself."""
-    schedule = Schedule()
     filled = stream.length % BLOCK_SIZE
     stream.length += data.length
     taken = u64(0)
@@ -68,12 +78,8 @@ def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
         taken = fill_block(stream.block, filled, data)
         if filled + taken < BLOCK_SIZE:
             return
-        compress(stream.state, schedule, stream.block, ROUND_CONSTANTS)
-    for _ in upto((data.length - taken) // BLOCK_SIZE, at_most=BLOCKS_MOST):
-        compress(stream.state, schedule, data.slice(taken, BLOCK_SIZE), ROUND_CONSTANTS)
-        taken += BLOCK_SIZE
-    rest = data.length - taken
-    stream.block.slice(0, rest).copy_from(data.slice(taken, rest))
+        take_blocks(stream, stream.block)
+    take_blocks(stream, data.slice(taken, data.length - taken))
 
 
 @machine
@@ -97,5 +103,6 @@ def sha512(digest: Array[Secret[u8]], data: Array[Secret[u8]]) -> None:
     """Write the 64-byte digest of data, at most BLOCKS_MOST blocks."""
     stream = Sha512()
     sha512_begin(stream)
-    sha512_update(stream, data)
+    stream.length = data.length
+    take_blocks(stream, data)
     sha512_finish(digest, stream)

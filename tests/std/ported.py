@@ -8,6 +8,7 @@ from typing import Any
 import unicorn as uc
 from unicorn import x86_const as x86
 
+from dsl.compiler.capstone import decode
 from dsl.lang import size_of
 from tests.execution.emulated import Emulated
 from tests.worlds import program_of
@@ -40,16 +41,17 @@ class Ported:
 
     def replace(self, mnemonic: str, do: Callable[[str], None]) -> None:
         """Do something else in place of an instruction, wherever it stands; `do` is given its text."""
-        lines = self.emulated.program.linked.lines
-        ends = [address for address, _ in lines[1:]]
-        for (address, line), end in zip(lines, ends, strict=False):
-            if line.text.split()[0] == mnemonic:
+        linked = self.emulated.program.linked
+        ends = [address for address, _ in linked.lines[1:]]
+        for (address, _), end in zip(linked.lines, ends, strict=False):
+            text = decode(linked.image[address - linked.base : end - linked.base])[0][2]
+            if text.split()[0] == mnemonic:
 
                 def skip(_engine: object, _at: int, _size: int, data: tuple[str, int]) -> None:
                     do(data[0])
                     self.engine.reg_write(x86.UC_X86_REG_RIP, data[1])
 
-                self.engine.hook_add(uc.UC_HOOK_CODE, skip, (line.text, end), begin=address, end=address)
+                self.engine.hook_add(uc.UC_HOOK_CODE, skip, (text, end), begin=address, end=address)
 
     def call(self, *arguments: int) -> int:
         """Run it; what it leaves in RAX."""

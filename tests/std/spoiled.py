@@ -1,4 +1,4 @@
-"""Registers that a call may change are changed by every call: emitted code that counts on what happened to stay there shows."""
+"""Registers that a call may change are changed by every call, so that code which counts on them shows; the others are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import unicorn as uc
 from unicorn import x86_const as x86
 
 from dsl.lang import Record
-from tests.execution.emulated import NOISE, RESULTS, Emulated
+from tests.execution.emulated import NOISE, RESULTS, SAVED, Emulated
 
 FREE: Final = (*RESULTS, x86.UC_X86_REG_R11)  # in the order in which results take them
 ALL_FLAGS: Final = 0x8D5
@@ -17,7 +17,7 @@ KEPT: Final = 2  # of a function that is not one of Python's: a region's body
 
 
 def spoil_after_calls(machine: Emulated) -> None:
-    """From now on set the free registers that hold no result, and the flags, whenever a call returns."""
+    """From now on set the free registers that hold no result, and the flags, whenever a call returns; stop where it gave no others back."""
     linked = machine.program.linked
     names = {place.address: symbol for symbol, place in linked.symbols.items()}
     spoilt: dict[int, int] = {}
@@ -27,8 +27,19 @@ def spoil_after_calls(machine: Emulated) -> None:
         if mnemonic == "call":
             spoilt[end] = results_of(names[int(target, 16)])
 
+    starts = set(names)
+    held: dict[
+        int, tuple[int, ...]
+    ] = {}  # by the stack pointer at a function's start: the registers that it must give back
+
     def spoil(engine: Any, address: int, _size: int, _data: object) -> None:
+        if address in starts:
+            held[engine.reg_read(x86.UC_X86_REG_RSP)] = tuple(engine.reg_read(register) for register in SAVED)
         if address in spoilt:
+            before = held.get(engine.reg_read(x86.UC_X86_REG_RSP) - 8)
+            if before != tuple(engine.reg_read(register) for register in SAVED):
+                machine.stopped_at = address
+                engine.emu_stop()
             for number, register in enumerate(FREE[spoilt[address] :]):
                 engine.reg_write(register, NOISE + number)
             engine.reg_write(x86.UC_X86_REG_RFLAGS, engine.reg_read(x86.UC_X86_REG_RFLAGS) | ALL_FLAGS)

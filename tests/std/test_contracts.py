@@ -12,7 +12,8 @@ from typing import Any, Final, get_args, get_origin
 import pytest
 
 from dsl.lang import Array, CheckFailed, Record, Stopped, Struct
-from dsl.std import dice, ed25519, scalar25519, sha256, x509
+from dsl.lang.types import StructType
+from dsl.std import dice, ed25519, scalar25519, sha256, sha256_bulk, x509
 from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters
 from tests.worlds import Argument, CPython, FailedCheck, Native, World, element_size, native_of
 
@@ -28,12 +29,16 @@ PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
     sha256.sha256_begin: {},
     sha256.sha256_finish: {},
     sha256.sha256_update: {"data": 200},
+    sha256_bulk.sha256_bulk: {"data": 200},
+    sha256_bulk.bulk_update: {"data": 200},
+    sha256_bulk.sha256_bulk_two: {"first": 200, "second": 140},
     x509.fill_names: {"issuer": 20, "subject": 20, "identifiers": x509.LAYER_IDENTIFIERS},
     x509.write_hex: {"out": 40, "data": 20},
 }
 HARDWARE: Final = ("find_generator", "hardware_word", "gather", "random_start", "random_fill")  # see test_random.py
 KEYS: Final = (bytes(range(1, 33)), b"\xff" * 32)
 NUMBERS: Final = (0, 1, 2, 7, 8, 31, 63, 64, 65, 111, 112, 127, 128, 255, 1 << 32, (1 << 64) - 1)
+STREAMED: Final = (1, 55, 56, 63, 64, 100, 111, 112, 127, 128, 191)
 STOPS: Final = "stops"
 STD: Final = f"{ROOT}/dsl/std/"
 EXPECTED: Final[dict[str, list[tuple[Any, ...]]]] = {}
@@ -78,18 +83,36 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
         yield arguments(function, key)
     good = arguments(function, KEYS[0])
     for index, (kind, value) in enumerate(zip(parameters(function).values(), good, strict=True)):
+        others: list[Argument] = []
         if isinstance(value, int):
             limit = 8 if get_origin(kind) is None and kind.width == 8 else 64
-            others: list[Argument] = [number for number in NUMBERS if get_origin(kind) is None and number < 1 << limit]
+            others = [number for number in NUMBERS if get_origin(kind) is None and number < 1 << limit]
         elif get_origin(kind) is Array:
             size = element_size(get_args(kind)[0])
             count = len(value) // size
-            lengths = {0, 1, 8, 16, 24, count // 2, count - 8, count - 1} & set(range(count)) | {count + 1}
+            lengths = {0, 1, 8, 16, 24, 60, 80, 90, count // 2, count - 8, count - 1} & set(range(count)) | {count + 1}
             others = [bytearray((bytes(value) + b"\xa5" * size)[: length * size]) for length in sorted(lengths)]
         else:
-            others = []
+            others = [with_lengths(kind, bytes(value), length) for length in STREAMED if lengths_of(kind)]
         for other in others:
             yield [*good[:index], other, *good[index + 1 :]]
+
+
+def lengths_of(kind: Any, offset: int = 0) -> list[int]:
+    """Where a Struct counts the bytes of a stream."""
+    found = [offset + field.offset for name, field in kind.__layout__.fields.items() if name == "length"]
+    for field in kind.__layout__.fields.values():
+        if isinstance(field.type, StructType):
+            found += lengths_of(field.type.python, offset + field.offset)
+    return found
+
+
+def with_lengths(kind: Any, content: bytes, length: int) -> bytearray:
+    """A Struct's bytes with another number there."""
+    changed = bytearray(content)
+    for offset in lengths_of(kind):
+        changed[offset : offset + 8] = length.to_bytes(8, "little")
+    return changed
 
 
 def outcome(world: World, function: Callable[..., Any], given: list[Argument]) -> tuple[Any, ...]:

@@ -254,6 +254,10 @@ def test_generator_that_is_never_ready(make: Make) -> None:
     generator = make(RDSEED_ONLY, (None for _ in asked))
     assert generator.start(b"x") == NOT_READY
     assert next(asked) == TRIES
+    generator.numbers = words()
+    assert generator.start(b"") == 0
+    generator.numbers = repeat(None)
+    assert generator.fill(3) == (NOT_READY, b"\xcc" * 3)
 
 
 @generators

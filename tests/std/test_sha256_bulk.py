@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from dsl.lang import Array, machine, u8
-from dsl.std.sha256_bulk import EXTENSIONS, sha256_bulk, sha256_bulk_two, use_sha_extensions
+from dsl.std.sha256_bulk import EXTENSIONS, compress_extension, sha256_bulk, sha256_bulk_two, use_sha_extensions
+from dsl.std.sha_constants import root_fractions
 from tests.std.vectors import digests
 from tests.worlds import CPython, Native, Unicorn, World
 
@@ -83,6 +84,20 @@ def test_edges_of_blocks(world: World) -> None:
     for first in messages[::3]:
         for second in messages[1::4]:
             assert two(world, first, second) == (hashlib.sha256(first).digest(), hashlib.sha256(second).digest())
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("count", range(4))
+def test_a_kernel_takes_as_many_blocks_as_it_is_given(count: int) -> None:
+    """Also none; on its own, where the registers that it does not use hold other things."""
+    if "sha_ni" not in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip("this processor has no SHA extensions")
+    blocks, state = bytes(range(256))[: 64 * count], bytearray(range(32))
+    expected = bytearray(state)
+    constants = b"".join(word.to_bytes(4, "little") for word in root_fractions(3, 64, 32))
+    CPython().call(compress_extension, expected, blocks, constants)
+    Native().call(compress_extension, state, blocks, constants)
+    assert state == expected
 
 
 @pytest.mark.t0
