@@ -33,6 +33,12 @@ def power_of_two(value: int | None) -> int | None:
     return value.bit_length() - 1 if value and value & (value - 1) == 0 else None
 
 
+def multiplied_by(value: Value) -> int:
+    """The scale with which an address is this product: 2, 4, 8 for three, five, nine times a value; 0: it is no such product."""
+    known = value.arguments[1].constant if value.operation == "mul" and value.width >= 32 else None
+    return known - 1 if known in (3, 5, 9) else 0
+
+
 def add(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     known = right.constant
     if known == 0:

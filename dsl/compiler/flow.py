@@ -1,4 +1,4 @@
-"""Control flow that constants decide: branches folded, dead blocks dropped, straight lines merged, jumps sent past known tests."""
+"""Control flow that constants decide: branches folded, dead blocks dropped, straight lines and joins merged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dsl.compiler.ir import Block, Function, Value
 def simplify_flow(function: Function) -> bool:
     """Do each simplification once; whether anything changed."""
     changed = _fold_branches(function)
-    changed = _thread_known_phis(function) or changed
     changed = drop_unreachable(function) or changed
+    changed = _pass_joins(function) or changed
     changed = merge_lines(function) or changed
     for block in function.blocks:
         block.cold = block.cold or block.terminator.operation == "stop"
@@ -44,43 +44,39 @@ def _become_jump(terminator: Value) -> None:
     terminator.arguments = []
 
 
-def _thread_known_phis(function: Function) -> bool:
-    """A block of one phi and a branch on it: predecessors that bring a constant go straight to where it leads."""
-    changed = False
-    uses: dict[Value, int] = {}
+def _pass_joins(function: Function) -> bool:
+    """Blocks that only join and jump to another join: what comes to the first goes directly to the second."""
+    users: dict[Value, list[Value]] = {}
     for value in function.values():
         for argument in value.arguments:
-            uses[argument] = uses.get(argument, 0) + 1
-    for block in function.blocks:
-        if (
-            len(block.values) != 2
-            or block.terminator.operation != "branch"
-            or block.successors[0] is block.successors[1]
+            if argument.operation == "phi":
+                users.setdefault(argument, []).append(value)
+    gone: set[Block] = set()
+    for block in function.blocks[1:]:
+        phis, sources = block.values[:-1], block.predecessors
+        target = block.successors[0] if len(block.successors) == 1 else block
+        if target is block or next(target.phis(), None) is None or any(phi.operation != "phi" for phi in phis):
+            continue
+        if len(sources) < 2 or len({*sources, *target.predecessors}) < len(sources) + len(target.predecessors):
+            continue
+        edge = target.predecessors.index(block)
+        if all(
+            user.block is target
+            and user.arguments[edge] is phi
+            and user.arguments.count(phi) == 1
+            and user.operation == "phi"
+            for phi in phis
+            for user in users.get(phi, ())
         ):
-            continue
-        phi = block.values[0]
-        if phi.operation != "phi" or block.terminator.arguments[0] is not phi or uses[phi] != 1:
-            continue
-        for index in range(len(phi.arguments) - 1, -1, -1):
-            argument, source = phi.arguments[index], block.predecessors[index]
-            if argument.operation == "const" and source is not block and block not in block.successors:
-                target = block.successors[0 if argument.data else 1]
-                if source.successors.count(block) == 1 and source not in target.predecessors:
-                    _redirect(source, block, target, index)
-                    changed = True
-    return changed
-
-
-def _redirect(source: Block, middle: Block, target: Block, index: int) -> None:
-    """Make the edge source -> middle (middle's predecessor number index) go to target, with the phi arguments that middle brought."""
-    edge = target.predecessors.index(middle)
-    source.successors[source.successors.index(middle)] = target
-    del middle.predecessors[index]
-    for phi in middle.phis():
-        del phi.arguments[index]
-    target.predecessors.append(source)
-    for phi in target.phis():
-        phi.arguments.append(phi.arguments[edge])
+            for phi in target.phis():
+                brought = phi.arguments.pop(edge)
+                phi.arguments += brought.arguments if brought in phis else [brought] * len(sources)
+            target.predecessors[edge:] = [*target.predecessors[edge + 1 :], *sources]
+            for source in sources:
+                source.successors[source.successors.index(block)] = target
+            gone.add(block)
+    function.blocks = [block for block in function.blocks if block not in gone]
+    return bool(gone)
 
 
 def merge_lines(function: Function) -> bool:

@@ -37,6 +37,7 @@ from dsl.compiler.select import select
 from dsl.compiler.spelling import render
 from dsl.compiler.strength import reduce_strength
 from dsl.compiler.tail import expose_tail_calls
+from dsl.compiler.thread import thread
 from dsl.compiler.unroll import unroll
 
 PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
@@ -44,6 +45,7 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "fold": fold,
     "unroll": unroll,
     "number": number,
+    "thread": thread,
     "checks": remove_checks,
     "fold again": fold,
     "choose": choose,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.compiler.algebra import multiplied_by
 from dsl.compiler.carry import carry_taken, is_carry_of
 from dsl.compiler.ir import Value
 from dsl.compiler.machine import RAX, RCX, RDX, Register, Source
@@ -72,7 +73,7 @@ def select_sum(s: Selector, value: Value) -> bool:
 
     def joins(part: Value) -> bool:
         nested = part.operation == "add" and part.arguments[1].operation == "const" and part not in s.demanded
-        shorter = (nested or s.scaled(part)[1] > 1) and s.sole_use(part)
+        shorter = (nested or s.scaled(part)[1] > 1 or multiplied_by(part)) and s.sole_use(part)
         return shorter or part.operation in ("frame", "symbol")
 
     if value.width != 64 or not any(joins(part) for part in value.arguments):
@@ -137,7 +138,9 @@ def select_mul(s: Selector, value: Value) -> None:
     if better_swapped(s, value):
         left, right = right, left
     number = s.immediate(right)
-    if number is not None and left.operation != "const":
+    if multiplied_by(value):
+        s.emit("lea", s.result(value), s.triple(value, 0, 64))
+    elif number is not None and left.operation != "const":
         s.emit("imul3", s.result(value), s.register(left), number)
     else:
         factor = s.read(right)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from dsl.compiler import ir
+from dsl.compiler.algebra import multiplied_by
 from dsl.compiler.graph import Dominators, Loops, users
 from dsl.compiler.machine import (
     ARGUMENTS,
@@ -276,6 +277,8 @@ class Selector:
     def address(self, value: ir.Value, displacement: int, width: int) -> Memory:
         """The memory operand at a value plus a displacement."""
         value, displacement = self.peel(value, displacement)
+        if multiplied_by(value) and self.sole_use(value) and value not in self.demanded:
+            return self.triple(value, displacement, width)
         index, scale = None, 1
         near = self.sole_use(value) or value.block is self.value.block
         if value.operation == "add" and near and value not in self.demanded:
@@ -293,6 +296,11 @@ class Selector:
             self.declare(value.slot)
             return Memory(width, None, index, scale, displacement, place=value.slot)
         return Memory(width, self.register(value, 64).number, index, scale, displacement)
+
+    def triple(self, value: ir.Value, displacement: int, width: int) -> Memory:
+        """The memory operand at 3, 5 or 9 times a value, plus a displacement."""
+        number = self.register(value.arguments[0], 64).number
+        return Memory(width, number, number, multiplied_by(value), displacement)
 
     def peel(self, value: ir.Value, displacement: int) -> tuple[ir.Value, int]:
         """Move constant summands into the displacement, as long as it fits."""

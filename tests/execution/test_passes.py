@@ -163,6 +163,27 @@ def ranges(value: u64, other: u64) -> u64:
     return total + low
 
 
+@machine
+def states(value: u64, turns: u64) -> u64:
+    """A machine of three states that bits drive; one keeps its state, one is left by two ways."""
+    state = u32(101)
+    total = u64(0)
+    for turn in upto(turns & 63):
+        is_set = (value >> turn) & 1 == 1
+        if state == 101:
+            if is_set:
+                state = u32(102)
+                total += turn
+        elif state == 102:
+            state = u32(103) if is_set else u32(101)
+            total ^= value >> 1
+        else:
+            total = total * 3 + 1
+            if not is_set:
+                state = u32(102)
+    return total if state == 101 else total + u64(state)
+
+
 INPUTS = [
     (0, 0),
     (1, 1),
@@ -180,6 +201,7 @@ CASES: list[tuple[str, Callable[[u64, u64], u64]]] = [
     ("choose", sides),
     ("fold", quotients),
     ("checks", ranges),
+    ("thread", states),
 ]
 
 
@@ -232,6 +254,18 @@ def test_little_work_needs_no_branch() -> None:
     found, without = instructions(sides), instructions(sides, disable=("choose",))
     assert sum(name.startswith("cmov") for name in found) > sum(name.startswith("cmov") for name in without)
     assert sum(name.startswith("j") for name in found) < sum(name.startswith("j") for name in without) // 2
+
+
+@pytest.mark.t1
+def test_states_need_no_comparison() -> None:
+    """What state a machine is in, its place in the code says: inside the loop no state is compared or kept in a register."""
+
+    def compared(**options: Any) -> int:
+        lines = [line.text for _, line in compile_function(states, **options).linked.lines]
+        return sum(text.startswith("cmp") and text.endswith(("0x65", "0x66", "0x67")) for text in lines)
+
+    assert compared() == 0
+    assert compared(disable=("thread",)) > 1
 
 
 @pytest.mark.t1
