@@ -1,7 +1,7 @@
 """Global value numbering: one value for equal pure computations where one dominates the other; loads until the next effect.
 
 A store makes what it stored known to the loads of the same place that follow it. What memory holds at the end of a block is known at
-the beginning of those that only it leads to.
+the beginning of those that only it leads to; where several lead, a load becomes a phi of what each of them knows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dsl.compiler.aliases import Aliases
 from dsl.compiler.graph import Dominators, final, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
+from dsl.lang.operations import BINARY, evaluate
 
 COMMUTATIVE = frozenset(("add", "mul", "umulh", "and", "or", "xor", "eq", "ne"))
 DIVISIONS = ("udiv", "urem", "sdiv", "srem")
@@ -38,6 +39,69 @@ def number(function: Function) -> None:
             for key in added.pop():
                 del table[key]
     replace(function, replaced)
+    replaced = {}
+    for block in dominators.order:
+        if len(block.predecessors) > 1:
+            for load in _first_loads(block):
+                brought = [_brought(load, block, edge, ends, dominators) for edge in range(len(block.predecessors))]
+                values = [value for value in brought if value is not None]
+                if len(values) == len(brought):
+                    replaced[load] = Value("phi", load.width, values, None, load.span, block)
+                    block.values.insert(0, replaced[load])
+    replace(function, replaced)
+
+
+def _first_loads(block: Block) -> list[Value]:
+    """The loads that no effect comes before since a block was entered."""
+    found: list[Value] = []
+    pending = [block]
+    while pending:
+        block = pending.pop()
+        for value in block.values:
+            if (
+                value.operation == "store"
+                or writes_memory(value)
+                or (value.operation == "load" and value.access.volatile)
+            ):
+                break
+            if value.operation == "load":
+                found.append(value)
+        else:
+            pending += [successor for successor in block.successors if len(successor.predecessors) == 1]
+    return found
+
+
+def _brought(
+    load: Value, join: Block, edge: int, ends: dict[Block, dict[Key, Value]], dominators: Dominators
+) -> Value | None:
+    """What memory holds at a load's place where control comes into a join along an edge, if that is known."""
+
+    def constant(value: Value) -> int | None:
+        if value.operation == "phi" and value.block is join:
+            return value.arguments[edge].constant
+        if value.operation not in BINARY or not OPERATIONS[value.operation].pure:
+            return value.constant
+        left, right = map(constant, value.arguments)
+        if left is None or right is None:
+            return None
+        return evaluate(value.operation, value.width, [left, right], value.arguments[0].width)
+
+    def same(wanted: Value, known: Value) -> bool:
+        """Whether an address of the join's phis is, with what they take along the edge, a known one."""
+        if not dominators.dominates(join, wanted.block):
+            return wanted is known
+        if wanted.operation == "phi":
+            return wanted.block is join and wanted.arguments[edge] is known
+        if wanted.operation == "add" and constant(wanted.arguments[1]) == 0:
+            return same(wanted.arguments[0], known)
+        alike = (wanted.operation, wanted.data) == (known.operation, known.data) and OPERATIONS[wanted.operation].pure
+        return alike and all(same(*pair) for pair in zip(wanted.arguments, known.arguments, strict=True))
+
+    for (base, *place, is_secret), value in ends[join.predecessors[edge]].items():
+        assert isinstance(base, Value)
+        if place == [load.access.offset, load.width] and is_secret == load.secret and same(load.arguments[0], base):
+            return value
+    return None
 
 
 def _number_block(

@@ -27,6 +27,7 @@ from dsl.compiler.hoist import hoist
 from dsl.compiler.inline import inline
 from dsl.compiler.kernels import build_kernel
 from dsl.compiler.layout import lay_out
+from dsl.compiler.limit import limit_loops
 from dsl.compiler.link import Linked, link
 from dsl.compiler.machine import POOL
 from dsl.compiler.number import number
@@ -50,6 +51,7 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "fold again": fold,
     "choose": choose,
     "hoist": hoist,
+    "limit": limit_loops,
     "strength": reduce_strength,
     "number again": number,
     "tail": expose_tail_calls,

@@ -47,11 +47,11 @@ def _reduce_loop(
     """Replace some of the values, which every turn computes."""
     room = MOST
     for phi in list(header.phis()):
-        step = _step(phi, before)
+        step = step_of(phi, before)
         growth: Growth = {} if step is None else {phi: step}
         costly: set[Value] = set()
         for value in values:
-            grown = _growth(value, growth, body)
+            grown = growth_of(value, growth, body)
             if grown is None:
                 continue
             growth[value] = grown
@@ -67,14 +67,14 @@ def _reduce_loop(
                 replaced[value] = _counter(phi, value, growth, before)
 
 
-def _growth(value: Value, growth: Growth, body: set[Block]) -> int | Value | None:
+def growth_of(value: Value, growth: Growth, body: set[Block]) -> int | Value | None:
     """By how much a value grows with each turn, in terms of what is known of others; None: it stays, or that is not so simple."""
     grown = [growth[argument] for argument in value.arguments if argument in growth]
     stays = [argument for argument in value.arguments if argument not in growth]
     if len(grown) != 1 or len(stays) != 1 or (stays[0].block in body and stays[0].constant is None):
         return None
     (by,), (other,) = grown, stays
-    if value.operation == "add":
+    if value.operation == "add" or (value.operation == "sub" and other is value.arguments[1]):
         return by
     if value.operation == "mul" and isinstance(by, int):
         return by * other.constant if other.constant is not None else other if by == 1 else None
@@ -92,27 +92,27 @@ def _adds_constant(value: Value) -> bool:
     return value.operation == "add" and value.arguments[1].constant is not None
 
 
-def _step(phi: Value, before: Block) -> int | None:
+def step_of(phi: Value, before: Block) -> int | None:
     """What every turn adds to a counter; None if the phi is none."""
     turns = {value for value, source in zip(phi.arguments, phi.block.predecessors, strict=True) if source is not before}
     turn = turns.pop()
     return turn.arguments[1].constant if not turns and turn.operation == "add" and turn.arguments[0] is phi else None
 
 
+def at_first(value: Value, first: dict[Value, Value], growth: Growth, before: Block) -> Value:
+    """What a value is on the first turn, made before the loop; first: the same for the counters, and for what was made so."""
+    if value in growth and value not in first:
+        arguments = [at_first(argument, first, growth, before) for argument in value.arguments]
+        first[value] = Value(value.operation, value.width, arguments, None, value.span, before)
+        before.values.insert(-1, first[value])
+    return first.get(value, value)
+
+
 def _counter(phi: Value, total: Value, growth: Growth, before: Block) -> Value:
     """A phi that is the total on every turn: computed before the loop for the first one, then a sum."""
     header = phi.block
     edge = header.predecessors.index(before)
-    first = {phi: phi.arguments[edge]}
-
-    def at_first(value: Value) -> Value:
-        if value in growth and value not in first:
-            arguments = [at_first(argument) for argument in value.arguments]
-            first[value] = Value(value.operation, value.width, arguments, None, value.span, before)
-            before.values.insert(-1, first[value])
-        return first.get(value, value)
-
-    start, step = at_first(total), growth[total]
+    start, step = at_first(total, {phi: phi.arguments[edge]}, growth, before), growth[total]
     turned = next(argument for index, argument in enumerate(phi.arguments) if index != edge)
     place = turned.block
     more = (

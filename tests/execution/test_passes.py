@@ -184,6 +184,30 @@ def states(value: u64, turns: u64) -> u64:
     return total if state == 101 else total + u64(state)
 
 
+@machine
+def shifted(value: u64, turns: u64) -> u64:
+    """One array moved within itself: its indexes grow with the loop, and run out for some words."""
+    bytes = frame_array(u8, 64)
+    start = value & 15
+    for i in upto(turns & 63):
+        bytes[i + start] = bytes[2 * start - 4 + i] + 1
+    total = u64(0)
+    for i in between(start, turns & 31):
+        near = u64(bytes[i - 1]) + u64(bytes[i]) + u64(bytes[i + 1])
+        total = total * 3 + near + u64(bytes[i + 2])
+    return total
+
+
+@machine
+def sums(value: u64, turns: u64) -> u64:
+    """Sums of sums of what a loop's turn stored, which its next turn reads again."""
+    row = frame_array(u64, 64)
+    row[0] = value
+    for i in upto(turns & 63):
+        row[i + 1] = row[i] * 3 + i
+    return row[turns & 63]
+
+
 INPUTS = [
     (0, 0),
     (1, 1),
@@ -202,6 +226,8 @@ CASES: list[tuple[str, Callable[[u64, u64], u64]]] = [
     ("fold", quotients),
     ("checks", ranges),
     ("thread", states),
+    ("limit", shifted),
+    ("number", sums),
 ]
 
 
@@ -254,6 +280,31 @@ def test_little_work_needs_no_branch() -> None:
     found, without = instructions(sides), instructions(sides, disable=("choose",))
     assert sum(name.startswith("cmov") for name in found) > sum(name.startswith("cmov") for name in without)
     assert sum(name.startswith("j") for name in found) < sum(name.startswith("j") for name in without) // 2
+
+
+def inner_loops(function: Any, **options: Any) -> list[list[str]]:
+    """The instructions of each loop that has no loop inside, from where its jump back leads to that jump."""
+    program = compile_function(function, **options)
+    start, size, _ = program.symbols[program.entry]
+    lines = [(at, line.text) for at, line in program.linked.lines if start <= at < start + size]
+    back = [(int(text.split()[1], 16), at) for at, text in lines if text.startswith("j")]
+    loops = [(begin, end) for begin, end in back if begin < end]
+    inner = [each for each in loops if not any(each != o and each[0] <= o[0] and o[1] <= each[1] for o in loops)]
+    return [[text for at, text in lines if begin <= at <= end] for begin, end in inner]
+
+
+@pytest.mark.t1
+def test_growing_indexes_are_checked_before_the_loop() -> None:
+    """A turn has one jump, the loop's own; without the pass there are those of checks."""
+    assert [sum(text.startswith("j") for text in loop) for loop in inner_loops(shifted)] == [1, 1]
+    assert [sum(text.startswith("j") for text in loop) for loop in inner_loops(shifted, disable=("limit",))] != [1, 1]
+
+
+@pytest.mark.t1
+def test_turns_hand_on_what_they_stored() -> None:
+    """What the turn before stored is in a register: a turn stores and does not load."""
+    (loop,) = (loop for loop in inner_loops(sums) if any("imul" in text or "lea" in text for text in loop))
+    assert sum("[" in text and not text.startswith("lea") for text in loop) == 1
 
 
 @pytest.mark.t1
