@@ -135,19 +135,33 @@ def _order(function: MachineFunction) -> list[MachineBlock]:
     """Chains of blocks that fall through, hot ones first."""
     placed: dict[MachineBlock, None] = {}
     for start in (function.blocks[0], *sorted(function.blocks, key=lambda block: block.cold)):
-        block = None if start in placed else start
+        block: MachineBlock | None = None if start in placed else start
+        depth = 0
         while block is not None:
-            placed[block] = None
-            block = _follower(block, placed)
+            placed |= dict.fromkeys([*(_arm(block, placed) if depth < block.depth else ()), block])
+            depth, block = block.depth, _follower(block, placed)
     return list(placed)
 
 
-def _follower(block: MachineBlock, placed: dict[MachineBlock, None]) -> MachineBlock | None:
+def _arm(block: MachineBlock, placed: dict[MachineBlock, None]) -> list[MachineBlock]:
+    """What to place before a loop's first block: the arm that does not follow it, and what leads from there back to the block."""
+    following = _follower(block, placed)
+    found = [other for other in block.successors if other is not following]
+    while block.condition and found and len(found[-1].successors) == 1:
+        found.append(found[-1].successors[0])
+        if found[-1] in placed or found[-1] in found[:-1] or found[-1].cold or found[-1].depth != block.depth:
+            return []
+        if block in found[-1].successors:
+            return found if found[0] not in placed and found[0].depth == block.depth and not found[0].cold else []
+    return []
+
+
+def _follower(block: MachineBlock, placed: dict[MachineBlock, None], far: int = COPIED) -> MachineBlock | None:
     """What to place after a block: its likeliest successor; for a loop that tests at its top, the loop's body instead of the test."""
     choices = [other for other in reversed(block.successors) if other not in placed and other.cold == block.cold]
-    if not choices:
-        return None
-    chosen = max(choices, key=lambda successor: successor.depth)
+    if not choices:  # a jump to what is placed may become a copy of it, and then goes on
+        return _follower(block.successors[0], placed, far - 1) if far and len(block.successors) == 1 else None
+    chosen = max(choices, key=lambda successor: (successor.depth, len(successor.predecessors) == 1))
     if chosen.depth > block.depth and chosen.condition:
         inside = [other for other in chosen.successors if other.depth >= chosen.depth and other not in placed]
         leaves = any(other.depth < chosen.depth for other in chosen.successors)
