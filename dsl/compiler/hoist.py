@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.compiler.graph import Dominators, Loops
+from dsl.compiler.graph import Dominators, Loops, users
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 
 # Cheap to make again where they are used, or bound to their place.
@@ -18,12 +18,40 @@ def hoist(function: Function) -> None:
     """Put each invariant value before the loop, innermost loops first."""
     dominators = Dominators(function)
     loops = Loops(dominators)
+    used = users(function)
     for header in sorted(loops.bodies, key=lambda block: -loops.depth[block]):
         body = loops.bodies[header]
         outside = [block for block in header.predecessors if block not in body]
         if len(outside) == 1 and len(outside[0].successors) == 1:
+            for block in body:
+                for value in list(block.values):
+                    _split_address(value, body, used)
             _hoist_loop(header, body, outside[0], dominators)
             _keep_addresses([block for block in function.blocks if block in body], outside[0])
+
+
+def _split_address(value: Value, body: set[Block], used: dict[Value, list[Value]]) -> None:
+    """Where nothing else uses an index that is a sum, add its part from outside of the loop to the base, which is from there too."""
+    if value.operation != "add" or value.width != 64 or value.arguments[0].block in body:
+        return
+    base, offset = value.arguments
+    scaled = offset.operation == "shl" and offset.arguments[1].constant is not None
+    index = offset.arguments[0] if scaled else offset
+    if index.operation != "add" or used[index] != [offset if scaled else value] or (scaled and used[offset] != [value]):
+        return
+    stays = [part for part in index.arguments if part.block not in body and part.constant is None]
+    if len(stays) == 1 and index.block is value.block:
+        at = value.block.values.index(value)
+        (part,) = stays
+        rest = index.arguments[1 - index.arguments.index(part)]
+        if scaled:
+            part = Value("shl", 64, [part, offset.arguments[1]], None, value.span, value.block)
+            offset.arguments = [rest, offset.arguments[1]]
+            value.block.values.insert(at, part)
+            at += 1
+        first = Value("add", 64, [base, part], None, value.span, value.block)
+        value.block.values.insert(at, first)
+        value.arguments = [first, offset if scaled else rest]
 
 
 def _hoist_loop(header: Block, body: set[Block], before: Block, dominators: Dominators) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from dsl.compiler.dead import remove_dead
 from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.strength import Growth, at_first, growth_of, step_of
 from dsl.lang.operations import as_signed
 
-MOST: Final = 6  # indexes whose room is computed before a loop
+MOST: Final = 8  # indexes whose room is computed before a loop
 Index = tuple[Value, Value, int]  # an array's length, and an index as a value and a constant more
 
 
@@ -30,6 +31,7 @@ def limit_loops(function: Function) -> None:
             changed = _limit(function, header, body, outside[0]) or changed
     if changed:
         fold(function)
+        remove_dead(function)  # conditions, which would count as uses of indexes
 
 
 def _limit(function: Function, header: Block, body: set[Block], before: Block) -> bool:

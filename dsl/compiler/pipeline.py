@@ -52,6 +52,7 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "choose": choose,
     "hoist": hoist,
     "limit": limit_loops,
+    "hoist again": hoist,
     "strength": reduce_strength,
     "number again": number,
     "tail": expose_tail_calls,
