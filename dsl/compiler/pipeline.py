@@ -37,7 +37,6 @@ from dsl.compiler.secrets import refuse_leaks, refuse_machine_leaks
 from dsl.compiler.select import select
 from dsl.compiler.spelling import render
 from dsl.compiler.strength import reduce_strength
-from dsl.compiler.tail import expose_tail_calls
 from dsl.compiler.thread import thread
 from dsl.compiler.unroll import unroll
 
@@ -55,7 +54,6 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "hoist again": hoist,
     "strength": reduce_strength,
     "number again": number,
-    "tail": expose_tail_calls,
     "carry": place_carries,
     "dead": remove_dead,
 }
