@@ -130,7 +130,20 @@ def boot() -> list[Row]:
     return bench_boot.rows()
 
 
-BENCHES: dict[str, Callable[[], list[Row]]] = {"exits": exits, "boot": boot, "size": size, "build": build}
+def handover() -> list[Row]:
+    """Instructions from firmware's hand-over to the monitor, on both firmwares."""
+    from pipeline import bench_handover
+
+    return bench_handover.rows()
+
+
+BENCHES: dict[str, Callable[[], list[Row]]] = {
+    "exits": exits,
+    "boot": boot,
+    "handover": handover,
+    "size": size,
+    "build": build,
+}
 
 
 def report(name: str, as_json: bool) -> int:

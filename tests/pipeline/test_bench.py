@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
 from pathlib import Path
 
 import pytest
 
-from pipeline import bench, bench_boot, bench_exits
+from pipeline import bench, bench_boot, bench_exits, bench_handover
 from pipeline.bench_boot import Spent, Stop
+from pipeline.bench_handover import Debugger
 from pipeline.bench_rows import Row
 from pipeline.emulator import EmulatorError
 
@@ -103,3 +107,49 @@ def test_a_row_has_its_ratio() -> None:
         "ratio": 0.25,
     }
     assert Row("a", 30, None, "x", "so").values()["ratio"] is None
+
+
+def test_the_debugger_reads_the_counter_and_leaves_no_trace() -> None:
+    """An RDTSC where the machine stands, one step, and memory and registers as they were; an error is one."""
+    registers = bytearray(range(24 * 8))
+    struct.pack_into("<Q", registers, 8 * bench_handover.RIP, 0x7C00)
+    after = bytearray(registers)
+    struct.pack_into("<Q", after, 8 * bench_handover.RAX, 0x89ABCDEF)
+    struct.pack_into("<Q", after, 8 * bench_handover.RDX, 0x1234567)
+    exchange = [
+        ("g", registers.hex()), ("m7c00,2", "cccc"), ("M7c00,2:0f31", "OK"), ("s", "T05"), ("g", after.hex()),
+        ("M7c00,2:cccc", "OK"), (f"G{registers.hex()}", "OK"), ("Z1,10,1", "E22"),
+    ]  # fmt: skip
+    ours, theirs = socket.socketpair()
+    asked: list[str] = []
+
+    def stub() -> None:
+        for _, answer in exchange:
+            data = b""
+            while b"#" not in data[:-2]:
+                data += theirs.recv(4096)
+            asked.append(data.partition(b"$")[2].partition(b"#")[0].decode())
+            theirs.sendall(b"+$" + answer.encode() + b"#00")
+
+    thread = threading.Thread(target=stub, daemon=True)
+    thread.start()
+    with Debugger(ours) as debugger:
+        assert debugger.ticks() == 0x123456789ABCDEF
+        with pytest.raises(EmulatorError, match="Z1,10,1: expected an answer, found the error E22"):
+            debugger.ask("Z1,10,1")
+    thread.join(10)
+    theirs.close()
+    assert asked == [question for question, _ in exchange]
+
+
+def test_an_image_is_made_to_spin(tmp_path: Path) -> None:
+    """Its first two bytes alone; code that is not there, or twice, is an error."""
+    path, code = tmp_path / "a.img", bytes(range(64))
+    path.write_bytes(b"x" * 100 + code + b"y" * 100)
+    spinning = bench_handover.spinning_image(path, code).read_bytes()
+    assert spinning == b"x" * 100 + b"\xeb\xfe" + code[2:] + b"y" * 100
+    for wrong in (b"x", b"z"):
+        with pytest.raises(
+            EmulatorError, match=r"expected the application's first bytes once in the image, found (200|100|0)"
+        ):
+            bench_handover.spinning_image(path, wrong)
