@@ -163,17 +163,21 @@ def checked(operation: str) -> Lower:
         refuse_taint(call, taint, word, "checked")
         builder = call.builder
         result = builder.emit(operation, first, second)
-        overflowed = product_overflow if operation == "mul" else sum_overflow
-        failed = overflowed(builder, first, second, result, word.signed)
+        if operation == "mul":
+            failed = product_overflow(builder, first, second, result, word.signed)
+        else:
+            failed = sum_overflow(builder, operation, first, second, result, word.signed)
         code = builder.emit("select", failed, builder.constant(OUT_OF_RANGE), builder.constant(0))
         return Typed(FallibleType(word), (code, result))
 
     return lower
 
 
-def sum_overflow(builder: Builder, a: ir.Value, b: ir.Value, result: ir.Value, signed: bool) -> ir.Value:
+def sum_overflow(
+    builder: Builder, operation: str, a: ir.Value, b: ir.Value, result: ir.Value, signed: bool
+) -> ir.Value:
     """Whether a + b or a - b wrapped. Signed: a sum has the sign of neither; a has neither b's sign nor that of the difference."""
-    is_sum = result.operation == "add"
+    is_sum = operation == "add"  # the result may be a constant by now
     if not signed:
         return builder.emit("ult", result, a) if is_sum else builder.emit("ult", a, b)
     pairs = ((a, result), (b, result)) if is_sum else ((a, b), (a, result))

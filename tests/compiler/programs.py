@@ -25,6 +25,7 @@ from dsl.lang import (
     bits,
     checked_add,
     checked_multiply,
+    checked_subtract,
     constant_time_equal,
     constant_time_select,
     declassify,
@@ -313,6 +314,21 @@ def fallible(a: u64, b: u64) -> u64 | Failure:
         return total
     product = checked_multiply(total, 3)
     return product
+
+
+@machine
+def known_sums(a: u64) -> u64:
+    """Checked sums and differences of which the compiler knows the result, or that it is one of the parts."""
+    failures = u64(0)
+    too_large, too_small = checked_add(u8(200), 100), checked_subtract(u8(100), 200)
+    if isinstance(too_large, Failure):
+        failures += 1
+    if isinstance(too_small, Failure):
+        failures += 2
+    same, nothing = checked_add(a, 0), checked_subtract(a, a)
+    if isinstance(same, Failure) or isinstance(nothing, Failure):
+        failures += 4
+    return failures
 
 
 @machine

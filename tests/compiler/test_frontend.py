@@ -21,7 +21,7 @@ PROGRAMS = [
     programs.arithmetic, programs.shifts, programs.signed, programs.narrow, programs.literals_at_edges, programs.leaves_in_time,
     programs.loops,
     programs.while_true, programs.swap, programs.place_once, programs.order, programs.elements, programs.fields,
-    programs.references, programs.bit_fields, programs.to_kind, programs.fallible, programs.nothing_or_failure,
+    programs.references, programs.bit_fields, programs.to_kind, programs.fallible, programs.known_sums, programs.nothing_or_failure,
     programs.narrowed, programs.specialisations, programs.dispatched, programs.frame_objects, programs.bytes_and_words,
     programs.layout, programs.addresses, programs.secrets, programs.checked_input, programs.stops, programs.fibonacci,
     programs.observed,
