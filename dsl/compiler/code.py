@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
 from dsl.compiler.encode import encode
@@ -10,7 +11,7 @@ from dsl.compiler.forms import CONDITIONS
 from dsl.compiler.ir import Assembly, Function, Span
 from dsl.compiler.layout import Item, Jump, Label
 from dsl.compiler.listing import Assembled, Relocation, assemble_naked
-from dsl.compiler.machine import Trap
+from dsl.compiler.machine import Instruction, Trap
 
 SHORT: Final = 2  # bytes of a jump with an 8-bit displacement
 
@@ -45,23 +46,23 @@ class Code:
 
 def assemble_items(symbol: str, items: list[Item]) -> Code:
     """Encode a laid-out function."""
-    sizes = [_size(item) for item in items]
-    offsets = _relax(items, sizes)
+    parts = [encode(item) if isinstance(item, Instruction) else None for item in items]
+    sizes = [
+        len(part.data) if part else SHORT if isinstance(item, Jump) else 0
+        for item, part in zip(items, parts, strict=True)
+    ]
+    offsets, targets = _relax(items, sizes)
     code = Code(symbol)
-    targets = {item: offset for item, offset in zip(items, offsets, strict=True) if isinstance(item, Label)}
-    for item, offset, size in zip(items, offsets, sizes, strict=True):
-        if isinstance(item, Label):
-            continue
-        if isinstance(item, Jump):
-            displacement = targets[item.target] - (offset + size)
-            if displacement < 0:
-                _note_loop(code.loops, targets[item.target], offset + size)
-            code.data += _jump_bytes(item.condition, displacement, size)
-            mnemonic = f"j{item.condition or 'mp'}"
-            code.lines.append(Line(offset, f"{mnemonic} {{{targets[item.target]}}}", item.span))
-        else:
-            code.add(encode(item), item.span)
+    for item, part, offset, size in zip(items, parts, offsets, sizes, strict=True):
+        if isinstance(item, Instruction) and part:
+            code.add(part, item.span)
             code.checks += [(offset, operand) for operand in item.operands if isinstance(operand, Trap)]
+        elif isinstance(item, Jump):
+            target, end = targets[item.target], offset + size
+            if target < end:
+                _note_loop(code.loops, target, end)
+            code.data += _jump_bytes(item.condition, target - end, size)
+            code.lines.append(Line(offset, f"j{item.condition or 'mp'} {{{target}}}", item.span))
     return code
 
 
@@ -82,32 +83,23 @@ def _note_loop(loops: list[tuple[int, int]], start: int, end: int) -> None:
         loops.append((start, end))
 
 
-def _size(item: Item) -> int:
-    if isinstance(item, Label):
-        return 0
-    if isinstance(item, Jump):
-        return SHORT
-    return len(encode(item).data)
-
-
-def _relax(items: list[Item], sizes: list[int]) -> list[int]:
-    """Offsets of the items, with each jump that does not reach in one byte grown (a grown one never shrinks, so this ends)."""
+def _relax(items: list[Item], sizes: list[int]) -> tuple[list[int], dict[Label, int]]:
+    """Offsets of all items, and of labels, with each jump that does not reach in one byte grown (none ever shrinks, so this ends)."""
     while True:
-        offsets = []
-        offset = 0
-        for size in sizes:
-            offsets.append(offset)
-            offset += size
+        ends = list(accumulate(sizes))
+        offsets = [end - size for end, size in zip(ends, sizes, strict=True)]
         targets = {item: offset for item, offset in zip(items, offsets, strict=True) if isinstance(item, Label)}
         grown = False
         for index, item in enumerate(items):
-            if isinstance(item, Jump) and sizes[index] == SHORT:
-                displacement = targets[item.target] - (offsets[index] + SHORT)
-                if not -128 <= displacement <= 127:
-                    sizes[index] = 6 if item.condition else 5
-                    grown = True
+            if (
+                isinstance(item, Jump)
+                and sizes[index] == SHORT
+                and not -128 <= targets[item.target] - ends[index] <= 127
+            ):
+                sizes[index] = 6 if item.condition else 5
+                grown = True
         if not grown:
-            return offsets
+            return offsets, targets
 
 
 def _jump_bytes(condition: str, displacement: int, size: int) -> bytes:

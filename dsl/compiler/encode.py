@@ -15,8 +15,9 @@ from dsl.compiler.keystone import assemble
 from dsl.compiler.listing import Assembled, Relocation, assemble_template
 from dsl.compiler.machine import NAMES, RCX, Instruction, Memory, Operand, Register, Trap
 from dsl.compiler.spelling import spell, spell_operand
+from dsl.lang.instruction import PLACEHOLDER
 
-PLACEHOLDER: Final = 0x11223344  # the displacement of an operand whose symbol is not placed yet
+UNPLACED: Final = 0x11223344  # the displacement of an operand whose symbol is not placed yet
 
 
 def encode(instruction: Instruction) -> Assembled:
@@ -24,7 +25,8 @@ def encode(instruction: Instruction) -> Assembled:
     mnemonic = instruction.mnemonic
     operands = tuple(operand for operand in instruction.operands if not isinstance(operand, Trap))
     if instruction.template:
-        return assemble_template(instruction.template.format(*(spell_operand(operand) for operand in operands)))
+        spelt = map(spell_operand, operands)
+        return assemble_template(PLACEHOLDER.sub(lambda _: next(spelt), instruction.template))
     match operands:
         case (Address() as target,):
             jumps = mnemonic == "tail"
@@ -34,14 +36,14 @@ def encode(instruction: Instruction) -> Assembled:
     data = _encode(mnemonic, tuple(_without_symbol(operand) for operand in operands))
     for operand in operands:
         if isinstance(operand, Memory) and operand.symbol is not None:
-            at = data.index(PLACEHOLDER.to_bytes(4, "little"))
+            at = data.index(UNPLACED.to_bytes(4, "little"))
             relocations = (Relocation(at, Address(operand.symbol, operand.displacement), len(data)),)
     return Assembled(data, ((0, spell(mnemonic, operands)),), relocations)
 
 
 def _without_symbol(operand: Operand) -> Operand:
     if isinstance(operand, Memory) and operand.symbol is not None:
-        return Memory(operand.width, symbol="", displacement=PLACEHOLDER)
+        return Memory(operand.width, symbol="", displacement=UNPLACED)
     return operand
 
 

@@ -50,7 +50,7 @@ def mentions(instruction: Instruction) -> Mentions:
     """Which virtual registers an instruction mentions."""
     found = Mentions()
     fixes = instruction.outputs and instruction.mnemonic not in ("MOVES", "call")
-    writes = found.early if instruction.early or fixes else found.late
+    writes = found.early if instruction.template or fixes else found.late
     for number, role in named(instruction):
         if number >= FIRST_VIRTUAL:
             if role != "w":

@@ -95,9 +95,10 @@ class Instruction:
     inputs: tuple[tuple[int, Source], ...] = ()  # processor register <- source; for MOVES: virtual register <- source
     outputs: tuple[tuple[int, int], ...] = ()  # virtual register <- processor register
     clobbers: tuple[int, ...] = ()
-    template: str = ""  # TEMPLATE: text with {0}, {1} for the operands
-    roles: str = ""  # TEMPLATE: of those
-    early: bool = False  # TEMPLATE: outputs are written before inputs are read
+    template: str = ""  # TEMPLATE: the row's text
+    roles: str = (
+        ""  # TEMPLATE: of the operands, in the order of the text's mentions; what it writes, it writes before it reads
+    )
 
 
 @dataclass(eq=False, slots=True)

@@ -200,19 +200,11 @@ def select_intrinsic(s: Selector, value: Value) -> None:
         else:
             outputs.append((register, NUMBERS[operand.where][0]))
     mentions = [(*free[match[1]], int(match[2] or 64)) for match in PLACEHOLDER.finditer(row.text)]
-    numbers = iter(range(len(mentions)))
-    s.now.append(
-        Instruction(
-            "TEMPLATE",
-            tuple(Register(register, width) for register, _, width in mentions),
-            inputs=tuple(inputs),
-            outputs=tuple(outputs),
-            clobbers=tuple(NUMBERS[register][0] for register in row.clobbers if register != "flags"),
-            template=PLACEHOLDER.sub(lambda _: f"{{{next(numbers)}}}", row.text),
-            roles="".join(letter for _, letter, _ in mentions),
-            early=any(letter == "w" for _, letter in free.values()),
-        )
-    )
+    made = Instruction("TEMPLATE", tuple(Register(register, width) for register, _, width in mentions))
+    made.template, made.roles = row.text, "".join(letter for _, letter, _ in mentions)
+    made.inputs, made.outputs = tuple(inputs), tuple(outputs)
+    made.clobbers = tuple(NUMBERS[register][0] for register in row.clobbers if register != "flags")
+    s.now.append(made)
     if row.stops_if:
         s.emit(f"j{row.stops_if}", s.trap(value))
 
