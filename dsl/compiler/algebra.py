@@ -40,14 +40,16 @@ def multiplied_by(value: Value) -> int:
 
 
 def add(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = right.constant
-    if known == 0:
-        return left
-    if known is not None and left.operation == "add":
-        inner = left.arguments[1].constant
-        if inner is not None:
-            return f.make("add", value.width, left.arguments[0], f.constant(inner + known, value.width))
-    return None
+    return left if right.constant == 0 else joined(f, value, left, right)
+
+
+def joined(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """Add and and: two constants, one after the other, are one."""
+    inner = left.arguments[1].constant if left.operation == value.operation else None
+    if inner is None or right.constant is None:
+        return None
+    both = inner + right.constant if value.operation == "add" else inner & right.constant
+    return f.make(value.operation, value.width, left.arguments[0], f.constant(both, value.width))
 
 
 def sub(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -141,10 +143,7 @@ def remainder(f: Folder, value: Value, left: Value, right: Value) -> Value | Non
     divisor = right.constant
     if value.operation == "urem" and power_of_two(divisor) is not None:
         return f.make("and", value.width, left, f.constant((divisor or 0) - 1, value.width))
-    if value.operation == "urem":
-        quotient = udiv(f, value, left, right)
-    else:
-        quotient = sdiv(f, value, left, right)
+    quotient = (udiv if value.operation == "urem" else sdiv)(f, value, left, right)
     return quotient and f.make("sub", value.width, left, f.make("mul", value.width, quotient, right))
 
 
@@ -154,17 +153,10 @@ def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | N
         return left
     if known == 0:
         return right
-    if known is not None and left.operation == "and":
-        inner = left.arguments[1].constant
-        if inner is not None:
-            return f.make("and", value.width, left.arguments[0], f.constant(inner & known, value.width))
-    if (
-        known is not None
-        and left.operation == "zext"
-        and known & all_ones(left.arguments[0].width) == all_ones(left.arguments[0].width)
-    ):
-        return left
-    return None
+    if known is not None and left.operation == "zext":
+        ones = all_ones(left.arguments[0].width)
+        return left if known & ones == ones else None
+    return joined(f, value, left, right)
 
 
 def bitwise_or(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -194,23 +186,15 @@ def bitwise_not(f: Folder, value: Value, left: Value) -> Value | None:
 
 
 def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
+    """Shifts and rotations."""
     known = right.constant
     if (known is not None and known % value.width == 0) or left.constant == 0:
         return left
-    if (
-        known is not None
-        and value.operation == "shr"
-        and left.operation == "shl"
-        and left.arguments[1].constant == known
-    ):
+    there_and_back = (left.operation, value.operation) == ("shl", "shr")
+    if known is not None and there_and_back and left.arguments[1].constant == known:
         mask = all_ones(value.width) >> known % value.width
         return f.make("and", value.width, left.arguments[0], f.constant(mask, value.width))
     return None
-
-
-def rotate(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = right.constant
-    return left if known is not None and known % value.width == 0 else None
 
 
 def equal(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -270,17 +254,10 @@ def signed_order(f: Folder, value: Value, left: Value, right: Value) -> Value | 
     return f.constant(int(value.operation == "sle"), 1) if left is right else None
 
 
-def zext(f: Folder, value: Value, left: Value) -> Value | None:
-    if left.operation == "zext":
-        return f.make("zext", value.width, left.arguments[0])
-    return None
-
-
-def sext(f: Folder, value: Value, left: Value) -> Value | None:
-    if left.operation == "sext":
-        return f.make("sext", value.width, left.arguments[0])
-    if left.operation == "zext":
-        return f.make("zext", value.width, left.arguments[0])
+def extend(f: Folder, value: Value, left: Value) -> Value | None:
+    """Zext and sext: extended twice is extended once; zeros above leave no sign."""
+    if left.operation == value.operation or (value.operation, left.operation) == ("sext", "zext"):
+        return f.make(left.operation, value.width, left.arguments[0])
     return None
 
 
@@ -307,11 +284,9 @@ def select(f: Folder, value: Value, flag: Value, chosen: Value, other: Value) ->
     if chosen is other:
         return chosen
     yes, no = chosen.constant, other.constant
-    if (yes, no) == (1, 0):
-        return flag if value.width == 1 else f.make("zext", value.width, flag)
-    if (yes, no) == (0, 1):
-        inverse = f.make("not", 1, flag)
-        return inverse if value.width == 1 else f.make("zext", value.width, inverse)
+    if (yes, no) in ((1, 0), (0, 1)):
+        bit = flag if yes else f.make("not", 1, flag)
+        return bit if value.width == 1 else f.make("zext", value.width, bit)
     if flag.operation == "not":
         return f.make("select", value.width, flag.arguments[0], other, chosen)
     return None
@@ -329,13 +304,11 @@ RULES: Final[dict[str, Callable[..., Value | None]]] = {
     "or": bitwise_or,
     "xor": bitwise_xor,
     "not": bitwise_not,
-    **dict.fromkeys(("shl", "shr", "sar"), shift),
-    **dict.fromkeys(("rotl", "rotr"), rotate),
+    **dict.fromkeys(("shl", "shr", "sar", "rotl", "rotr"), shift),
     **dict.fromkeys(("eq", "ne"), equal),
     **dict.fromkeys(("ult", "ule"), unsigned_order),
     **dict.fromkeys(("slt", "sle"), signed_order),
-    "zext": zext,
-    "sext": sext,
+    **dict.fromkeys(("zext", "sext"), extend),
     "trunc": trunc,
     "select": select,
 }

@@ -128,27 +128,20 @@ class Array(Generic[T]):
 
     def copy_from(self, other: Array[T]) -> None:
         """Copy other's elements here. Lengths that differ are a failed check; the two must not overlap."""
-        if other._element != self._element:
+        if other._element != self._element or self._element.volatile:
             raise TypeError(f"copy of {other._element} elements to {self._element} elements")
         if other._length != self._length:
             raise CheckFailed(f"copy of {other._length} elements to {self._length}")
         size = self._length * self._stride
         if size and self._address < other._address + size and other._address < self._address + size:
             raise MachineError("copy_from between arrays that overlap")
-        if self._element.volatile:
-            for index in range(self._length):
-                self[index] = other[index]
-        else:
-            self._memory.write(self._address, other._memory.read(other._address, size))
+        self._memory.write(self._address, other._memory.read(other._address, size))
 
     def fill(self, value: T) -> None:
         """Set every element to value."""
-        if isinstance(self._element, t.StructType):
-            raise TypeError("an array of Structs is not filled")
-        if self._element.volatile:
-            for index in range(self._length):
-                self[index] = value
-        elif self._length:
+        if isinstance(self._element, t.StructType) or self._element.volatile:
+            raise TypeError(f"an array of {self._element} is not filled")
+        if self._length:
             self[0] = value
             self._memory.write(self._address, self._memory.read(self._address, self._stride) * self._length)
 

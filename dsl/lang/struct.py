@@ -35,25 +35,25 @@ def at(offset: int) -> Any:
     return FieldSpecification(None, offset)
 
 
+class _Wanted(NamedTuple):
+    """The keywords of a Struct's class statement, in bytes: what its size and alignment are claimed to be; packed: no alignment."""
+
+    size: int | None = None
+    align: int | None = None
+    packed: bool = False
+
+
 class StructClass(DeclaredClass):
     """The class of Struct classes: computes and checks the layout, at once if every name is known, else at first use."""
 
     _layout: StructLayout | None
-    _wanted: tuple[int | None, int | None, bool]
+    _wanted: _Wanted
     _specifications: dict[str, FieldSpecification]
 
-    def __new__(
-        meta,
-        name: str,
-        bases: tuple[type, ...],
-        namespace: dict[str, Any],
-        size: int | None = None,
-        align: int | None = None,
-        packed: bool = False,
-    ) -> StructClass:
+    def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **wanted: Any) -> StructClass:
         specifications = {key: value for key, value in namespace.items() if isinstance(value, FieldSpecification)}
         cls: StructClass = super().__new__(meta, name, bases, namespace)
-        cls._layout, cls._wanted, cls._specifications = None, (size, align, packed), specifications
+        cls._layout, cls._wanted, cls._specifications = None, _Wanted(**wanted), specifications
         if "__annotations__" in namespace and bases:
             if any(_declares_fields(base) for base in bases):
                 raise cls.wrong("a Struct does not inherit fields; nest it")
@@ -64,7 +64,7 @@ class StructClass(DeclaredClass):
         return cls
 
     @property
-    def __layout__(cls) -> StructLayout:  # noqa: N805
+    def __layout__(cls) -> StructLayout:
         """Size, alignment and fields."""
         if cls._layout is None:
             described = next((base for base in cls.__mro__ if _declares_fields(base)), cls)
