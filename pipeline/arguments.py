@@ -327,7 +327,7 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     test.add_argument(
         "--long",
         action="store_true",
-        help="instead: random programs in every world, and a tenth as many wrong sources for the front end",
+        help="instead: random programs in every world, a tenth as many wrong sources, and attacks by the thousand",
     )
     test.add_argument(
         "--count", type=positive, metavar="N", default=100_000, help="programs of --long (default 100000)"

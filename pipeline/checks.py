@@ -20,6 +20,14 @@ STATIC_CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("programs", ("-m", "pipeline.audit")),
 )  # fmt: skip
 
+LONG: tuple[tuple[str, int], ...] = (  # a campaign, and of how many random programs it has one
+    ("tests.random_programs.campaign", 1),
+    ("tests.diagnostics.fuzz", 10),
+    ("tests.attacks.evidence", 1),
+    ("tests.attacks.answers", 10),
+    ("tests.attacks.flips", 1),
+)
+
 
 def tiers_missing() -> dict[str, list[str]]:
     """For each tier that this machine cannot run, the reasons."""
@@ -60,10 +68,10 @@ def run_tests(quick: bool, rest: list[str]) -> int:
 
 
 def run_long(count: int, seed: int) -> int:
-    """Run `count` random programs, and a tenth as many wrong sources; 0 if nothing was wrong with either."""
+    """Run each of the campaigns, `count` of what the first counts; 0 if nothing was wrong with any."""
     status = OK
-    for module, number in (("tests.random_programs.campaign", count), ("tests.diagnostics.fuzz", -(-count // 10))):
-        command = [sys.executable, "-m", module, f"--count={number}", f"--seed={seed}"]
+    for module, part in LONG:
+        command = [sys.executable, "-m", module, f"--count={-(-count // part)}", f"--seed={seed}"]
         say("Running " + " ".join(command[1:]))
         if subprocess.run(command, cwd=paths.ROOT, check=False).returncode != 0:
             status = REFUSED

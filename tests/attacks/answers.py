@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boot.handoff import TpmState
+from pipeline.errors import UsageError
 from pipeline.swtpm import Swtpm
+from tests import needs
 from tests.attacks.changes import HEAD, change
 from tests.attacks.proxy import SET_DATA_FD, message
 from tests.boot.tpm_bench import SECRET, pcr_event, pcr_values, provisioned
@@ -231,6 +233,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first boot's seed (default 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
     options = parser.parse_args(argv)
+    try:
+        needs.tpm()
+    except UsageError as missing:
+        print(f"skipped: {missing}")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         total = campaign(subject_in(Path(folder)), options.seed, options.count, options.jobs)
     print(total.line())

@@ -82,12 +82,18 @@ def judge(_process: int) -> Judge:
     return Judge()
 
 
-def check(block: int, stride: int) -> list[int]:
-    """Change every `stride`th byte of a block; the offsets that were not refused. Blocks come in ascending order."""
+def offsets(block: int, stride: int) -> list[int]:
+    """The bytes of a block that are changed."""
+    return [at for at in range(block * BLOCK, (block + 1) * BLOCK) if at % stride == 0]
+
+
+def check(block: int, stride: int, seed: int) -> list[int]:
+    """Change these bytes, one at a time; those that were not refused. Blocks come in ascending order."""
+    if not offsets(block, stride):
+        return []
     mine = judge(os.getpid())
     mine.go_to(block)
-    offsets = [at for at in range(block * BLOCK, (block + 1) * BLOCK) if at % stride == 0]
-    return [at for at in offsets if not mine.refuses(at, random.Random(at).randrange(1, 256))]
+    return [at for at in offsets(block, stride) if not mine.refuses(at, random.Random(at + seed).randrange(1, 256))]
 
 
 @dataclass
@@ -105,13 +111,13 @@ class Total:
         )
 
 
-def sweep(stride: int, jobs: int, quiet: bool = False) -> Total:
+def sweep(stride: int, jobs: int, seed: int = 0, quiet: bool = False) -> Total:
     """Change every `stride`th byte."""
     total, progress = Total(), Progress("blocks of 64 bytes", quiet)
     memory()  # once, for all processes
-    swept = results(blocks(), lambda seed, _: check(seed, stride), jobs, SECONDS)
+    swept = results(blocks(), lambda block, _: check(block, stride, seed), jobs, SECONDS)
     for done, (block, found) in enumerate(swept, 1):
-        tried = sum(at % stride == 0 for at in range(block * BLOCK, (block + 1) * BLOCK))
+        tried = len(offsets(block, stride))
         if block * BLOCK < HEADER_SIZE:
             total.header += tried
         else:
@@ -123,10 +129,12 @@ def sweep(stride: int, jobs: int, quiet: bool = False) -> Total:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stride", type=int, default=1, help="change every STRIDEth byte (default 1: all)")
+    parser.add_argument("--count", type=int, default=0, help="about how many bytes to change (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="how they are changed (default 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
     options = parser.parse_args(argv)
-    total = sweep(options.stride, options.jobs)
+    stride = max(1, len(blocks()) * BLOCK // options.count) if options.count else 1
+    total = sweep(stride, options.jobs, options.seed)
     print(total.line())
     return 1 if total.proceeded else 0
 
