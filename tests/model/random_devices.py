@@ -24,6 +24,7 @@ from tests.model.random_source import (
     ins,
     outs,
     pics_ready,
+    quickly,
 )
 from tests.model.vmx_operation import Exit, Guest, Script
 
@@ -69,9 +70,9 @@ def full_ring(guest: Guest, source: Source) -> Script:
         for _ in range(9):
             yield hypercall(source, LOG, rdi=0x4000, rsi=source.choice((256, 256, 255, 250)))
         for _ in range(30):
-            yield source.io(COM1, False, 0x41)
+            yield from quickly(outs(source, (COM1, 0x41)))
             if source.randrange(4) == 0:
-                yield source.io(COM1 + source.choice((2, 5)), True)
+                yield from quickly(ins(source, COM1 + source.choice((2, 5))))
         yield from outs(source, (COM1 + 2, source.choice((1, 5, 0x87))), (COM1 + 1, 0), (COM1 + 1, 2))
         for _ in range(8):
             yield source.io(COM1 + source.choice((2, 5, 2, 5, 1)), True)
@@ -105,7 +106,7 @@ def pic(guest: Guest, source: Source) -> Script:
     events = line_events(source)
     for _ in range(7):
         if source.randrange(3):
-            yield from pics_ready(source)
+            yield from pics_ready(source, source.choice((1, 1, 0x11, 0x11, 0x03, 0x13, 0x0D)))
         else:
             for chip in (PIC1, PIC2):
                 first = source.choice((0x10, 0x11, 0x12, 0x13, 0x18, 0x19))

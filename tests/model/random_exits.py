@@ -117,6 +117,7 @@ def events(guest: Guest, source: Source) -> Script:
         state = source.state() if not delivery else clear
         kind = state | {vmx.GUEST_DEBUGCTL: 1, vmx.GUEST_DR7: 0x400 | source.getrandbits(1) << 13}
         error = source.getrandbits(8)
+        delivery |= source.getrandbits(18) << 12 if delivery else 0  # undefined bits, must not get through
         if step < 2:
             exception = source.choice((VALID | 3 << 8 | 1, VALID | 5 << 8 | 1, VALID | 3 << 8 | HAS_ERROR | 17))
             yield Exit(
@@ -157,7 +158,7 @@ def instruction(source: Source, is_64_bit: bool) -> bytes:
     if kind < 5:
         code += bytes([source.choice(OPCODES)])
     elif kind < 7:
-        code += bytes([0x0F, source.choice((0xB6, 0xB7, 0xBE, 0xBF, 0xB6 ^ 1 << source.randrange(8)))])
+        code += bytes([0x0F, source.choice((0xB6, 0xB7, 0xBE, 0xBF, 0xB6 ^ 1 << source.randrange(8), 0, 1, 9))])
     else:
         code += source.randbytes(1)
     modrm = source.choice(
@@ -186,7 +187,12 @@ def absent_memory(guest: Guest, source: Source) -> Script:
         bits = source.choice((64, 64, 64, 32, 16))
         code = instruction(source, bits == 64)
         linear = source.choice(
-            (0x5000 + source.randrange(256), 0x5FF0 + source.randrange(16), MEMORY - source.randint(1, 16))
+            (
+                0x5000 + source.randrange(256),
+                0x5FF0 + source.randrange(16),
+                MEMORY - source.randint(1, 16),
+                MEMORY - source.randint(1, 5),
+            )
         )
         for offset, byte in enumerate(code):
             if linear + offset < MEMORY:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import vmm.main
 from boot.handoff import DIRECT_MAP, MONITOR_BASE, Handoff
 from dsl.lang import HostVirtual, address_of, model, size_of, u64
+from dsl.lang.staging import Declaration
 from tests.model import board
 from tests.model.image import HANDOFF, MONITOR_PHYSICAL, RAM_SIZE, TABLES, physical_memory
 from tests.model.machine import RandomWords
@@ -85,20 +86,19 @@ def address_of_symbol(symbol: str) -> int:
 
 def static_objects() -> Iterator[tuple[str, int, int]]:
     """Name, address and size of the static objects in the emitted monitor that are compared."""
-    for name, declared in declarations():
-        declaration = declared.__declaration__
+    for name, declaration in declarations():
         if name not in STACKS:
-            yield name, address_of_symbol(name), declaration.size({})
+            yield name, address_of_symbol(name), declaration.size()
 
 
-def declarations() -> Iterator[tuple[str, Any]]:
+def declarations() -> Iterator[tuple[str, Declaration]]:
     """The objects declared in modules of the monitor's, by the symbols that it has for them."""
     for module in [module for name, module in sys.modules.items() if name.startswith(("vmm.", "dsl.std."))]:
         for name, value in vars(module).items():
             declaration = getattr(value, "__declaration__", None)
             symbol = f"{module.__name__}.{name}"
-            if declaration is not None and declaration.is_writable and symbol in monitor().linked.symbols:
-                yield symbol, value
+            if isinstance(declaration, Declaration) and declaration.is_writable and symbol in monitor().linked.symbols:
+                yield symbol, declaration
 
 
 class Cpu(model.Cpu):
@@ -118,7 +118,15 @@ class Cpu(model.Cpu):
 
 
 class PythonMachine(model.Machine):
-    """A Machine where functions have the addresses of the emitted ones."""
+    """A Machine where the monitor's objects and functions have the addresses of the emitted ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed: dict[Declaration, int] = {}
+
+    def place(self, declaration: Declaration) -> int:
+        """Where a declared object is: the monitor's as they were placed, tables anywhere."""
+        return self.placed[declaration] if declaration in self.placed else super().place(declaration)
 
     def function_address(self, function: Any) -> int:
         """Where a function's code begins."""
@@ -189,7 +197,7 @@ class ReferenceMachine(VmxMachine):
         self.python = self.make_machine()
         self.load(box)
 
-    def make_machine(self) -> model.Machine:
+    def make_machine(self) -> PythonMachine:
         """The Machine that the monitor's functions run on."""
         machine = PythonMachine()
         cpu = Cpu()
@@ -209,8 +217,9 @@ class ReferenceMachine(VmxMachine):
         for start in range(0, RAM_SIZE, PAGE):
             if (page := memory[start : start + PAGE]) != bytes(PAGE):
                 self.python.memory.write(DIRECT_MAP + start, page)
-        for name, declared in declarations():
-            self.python.bind(declared, address_of_symbol(name))
+        for name, declaration in declarations():
+            self.python.placed[declaration] = address_of_symbol(name)
+            self.python.memory.map(address_of_symbol(name), declaration.size())
 
     # What the model asks of its machine
 
