@@ -26,10 +26,16 @@ VECTOR_AND_TYPE: Final = 0xFFF  # vector, type and HAS_ERROR_CODE
 
 
 @machine
-def inject(vcpu: VirtualCpu, information: u32, error_code: u32, instruction_length: u32) -> None:
+def inject(vcpu: VirtualCpu, information: u32) -> None:
     """Have the next entry deliver an event; it replaces one that waits."""
     vcpu.pending.information = information
     vmwrite(vmx.ENTRY_INTERRUPTION_INFORMATION, information)
+
+
+@machine
+def inject_whole(vcpu: VirtualCpu, information: u32, error_code: u32, instruction_length: u32) -> None:
+    """The same, of any kind: with the error code and the instruction's length where the kind has them."""
+    inject(vcpu, information)
     if information & HAS_ERROR_CODE != 0:
         vmwrite(vmx.ENTRY_EXCEPTION_ERROR_CODE, error_code)
     if information & TYPE_MASK >= TYPE_SOFTWARE_INTERRUPT:
@@ -39,14 +45,15 @@ def inject(vcpu: VirtualCpu, information: u32, error_code: u32, instruction_leng
 @machine
 def inject_fault(vcpu: VirtualCpu, vector: u32) -> None:
     """Raise a fault without an error code at the guest's current instruction."""
-    inject(vcpu, vector | (VALID | TYPE_HARDWARE_EXCEPTION), u32(0), u32(0))
+    inject(vcpu, vector | (VALID | TYPE_HARDWARE_EXCEPTION))
 
 
 @machine
 def inject_general_protection(vcpu: VirtualCpu) -> None:
     """Raise #GP(0) at the guest's current instruction. In real mode there is no error code."""
     error = u32(HAS_ERROR_CODE) if vmread(vmx.GUEST_CR0) & 1 != 0 else u32(0)
-    inject(vcpu, error | (VALID | TYPE_HARDWARE_EXCEPTION | VECTOR_GP), u32(0), u32(0))
+    vmwrite(vmx.ENTRY_EXCEPTION_ERROR_CODE, u32(0))
+    inject(vcpu, error | (VALID | TYPE_HARDWARE_EXCEPTION | VECTOR_GP))
 
 
 @machine
@@ -78,7 +85,7 @@ def interrupts_enabled() -> bool:
 @machine
 def deliver_interrupt(vcpu: VirtualCpu, vector: u8) -> None:
     """Have the next entry deliver an external interrupt. The guest can take it: see can_take_interrupt."""
-    inject(vcpu, u32(vector) | (VALID | TYPE_EXTERNAL), u32(0), u32(0))
+    inject(vcpu, u32(vector) | (VALID | TYPE_EXTERNAL))
 
 
 @machine
@@ -99,7 +106,7 @@ def take_interrupted_delivery(vcpu: VirtualCpu) -> bool:
     information = vmread(vmx.IDT_VECTORING_INFORMATION)
     if information & VALID == 0:
         return False
-    inject(
+    inject_whole(
         vcpu,
         information & (VALID | VECTOR_AND_TYPE),
         vmread(vmx.IDT_VECTORING_ERROR_CODE),
@@ -119,7 +126,7 @@ def replace_interrupted_delivery(vcpu: VirtualCpu, information: u32, error_code:
     if waiting & VALID != 0 and waiting & TYPE_MASK == TYPE_EXTERNAL:
         vcpu.pending.deferred = waiting
     keep_shadow_consistent()
-    inject(vcpu, information, error_code, vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH))
+    inject_whole(vcpu, information, error_code, vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH))
 
 
 @machine
@@ -138,6 +145,6 @@ def deliver_deferred(vcpu: VirtualCpu) -> bool:
     """Deliver an interrupt that had to wait for an exception, if there is one and the guest can take it."""
     if vcpu.pending.deferred == 0 or not can_take_interrupt(vcpu):
         return False
-    inject(vcpu, vcpu.pending.deferred, u32(0), u32(0))
+    inject(vcpu, vcpu.pending.deferred)
     vcpu.pending.deferred = u32(0)
     return True
