@@ -26,6 +26,7 @@ import dsl.compiler
 from dsl.compiler import ir
 from dsl.compiler.diagnostics import CompileError, Diagnostic
 from dsl.compiler.frontend import build_module
+from pipeline import program_file
 from pipeline.program_file import load_file
 from tests.diagnostics.mutations import mutate
 from tests.language.examples import PRELUDE, examples
@@ -36,7 +37,7 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = ("boot", "vmm", "dsl/std", "guests")
 SECONDS: Final = 30  # of processor time for one source
 MEMORY: Final = 3 << 30  # bytes of address space
-CODE: Final = re.compile(r"(?:error|Diagnostic|at)\(\s*\"([a-z-]+)\"")
+CODE: Final = re.compile(r"(?:error|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
 
 
 @dataclass
@@ -63,9 +64,10 @@ def originals() -> tuple[list[str], ...]:
 
 @cache
 def codes() -> set[str]:
-    """Every error code in the compiler's source."""
+    """Every error code in the compiler's source, and where a program's file is read."""
     (folder,) = dsl.compiler.__path__
-    return {code for path in Path(folder).glob("*.py") for code in CODE.findall(path.read_text())}
+    files = [*Path(folder).glob("*.py"), Path(program_file.__file__)]
+    return {code for path in files for code in CODE.findall(path.read_text(encoding="utf-8"))}
 
 
 def check(seed: int, folder: Path) -> Found:

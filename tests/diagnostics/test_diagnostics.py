@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
-import dsl.compiler
 from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.frontend import build_module
-from pipeline import program_file
 from pipeline.program_file import load_file
+from tests.diagnostics.fuzz import codes
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(path.name.removesuffix(".py.txt") for path in CASES.glob("*.py.txt"))
@@ -42,11 +40,7 @@ def test_bad_program_gets_exactly_this_text(name: str, tmp_path: Path) -> None:
 
 def test_every_error_code_has_a_case() -> None:
     """The codes in the compiler's source, and where a program's file is read, and the cases are the same set."""
-    (folder,) = dsl.compiler.__path__
-    pattern = re.compile(r"(?:error|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
-    files = [*Path(folder).glob("*.py"), Path(program_file.__file__)]
-    codes = {code for path in files for code in pattern.findall(path.read_text(encoding="utf-8"))}
-    assert codes == set(NAMES)
+    assert codes() == set(NAMES)
 
 
 def test_column_counts_characters(tmp_path: Path) -> None:
