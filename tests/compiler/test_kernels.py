@@ -16,6 +16,7 @@ from dsl.compiler import ir, kernels
 from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.frontend import build_module
 from dsl.compiler.keystone import assemble
+from dsl.compiler.link import link
 from dsl.compiler.machine import NAMES, NUMBERS
 from dsl.compiler.pipeline import compile_function
 from dsl.lang import machine, u64
@@ -169,9 +170,10 @@ def test_hash_kernels_leave_upper_halves_alone(function: Callable[..., Any]) -> 
 
 
 def build(monkeypatch: pytest.MonkeyPatch, builder: Callable[[], Any]) -> Any:
-    """The code of a kernel that this function builds."""
+    """A program of the kernel that this function builds."""
     monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(build=builder))
-    return kernels.build_kernel(ir.Function("f", (), (), SPAN, assembly=ir.Kernel("anywhere.build", builder.__name__)))
+    kernel = ir.Function("f", (), (), SPAN, assembly=ir.Kernel("anywhere.build", builder.__name__))
+    return link([kernels.build_kernel(kernel)], [], "f", 0x1000)
 
 
 def wrong_immediate() -> Any:
