@@ -33,7 +33,8 @@ from pipeline import (
     secure_boot,
 )
 from pipeline.authenticode import image_digest, sign_image
-from pipeline.boxes import Box, BoxFile, CompiledProgram, lower_boxes
+from pipeline.box_file import BoxFile
+from pipeline.boxes import Box, CompiledProgram, lower_boxes
 from pipeline.compiled import Compiled
 from pipeline.errors import PipelineError, UsageError
 from pipeline.progress import say, step

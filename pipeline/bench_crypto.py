@@ -115,62 +115,84 @@ def processor() -> str:
     return f"{named.get('model name', 'unknown')} ({' '.join(flags)})"
 
 
+def wheel_digest(algorithm: Any, data: bytes) -> Call:
+    """A hash by the wheel's OpenSSL."""
+    from cryptography.hazmat.primitives import hashes
+
+    def run() -> bytes:
+        state = hashes.Hash(algorithm)
+        state.update(data)
+        return state.finalize()
+
+    return run
+
+
+def wheel_code(data: bytes) -> Call:
+    """An HMAC-SHA-512 by the wheel's OpenSSL."""
+    from cryptography.hazmat.primitives import hashes, hmac
+
+    def run() -> bytes:
+        state = hmac.HMAC(MESSAGE, hashes.SHA512())
+        state.update(data)
+        return state.finalize()
+
+    return run
+
+
 def hashes() -> list[Subject]:
     """SHA-256 on one stream and on two, SHA-512, HMAC-SHA-512."""
-    from cryptography.hazmat.primitives import hashes as wheel
-    from cryptography.hazmat.primitives import hmac as wheel_hmac
+    return [*short_hashes(), *long_hashes()]
 
-    from dsl.std.hkdf import hmac
-    from dsl.std.sha512 import BLOCKS_MOST, sha512
+
+def short_hashes() -> list[Subject]:
+    """SHA-256."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     from pipeline.kernels.crypto import one_stream, two_streams
 
     crypto, sodium = library("crypto", "libssl3"), library("sodium", "libsodium23")
-    bulk, piece = bytes(BULK), bytes(BLOCKS_MOST * 128 // 2)
-
-    def digest_of(algorithm: Any, data: bytes) -> Call:
-        def run() -> bytes:
-            state = wheel.Hash(algorithm)
-            state.update(data)
-            return state.finalize()
-
-        return run
-
-    def code_of(data: bytes) -> Call:
-        def run() -> bytes:
-            state = wheel_hmac.HMAC(MESSAGE, wheel.SHA512())
-            state.update(data)
-            return state.finalize()
-
-        return run
-
-    out, left, right, digest, code = room(32), room(32), room(32), room(64), room(64)
+    bulk, out, left, right = bytes(BULK), room(32), room(32), room(32)
     single, double = Native(one_stream), Native(two_streams)
     single.bind(out, bulk, 1)()
     double.bind(left, bulk, right, bulk, 1)()
     one, two = single.bind(out, bulk, 0), double.bind(left, bulk, right, bulk, 0)
     theirs: dict[str, Call] = {
-        "OpenSSL (wheel)": digest_of(wheel.SHA256(), bulk),
+        "OpenSSL (wheel)": wheel_digest(SHA256(), bulk),
         "OpenSSL (system)": lambda: crypto.SHA256(bulk, ctypes.c_size_t(BULK), room(32)),
         SODIUM: lambda: sodium.crypto_hash_sha256(room(32), bulk, ctypes.c_ulonglong(BULK)),
     }
-    longer: dict[str, Call] = {
-        "OpenSSL (wheel)": digest_of(wheel.SHA512(), piece),
-        "OpenSSL (system)": lambda: crypto.SHA512(piece, ctypes.c_size_t(len(piece)), room(64)),
-        SODIUM: lambda: sodium.crypto_hash_sha512(room(64), piece, ctypes.c_ulonglong(len(piece))),
-    }
     return [
         Subject("SHA-256", BULK, {OURS: one, **theirs}, lambda: out.raw == hashlib.sha256(bulk).digest()),
-        Subject("SHA-256, two streams", 2 * BULK, {OURS: two, **twice(theirs)}, lambda: out.raw == left.raw == right.raw),
         Subject(
-            "SHA-512", len(piece), {OURS: Native(sha512).bind(digest, piece), **longer},
-            lambda: digest.raw == hashlib.sha512(piece).digest(),
+            "SHA-256, two streams", 2 * BULK, {OURS: two, **twice(theirs)}, lambda: out.raw == left.raw == right.raw
         ),
-        Subject(
-            "HMAC-SHA-512", len(piece),
-            {OURS: Native(hmac).bind(code, MESSAGE, piece), "OpenSSL (wheel)": code_of(piece)},
-            lambda: code.raw == code_of(piece)(),
-        ),
-    ]  # fmt: skip
+    ]
+
+
+def long_hashes() -> list[Subject]:
+    """SHA-512 and HMAC over it."""
+    from cryptography.hazmat.primitives.hashes import SHA512
+
+    from dsl.std.hkdf import hmac
+    from dsl.std.sha512 import BLOCKS_MOST, sha512
+
+    crypto, sodium = library("crypto", "libssl3"), library("sodium", "libsodium23")
+    piece, digest, code = bytes(BLOCKS_MOST * 128 // 2), room(64), room(64)
+    size = len(piece)
+    calls: dict[str, Call] = {
+        OURS: Native(sha512).bind(digest, piece),
+        "OpenSSL (wheel)": wheel_digest(SHA512(), piece),
+        "OpenSSL (system)": lambda: crypto.SHA512(piece, ctypes.c_size_t(size), room(64)),
+        SODIUM: lambda: sodium.crypto_hash_sha512(room(64), piece, ctypes.c_ulonglong(size)),
+    }
+    coding: dict[str, Call] = {
+        OURS: Native(hmac).bind(code, MESSAGE, piece),
+        "OpenSSL (wheel)": wheel_code(piece),
+    }
+    return [
+        Subject("SHA-512", size, calls, lambda: digest.raw == hashlib.sha512(piece).digest()),
+        Subject("HMAC-SHA-512", size, coding, lambda: code.raw == wheel_code(piece)()),
+    ]
 
 
 def twice(calls: dict[str, Call]) -> dict[str, Call]:
@@ -182,102 +204,130 @@ def twice(calls: dict[str, Call]) -> dict[str, Call]:
     return {who: two(call) for who, call in calls.items()}
 
 
-def keys() -> list[Subject]:
-    """HKDF, Ed25519, X25519."""
-    from cryptography.hazmat.primitives import hashes as wheel
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+class SystemKeys:
+    """Ed25519 and X25519 by the system's libcrypto: one key for all calls, as a program with some sense has it."""
 
-    from dsl.std.ed25519 import ed25519_sign, ed25519_verify
-    from dsl.std.hkdf import hkdf
-    from dsl.std.x25519 import x25519
+    ED25519, X25519 = 1087, 1034  # EVP_PKEY_ED25519, EVP_PKEY_X25519
 
-    crypto, sodium = library("crypto", "libssl3"), library("sodium", "libsodium23")
-    for name in ("EVP_PKEY_new_raw_private_key", "EVP_PKEY_new_raw_public_key", "EVP_PKEY_CTX_new", "EVP_MD_CTX_new"):
-        getattr(crypto, name).restype = ctypes.c_void_p
-    seed = bytes(range(32))
-    private = Ed25519PrivateKey.from_private_bytes(seed)
-    public, signature = private.public_key().public_bytes_raw(), private.sign(MESSAGE)
-    exchange = X25519PrivateKey.from_private_bytes(seed)
-    peer = X25519PrivateKey.from_private_bytes(MESSAGE[32:]).public_key()
-    shared, derived = exchange.exchange(peer), HKDF(wheel.SHA512(), 32, seed, MESSAGE).derive(seed)
-    length = ctypes.c_size_t(len(MESSAGE))
-    ed_private = ctypes.c_void_p(crypto.EVP_PKEY_new_raw_private_key(1087, None, seed, ctypes.c_size_t(32)))
-    ed_public = ctypes.c_void_p(crypto.EVP_PKEY_new_raw_public_key(1087, None, public, ctypes.c_size_t(32)))
-    x_private = ctypes.c_void_p(crypto.EVP_PKEY_new_raw_private_key(1034, None, seed, ctypes.c_size_t(32)))
-    x_peer = ctypes.c_void_p(
-        crypto.EVP_PKEY_new_raw_public_key(1034, None, peer.public_bytes_raw(), ctypes.c_size_t(32))
-    )
-    context = ctypes.c_void_p(crypto.EVP_PKEY_CTX_new(x_private, None))
-    crypto.EVP_PKEY_derive_init(context)
-    crypto.EVP_PKEY_derive_set_peer(context, x_peer)
+    def __init__(self, seed: bytes, public: bytes, peer: bytes) -> None:
+        """`seed`: of both private keys; `public`: its Ed25519 key; `peer`: the other side's X25519 key."""
+        self.crypto = library("crypto", "libssl3")
+        for name in (
+            "EVP_PKEY_new_raw_private_key",
+            "EVP_PKEY_new_raw_public_key",
+            "EVP_PKEY_CTX_new",
+            "EVP_MD_CTX_new",
+        ):
+            getattr(self.crypto, name).restype = ctypes.c_void_p
+        size = ctypes.c_size_t(32)
+        self.private = ctypes.c_void_p(self.crypto.EVP_PKEY_new_raw_private_key(self.ED25519, None, seed, size))
+        self.public = ctypes.c_void_p(self.crypto.EVP_PKEY_new_raw_public_key(self.ED25519, None, public, size))
+        exchange = ctypes.c_void_p(self.crypto.EVP_PKEY_new_raw_private_key(self.X25519, None, seed, size))
+        other = ctypes.c_void_p(self.crypto.EVP_PKEY_new_raw_public_key(self.X25519, None, peer, size))
+        self.context = ctypes.c_void_p(self.crypto.EVP_PKEY_CTX_new(exchange, None))
+        self.crypto.EVP_PKEY_derive_init(self.context)
+        self.crypto.EVP_PKEY_derive_set_peer(self.context, other)
 
-    def system_sign() -> bytes:
-        digest, out, size = ctypes.c_void_p(crypto.EVP_MD_CTX_new()), room(64), ctypes.c_size_t(64)
-        crypto.EVP_DigestSignInit(digest, None, None, None, ed_private)
-        crypto.EVP_DigestSign(digest, out, ctypes.byref(size), MESSAGE, length)
-        crypto.EVP_MD_CTX_free(digest)
+    def sign(self) -> bytes:
+        """A signature of MESSAGE."""
+        digest, out, size = ctypes.c_void_p(self.crypto.EVP_MD_CTX_new()), room(64), ctypes.c_size_t(64)
+        self.crypto.EVP_DigestSignInit(digest, None, None, None, self.private)
+        self.crypto.EVP_DigestSign(digest, out, ctypes.byref(size), MESSAGE, ctypes.c_size_t(len(MESSAGE)))
+        self.crypto.EVP_MD_CTX_free(digest)
         return bytes(out.raw)
 
-    def system_verify() -> int:
-        digest = ctypes.c_void_p(crypto.EVP_MD_CTX_new())
-        crypto.EVP_DigestVerifyInit(digest, None, None, None, ed_public)
-        found: int = crypto.EVP_DigestVerify(digest, signature, ctypes.c_size_t(64), MESSAGE, length)
-        crypto.EVP_MD_CTX_free(digest)
+    def verify(self, signature: bytes) -> int:
+        """1 for a good signature of MESSAGE."""
+        digest, size = ctypes.c_void_p(self.crypto.EVP_MD_CTX_new()), ctypes.c_size_t(len(MESSAGE))
+        self.crypto.EVP_DigestVerifyInit(digest, None, None, None, self.public)
+        found: int = self.crypto.EVP_DigestVerify(digest, signature, ctypes.c_size_t(64), MESSAGE, size)
+        self.crypto.EVP_MD_CTX_free(digest)
         return found
 
-    def system_derive() -> bytes:
+    def derive(self) -> bytes:
+        """The shared secret."""
         out, size = room(32), ctypes.c_size_t(32)
-        crypto.EVP_PKEY_derive(context, out, ctypes.byref(size))
+        self.crypto.EVP_PKEY_derive(self.context, out, ctypes.byref(size))
         return bytes(out.raw)
 
-    if (system_sign(), system_verify(), system_derive()) != (signature, 1, shared):
+
+def keys() -> list[Subject]:
+    """HKDF, Ed25519, X25519. Raises CryptoBenchError where the two OpenSSL do not agree."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    seed = bytes(range(32))
+    private, exchange = Ed25519PrivateKey.from_private_bytes(seed), X25519PrivateKey.from_private_bytes(seed)
+    public, signature = private.public_key().public_bytes_raw(), private.sign(MESSAGE)
+    peer = X25519PrivateKey.from_private_bytes(MESSAGE[32:]).public_key()
+    shared = exchange.exchange(peer)
+    system = SystemKeys(seed, public, peer.public_bytes_raw())
+    if (system.sign(), system.verify(signature), system.derive()) != (signature, 1, shared):
         raise CryptoBenchError("libcrypto: expected the wheel's signature and shared secret, found others")
-    out, common, key = room(64), room(32), room(32)
-    verify = Native(ed25519_verify).bind(public, MESSAGE, signature)
-    sodium_key, message = seed + public, ctypes.c_ulonglong(len(MESSAGE))
-    verifier = private.public_key()
+    agree: dict[str, Call] = {"OpenSSL (wheel)": lambda: exchange.exchange(peer), "OpenSSL (system)": system.derive}
     return [
-        Subject(
-            "HKDF-SHA-512, 32 bytes", 0,
-            {
-                OURS: Native(hkdf).bind(key, seed, seed, MESSAGE),
-                "OpenSSL (wheel)": lambda: HKDF(wheel.SHA512(), 32, seed, MESSAGE).derive(seed),
-            },
-            lambda: key.raw == derived,
-        ),
-        Subject(
-            "Ed25519 sign", 0,
-            {
-                OURS: Native(ed25519_sign).bind(out, MESSAGE, seed, public),
-                "OpenSSL (wheel)": lambda: private.sign(MESSAGE),
-                "OpenSSL (system)": system_sign,
-                SODIUM: lambda: sodium.crypto_sign_detached(room(64), None, MESSAGE, message, sodium_key),
-            },
-            lambda: out.raw == signature,
-        ),
-        Subject(
-            "Ed25519 verify", 0,
-            {
-                OURS: verify,
-                "OpenSSL (wheel)": lambda: verifier.verify(signature, MESSAGE),
-                "OpenSSL (system)": system_verify,
-                SODIUM: lambda: sodium.crypto_sign_verify_detached(signature, MESSAGE, message, public),
-            },
-            lambda: int(str(verify())) & 1 == 1,
-        ),
-        Subject(
-            "X25519", 0,
-            {
-                OURS: Native(x25519).bind(common, seed, peer.public_bytes_raw()),
-                "OpenSSL (wheel)": lambda: exchange.exchange(peer),
-                "OpenSSL (system)": system_derive,
-                SODIUM: lambda: sodium.crypto_scalarmult(room(32), seed, peer.public_bytes_raw()),
-            },
-            lambda: common.raw == shared,
-        ),
-    ]  # fmt: skip
+        derivation(seed),
+        signing(seed, private, system),
+        verification(private, signature, system),
+        agreement(seed, peer.public_bytes_raw(), shared, agree),
+    ]
+
+
+def derivation(seed: bytes) -> Subject:
+    """HKDF."""
+    from cryptography.hazmat.primitives.hashes import SHA512
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    from dsl.std.hkdf import hkdf
+
+    key = room(32)
+
+    def theirs() -> bytes:
+        return HKDF(SHA512(), 32, seed, MESSAGE).derive(seed)
+
+    calls: dict[str, Call] = {OURS: Native(hkdf).bind(key, seed, seed, MESSAGE), "OpenSSL (wheel)": theirs}
+    return Subject("HKDF-SHA-512, 32 bytes", 0, calls, lambda: key.raw == theirs())
+
+
+def signing(seed: bytes, private: Any, system: SystemKeys) -> Subject:
+    """Ed25519 signatures of MESSAGE."""
+    from dsl.std.ed25519 import ed25519_sign
+
+    sodium, out, public = library("sodium", "libsodium23"), room(64), private.public_key().public_bytes_raw()
+    pair, size = seed + public, ctypes.c_ulonglong(len(MESSAGE))
+    calls: dict[str, Call] = {
+        OURS: Native(ed25519_sign).bind(out, MESSAGE, seed, public),
+        "OpenSSL (wheel)": lambda: private.sign(MESSAGE),
+        "OpenSSL (system)": system.sign,
+        SODIUM: lambda: sodium.crypto_sign_detached(room(64), None, MESSAGE, size, pair),
+    }
+    return Subject("Ed25519 sign", 0, calls, lambda: out.raw == private.sign(MESSAGE))
+
+
+def verification(private: Any, signature: bytes, system: SystemKeys) -> Subject:
+    """Ed25519 verification of MESSAGE's signature."""
+    from dsl.std.ed25519 import ed25519_verify
+
+    sodium, verifier = library("sodium", "libsodium23"), private.public_key()
+    public, size = verifier.public_bytes_raw(), ctypes.c_ulonglong(len(MESSAGE))
+    ours = Native(ed25519_verify).bind(public, MESSAGE, signature)
+    calls: dict[str, Call] = {
+        OURS: ours,
+        "OpenSSL (wheel)": lambda: verifier.verify(signature, MESSAGE),
+        "OpenSSL (system)": lambda: system.verify(signature),
+        SODIUM: lambda: sodium.crypto_sign_verify_detached(signature, MESSAGE, size, public),
+    }
+    return Subject("Ed25519 verify", 0, calls, lambda: int(str(ours())) & 1 == 1)
+
+
+def agreement(seed: bytes, peer: bytes, shared: bytes, theirs: dict[str, Call]) -> Subject:
+    """X25519."""
+    from dsl.std.x25519 import x25519
+
+    sodium, common = library("sodium", "libsodium23"), room(32)
+    calls: dict[str, Call] = {OURS: Native(x25519).bind(common, seed, peer), **theirs}
+    calls[SODIUM] = lambda: sodium.crypto_scalarmult(room(32), seed, peer)
+    return Subject("X25519", 0, calls, lambda: common.raw == shared)
 
 
 def turn(call: Call, count: int) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline import bzimage, layouts
-from pipeline.boxes import BoxError, CompiledProgram, identity_tables, lower_box, lower_boxes
+from pipeline.box_file import BoxError
+from pipeline.boxes import CompiledProgram, identity_tables, lower_box, lower_boxes
 from vmm.descriptor import BoxDescriptor
 
 pytestmark = pytest.mark.t0
