@@ -243,13 +243,14 @@ def pack_image(
     values = reference_values(all_keys, loader_sha256, partition, links, boxes, digest, terms)
     values["boot"] = boot_values(stage1, stage2, application, partition)
     values["authority"] = (provision.authority_key(paths.KEYS) or b"").hex()
-    sizes = {
-        "stage 1": len(stage1),
-        "stage 2 and loader": len(stage2),
-        "BOOTX64.EFI": len(application),
-        "monitor": len(monitor),
-        "image": len(whole),
+    parts = {
+        "stage 1": stage1,
+        "stage 2 and loader": stage2,
+        "BOOTX64.EFI": application,
+        "monitor": monitor,
+        "image": whole,
     }
+    sizes = {name: len(data) for name, data in parts.items()}
     sizes |= {f"box {box.name}": sum(len(segment.data) for segment in box.segments) for box in boxes}
     return Built(whole, values, programs, tuple(boxes), sizes)
 
