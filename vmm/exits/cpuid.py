@@ -40,6 +40,7 @@ ROW_MASK: Final = 63
 XSTATE_LEAF: Final = 0xD
 XSAVE_AREA_SIZE: Final = 4096  # bytes that a box has for its extended state
 SUBLEAF_LIMIT: Final = 63
+assert XCR0_GUEST_BITS >> 32 == 0, "of what the processor has, EAX alone is looked at"
 
 
 class CpuidRow(Struct, size=32):
@@ -165,7 +166,7 @@ def prepare_cpuid(has_rdtscp: bool, has_invpcid: bool, tsc_hz: u64) -> None:
 @machine
 def fill_time_stamp(row: CpuidRow, tsc_hz: u64) -> None:
     """Leaf 15h: the TSC runs at EBX / EAX times ECX Hz."""
-    ratio = tsc_hz // 0xFFFF_FFFF + 1
+    ratio = (tsc_hz >> 32) + 1  # so that ECX holds the rest
     row.eax = u32(1)
     row.ebx = ratio.truncate(u32)
     row.ecx = (tsc_hz // ratio).truncate(u32)
@@ -186,7 +187,7 @@ def prepare_extended_state() -> None:
     """Turn XSAVE on and choose the components that guests may have: what the processor has of the allow-list, as far as a page holds it."""
     write_cr4(read_cr4() | CR4_OSXSAVE)
     answer = cpuid(u32(XSTATE_LEAF), u32(0))
-    allowed = ((u64(answer.edx) << 32) | u64(answer.eax)) & XCR0_GUEST_BITS
+    allowed = u64(answer.eax) & XCR0_GUEST_BITS
     if allowed & XCR0_AVX512 != XCR0_AVX512 or allowed & XCR0_AVX == 0:
         allowed = allowed & ~u64(XCR0_AVX512)
     xsetbv(u32(0), allowed)
