@@ -21,6 +21,7 @@ from tests.model.processor import (
     controls,
 )
 from tests.model.start import machine_for
+from tests.model.vmcs import Vmcs
 from tests.model.vmx_operation import Exit, Guest, Script
 from tests.vmm.images import TestBox
 
@@ -208,3 +209,15 @@ def test_optional_controls_follow_the_processor() -> None:
     assert not answers[False][0] & both
     assert (answers[True][1] >> 10 & 1, answers[False][1] >> 10 & 1) == (1, 0)
     assert (answers[True][2] >> 27 & 1, answers[False][2] >> 27 & 1) == (1, 0)
+
+
+@pytest.mark.parametrize("has_region", [False, True])
+def test_a_vmxon_that_fails_is_said(has_region: bool) -> None:
+    """Whichever way it fails, with a current VMCS (ZF) or without one (CF): in VMX operation already, nothing is entered."""
+    machine = machine_for([BOX], [])
+    machine.vmxon_region = 0x10_0000
+    if has_region:
+        machine.current, machine.regions = 0x10_1000, {0x10_1000: Vmcs(0x10_1000)}
+    machine.run()
+    assert "terrane| refused: VMXON failed" in machine.serial_text()
+    assert not machine.entry_count

@@ -276,6 +276,26 @@ def test_thousands_of_calls_at_the_boundaries() -> None:
         assert tally.statuses.get((number, status), 0) > 0, (number, status)
 
 
+def test_random_bytes_stay_nowhere_else() -> None:
+    """After RANDOM, RAM holds no part of the bytes but where the caller wanted them: no stack, no scratch of the monitor's."""
+    place, size, part = 0x8_0000, 256, 16
+    found: list[int] = []
+
+    def script(guest: Guest) -> Script:
+        yield Exit(vmx.ExitReason.VMCALL, length=3, registers={"rax": RANDOM, "rdi": place, "rsi": size})
+        assert guest["rax"] == OK
+        given = guest.read(place, size)
+        guest.write(place, bytes(size))
+        memory = bytes(guest.machine.memory)
+        found.extend(start for start in range(0, size, part) if given[start : start + part] in memory)
+        assert len(set(given)) > part
+
+    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
+    machine.run()
+    assert not machine.exceptions
+    assert not found
+
+
 @machine
 def wrapping_check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> GuestRange | Failure:
     """A planted fault: the end is computed modulo 2**64."""
