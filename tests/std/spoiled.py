@@ -35,8 +35,8 @@ def spoil_after_calls(machine: Emulated) -> None:
     def spoil(engine: Any, address: int, _size: int, _data: object) -> None:
         if address in starts:
             held[engine.reg_read(x86.UC_X86_REG_RSP)] = tuple(engine.reg_read(register) for register in SAVED)
-        if address in spoilt:
-            before = held.get(engine.reg_read(x86.UC_X86_REG_RSP) - 8)
+        before = held.pop(engine.reg_read(x86.UC_X86_REG_RSP) - 8, None) if address in spoilt else None
+        if before is not None:  # a call came back, and no jump came here
             if before != tuple(engine.reg_read(register) for register in SAVED):
                 machine.stopped_at = address
                 engine.emu_stop()
