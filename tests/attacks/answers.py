@@ -181,9 +181,9 @@ def subject_in(folder: Path) -> Subject:
 
 
 @functools.cache
-def my_tpm(folder: Path, _process: int) -> Tpm:
-    """This process's own copy of a TPM, where it was put."""
-    return Tpm(Path(shutil.copytree(folder, Path(tempfile.mkdtemp(prefix="tpm-")) / "state")))
+def my_tpm(origin: Path, folder: Path) -> Tpm:
+    """A copy of a TPM, in the folder of the process that uses it."""
+    return Tpm(Path(shutil.copytree(origin, folder / "state")))
 
 
 @dataclass
@@ -208,8 +208,8 @@ def campaign(subject: Subject, first: int, count: int, jobs: int, quiet: bool = 
     """Boots from a seed on, until `count` answers were changed."""
     total, progress = Total(), Progress("boots", quiet)
 
-    def check(seed: int, _: Path) -> Found:
-        return boot(subject, my_tpm(subject.folder, os.getpid()), seed)
+    def check(seed: int, folder: Path) -> Found:
+        return boot(subject, my_tpm(subject.folder, folder), seed)
 
     while total.changes.total() < count:
         missing = count - total.changes.total()
