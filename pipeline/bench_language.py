@@ -48,6 +48,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
         *("lz_expand", "base64_encode", "edit_distance", "life_turn", "sip_rounds", "queens", "ring_buffer"),
         *("decimal_text", "byte_machine", "collatz", "box_blur", "filter_words"),
     ),
+    "searches": ("row_search", "token_states", "knapsack"),
 }
 
 

@@ -6,6 +6,7 @@ with its checks, one of which fails: so only checks before a turn's first effect
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from dsl.compiler.dead import remove_dead
@@ -13,9 +14,10 @@ from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.strength import Growth, at_first, growth_of, step_of
+from dsl.lang.array import LONGEST
 from dsl.lang.operations import as_signed
 
-MOST: Final = 8  # indexes whose room is computed before a loop
+MOST: Final = 4  # rooms that are computed before a loop
 Index = tuple[Value, Value, int]  # an array's length, and an index as a value and a constant more
 
 
@@ -44,8 +46,8 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
         return False
     growth: Growth = {phi: 1 for phi in header.phis() if phi.width == 64 and step_of(phi, before) == 1}
     taken = _taken(header, first, body, growth)
-    indexes = _outermost([*taken.values()])
-    if not 0 < len(indexes) <= MOST:
+    ranges = _ranges(taken.values())
+    if not 0 < len(ranges) <= MOST:
         return False
 
     def make(operation: str, *arguments: Value, width: int = 64, data: int | None = None) -> Value:
@@ -60,11 +62,10 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
 
     zero, first_of = make("const", data=0), {phi: phi.arguments[edge] for phi in header.phis()}
     turns = room(first_of[counter], bound)
-    for length, value, more in indexes:
-        index = at_first(value, first_of, growth, before)
-        if more:
-            index = make("add", index, make("const", data=more % (1 << 64)))
-        less = room(index, length)
+    for (length, value), (least, most) in ranges.items():
+        start = at_first(value, first_of, growth, before)
+        index = make("add", start, make("const", data=least % (1 << 64))) if least else start
+        less = room(index, room(make("const", data=most - least), length))
         turns = make("select", make("ult", less, turns, width=1), less, turns)
     _leave(function, header, test, make("add", first_of[counter], turns), taken)
     return True
@@ -75,16 +76,17 @@ def _taken(header: Block, first: Block, body: set[Block], growth: Growth) -> dic
     taken: dict[Value, Index] = {}
     for value in (*header.values, *first.values):
         grown = growth_of(value, growth, body)
-        if value.operation == "check":
+        if value.block is header:
+            growth |= {} if grown is None else {value: grown}
+        elif value.operation == "check":
             index, length = value.arguments[0].arguments if value.arguments[0].operation == "ult" else (value, value)
             if growth.get(index) != 1 or value.data != "index" or length.block in body:
                 break
             taken[value] = (length, *_parts(index))
         elif grown is not None:
             growth[value] = grown
-        elif not OPERATIONS[value.operation].pure and value is not header.terminator:
-            if value.operation != "load" or value.access.volatile:
-                break
+        elif not OPERATIONS[value.operation].pure and (value.operation != "load" or value.access.volatile):
+            break
     return taken
 
 
@@ -97,12 +99,16 @@ def _parts(index: Value) -> tuple[Value, int]:
     return index, more
 
 
-def _outermost(indexes: list[Index]) -> list[Index]:
-    """The least and the largest index of each array from each value: what lies between them is inside where they are."""
-    ranges: dict[tuple[Value, Value], list[int]] = {}
+def _ranges(indexes: Iterable[Index]) -> dict[tuple[Value, Value], tuple[int, int]]:
+    """The least and the most that is added to each value for an index of each array: what lies between is inside where they are."""
+    ranges: dict[tuple[Value, Value], tuple[int, int]] = {}
     for length, value, more in indexes:
-        ranges.setdefault((length, value), []).append(more)
-    return [(*at, more) for at, found in ranges.items() for more in sorted({min(found), max(found)})]
+        least, most = ranges.get((length, value), (more, more))
+        if max(most, more) - min(least, more) < LONGEST:
+            ranges[length, value] = min(least, more), max(most, more)
+        else:
+            return {}
+    return ranges
 
 
 def _leave(function: Function, header: Block, test: Value, limit: Value, dropped: dict[Value, Index]) -> None:
@@ -113,7 +119,7 @@ def _leave(function: Function, header: Block, test: Value, limit: Value, dropped
     after.predecessors[after.predecessors.index(header)] = left
     header.successors[1] = left
     done = Value("ule", 1, test.arguments[::-1], None, span, left)
-    if len({(check.span.file, check.span.line) for check in checks if check.span}) == 1:  # whichever it is that fails
+    if len(set(map(_place, checks))) == 1:  # whichever it is that fails
         check = Value("check", 0, [done], checks[0].data, checks[0].span, left)
         left.values = [done, check, Value("jump", 0, [], None, span, left)]
     else:
@@ -122,6 +128,9 @@ def _leave(function: Function, header: Block, test: Value, limit: Value, dropped
         left.successors.append(failing)
         copied: dict[Value, Value] = {}
         for old in first.values[: first.values.index(checks[-1])]:
+            line = [dropped[check] for check in checks if old in dropped and _place(check) == _place(old)]
+            if old in dropped and dropped[old][2] not in _ranges(line)[dropped[old][:2]]:
+                continue  # one of the others on its line fails, too
             arguments = [copied.get(argument, argument) for argument in old.arguments]
             copied[old] = Value(old.operation, old.width, arguments, old.data, old.span, failing, secret=old.secret)
         failing.values = [*copied.values(), Value("stop", 0, [], checks[-1].data, checks[-1].span, failing)]
@@ -131,3 +140,7 @@ def _leave(function: Function, header: Block, test: Value, limit: Value, dropped
     header.terminator.arguments = [below]
     function.blocks.insert(function.blocks.index(header) + 1, left)
     first.values = [value for value in first.values if value not in dropped]
+
+
+def _place(check: Value) -> tuple[str, int] | None:
+    return (check.span.file, check.span.line) if check.span else None

@@ -237,6 +237,16 @@ KNOWN(queens, OF("", 8) == 92)
 KNOWN(decimal_text, OF("\xff\xff\xff\xff\0\0\0\0", 2) == 13 && !memcmp(d, "4294967295 0 ", 13))
 KNOWN(collatz, OF("", 28) == 111)
 KNOWN(box_blur, OF("\x01\x02\x03\x04\x05\x06\x07\x08\x09", 3) == 5)
+static void prepare_rows(void) { prepare_random(); for (uint64_t i = 0; i < 1024; i++) { area[0][2 * i] = i * 61; area[0][2 * i + 1] = i; } }
+static void prepare_tokens(void) {
+    static const char *const pieces[8] = {"word ", "x1 ", "123 ", "\"a \\\" string\" ", "# comment\n", " + ", "{[abc]} ", "[\"k\", {42}] "};
+    char *at = (char *)area[1]; memset(area[0], 0, BYTES); seed = 37;
+    while (at < (char *)area[1] + 4000) at = stpcpy(at, pieces[next_random() >> 61]);
+}
+BUFFER(row_search, 256) BUFFER(token_states, 4000) BUFFER(knapsack, 40)
+KNOWN(row_search, (memcpy(d, (uint64_t[]){5, 77}, 16), memset(d + 16, 0xff, 16368), OF("\5\0\0\0\0\0\0\0", 1) == 77))
+KNOWN(token_states, OF("a 1 \"\\\"b\" #c", 13) == 0x0001000100010001)
+KNOWN(knapsack, OF("\x7f\x05\x7f\x06\xff\x0a", 3) == 11)
 
 static const struct kernel kernels[] = {
     {"sha256_compress", "sha256", prepare_bytes, run_sha, all_of_0, known_sha},
@@ -272,6 +282,9 @@ static const struct kernel kernels[] = {
     {"collatz", "Collatz", prepare_random, run_collatz, nothing_more, known_collatz},
     {"box_blur", "box blur", prepare_random, run_box_blur, all_of_0, known_box_blur},
     {"filter_words", "filter", prepare_random, run_filter_words, all_of_0, nothing_known},
+    {"row_search", "row search", prepare_rows, run_row_search, nothing_more, known_row_search},
+    {"token_states", "token states", prepare_tokens, run_token_states, nothing_more, known_token_states},
+    {"knapsack", "knapsack", prepare_random, run_knapsack, all_of_0, known_knapsack},
 };
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
