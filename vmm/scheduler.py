@@ -179,7 +179,8 @@ def offer_interrupt(box: Box) -> None:
     if vcpu.pending.deferred == 0 and not board_interrupt_pending(box.board):
         want_interrupt_window(vcpu, False)
         return
-    deliver_deferred(vcpu)
+    if vcpu.pending.deferred != 0:
+        deliver_deferred(vcpu)
     if vcpu.pending.deferred == 0 and board_interrupt_pending(box.board) and can_take_interrupt(vcpu):
         deliver_interrupt(vcpu, board_acknowledge(box.board))
     want_interrupt_window(vcpu, vcpu.pending.deferred != 0 or board_interrupt_pending(box.board))

@@ -141,10 +141,8 @@ def keep_shadow_consistent() -> None:
 
 
 @machine
-def deliver_deferred(vcpu: VirtualCpu) -> bool:
-    """Deliver an interrupt that had to wait for an exception, if there is one and the guest can take it."""
-    if vcpu.pending.deferred == 0 or not can_take_interrupt(vcpu):
-        return False
-    inject(vcpu, vcpu.pending.deferred)
-    vcpu.pending.deferred = u32(0)
-    return True
+def deliver_deferred(vcpu: VirtualCpu) -> None:
+    """Deliver the interrupt that had to wait for an exception, if the guest can take it."""
+    if can_take_interrupt(vcpu):
+        inject(vcpu, vcpu.pending.deferred)
+        vcpu.pending.deferred = u32(0)
