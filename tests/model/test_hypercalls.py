@@ -30,7 +30,7 @@ pytestmark = pytest.mark.t1
 MEMORY = 2 << 20
 VERSION, GET_ID, ENDORSE, RANDOM, LOG, YIELD, EVIDENCE = range(7)
 ITEMS = {7: QUOTE, 8: QUOTE_SIGNATURE, 9: EVENT_LOG}
-OK, UNKNOWN_CALL, BAD_ADDRESS, BAD_SIZE, NOT_PERMITTED, AGAIN = range(6)
+OK, UNKNOWN_CALL, BAD_ADDRESS, BAD_SIZE, NOT_PERMITTED, AGAIN, NO_ENTROPY = range(7)
 IDENTITY_SIZE, REQUEST_SIZE, ENDORSEMENT_SIZE, TRANSFER_LIMIT = 3184, 328, 1028, 256
 REQUEST = 0x12_0000  # where a good request lies; all other memory is 0xFF, whose data size is too large
 WORD = 2**64 - 1
@@ -294,6 +294,23 @@ def test_random_bytes_stay_nowhere_else() -> None:
     machine.run()
     assert not machine.exceptions
     assert not found
+
+
+def test_no_random_bytes_without_entropy() -> None:
+    """When the processor's generator has nothing any more, RANDOM says so and writes nothing; when it has again, RANDOM works."""
+
+    def script(guest: Guest) -> Script:
+        place, working = 0x8_0000, guest.machine.random
+        for generator, status in ((lambda: None, NO_ENTROPY), (working, OK)):
+            guest.machine.random = generator
+            yield Exit(vmx.ExitReason.VMCALL, length=3, registers={"rax": RANDOM, "rdi": place, "rsi": 64})
+            assert guest["rax"] == status
+            assert any(guest.read(place, 64)) == (status == OK)
+
+    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
+    machine.run()
+    assert not machine.exceptions
+    assert machine.guests
 
 
 @machine
