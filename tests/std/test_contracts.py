@@ -29,9 +29,7 @@ PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
     sha256.sha256_begin: {},
     sha256.sha256_finish: {},
     sha256.sha256_update: {"data": 200},
-    sha256_bulk.sha256_bulk: {"data": 200},
     sha256_bulk.bulk_update: {"data": 200},
-    sha256_bulk.sha256_bulk_two: {"first": 200, "second": 140},
     x509.fill_names: {"issuer": 20, "subject": 20, "identifiers": x509.LAYER_IDENTIFIERS},
     x509.write_hex: {"out": 40, "data": 20},
 }
@@ -90,7 +88,10 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
         elif get_origin(kind) is Array:
             size = element_size(get_args(kind)[0])
             count = len(value) // size
-            lengths = {0, 1, 8, 16, 24, 60, 80, 90, count // 2, count - 8, count - 1} & set(range(count)) | {count + 1}
+            lengths = {0, 1, 8, 16, 24, 60, 80, 90, count // 2, count - 8, count - 1} & set(range(count)) | {
+                count + 1,
+                130,
+            }
             others = [bytearray((bytes(value) + b"\xa5" * size)[: length * size]) for length in sorted(lengths)]
         else:
             others = [with_lengths(kind, bytes(value), length) for length in STREAMED if lengths_of(kind)]
