@@ -78,7 +78,7 @@ def sha512_update(stream: Sha512, data: Array[Secret[u8]]) -> None:
         taken = fill_block(stream.block, filled, data)
         if filled + taken < BLOCK_SIZE:
             return
-        take_blocks(stream, stream.block)
+        compress(stream.state, Schedule(), stream.block, ROUND_CONSTANTS)
     take_blocks(stream, data.slice(taken, data.length - taken))
 
 
