@@ -18,6 +18,7 @@ from boot.refusal import Rule
 from dsl.hw.tpm import (
     EVENT_IPL,
     EVENT_TAG,
+    GENERATED,
     IN_LOCKOUT,
     SESSIONS,
     SHA256,
@@ -330,6 +331,12 @@ def end_measuring(handoff: Handoff) -> None:
 
 
 @machine
+def is_attest(data: Array[u8]) -> bool:
+    """Whether a TPM made this of its own state (TPM 2.0 Library, part 2, 10.12.8), so that no other answer is handed on as a quote."""
+    return data.length >= 4 and data.load_be32(0) == GENERATED
+
+
+@machine
 def quote_chain(handoff: Handoff) -> None:
     """Have the attestation key, if there is one, quote the PCRs for this chain; hand TPM and log over."""
     if TPM.interface == 0:
@@ -339,7 +346,8 @@ def quote_chain(handoff: Handoff) -> None:
         attest = take_sized()
         signature = take_bytes(TPM.end - TPM.offset)
         quote = handoff.quote
-        if not TPM.malformed and attest.length <= quote.attest.length and signature.length <= quote.signature.length:
+        fits = attest.length <= quote.attest.length and signature.length <= quote.signature.length
+        if not TPM.malformed and fits and is_attest(attest):
             quote.attest_size = attest.length.truncate(u32)
             quote.attest.slice(0, attest.length).copy_from(attest)
             quote.signature_size = signature.length.truncate(u32)

@@ -80,6 +80,8 @@ class DeviceByte(Struct, size=1):
 NO_SESSIONS: Final = u16(0x8001)
 SESSIONS: Final = u16(0x8002)
 
+GENERATED: Final = u32(0xFF544347)  # what a structure that the TPM made of its own state begins with (part 2, 6.2)
+
 # Commands (part 2, 6.5.2)
 NV_READ_LOCK: Final = u32(0x14F)
 NV_READ: Final = u32(0x14E)

@@ -102,6 +102,30 @@ def test_who_does_not_get_the_secret(bench: Bench, tmp_path: Path) -> None:
 
 
 @with_swtpm
+def test_no_other_answer_is_handed_on_as_a_quote(bench: Bench) -> None:
+    """The answer with the secret, once more where the quote's should be: nothing of it reaches the handoff."""
+    read, quote = b"\0\0\x01\x4e", b"\0\0\x01\x58"
+    answers: list[bytes] = []
+
+    with bench.powered() as line:
+
+        def replaying(command: bytes) -> bytes:
+            if command[6:10] == quote:
+                return answers[-1]
+            answered = line(command)
+            if command[6:10] == read:
+                answers.append(answered)
+            return answered
+
+        world = World(Fifo(replaying), approvals=bench.table(line, 7))
+        assert world.boot() == TpmState.READY
+        secret = world.object(SECRET)
+        assert secret in answers[-1]
+        assert struct.unpack("<II", world.handoff("quote", 8)) == (0, 0)
+        assert secret not in world.handoff("quote", 584)
+
+
+@with_swtpm
 def test_below_the_floor_nothing_boots(bench: Bench, tmp_path: Path) -> None:
     """Whatever the header says of TPMs; the floor itself does; raising it refuses what booted before."""
     shutil.copytree(bench.folder, tmp_path / "state")
