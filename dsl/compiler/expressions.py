@@ -64,7 +64,11 @@ def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
             parameter = lowering.evaluate(node.slice)
             python: Any = generic.python
             if isinstance(parameter, Named):
-                return Named(python[parameter.python], f"{generic.text}[{parameter.text}]")
+                text = f"{generic.text}[{parameter.text}]"
+                try:
+                    return Named(python[parameter.python], text)
+                except (TypeError, KeyError):  # the latter from an Enum
+                    raise lowering.error("type-mismatch", node, f"there is no type '{text}'") from None
     return load_operand(lowering, subscript_place(lowering, node))
 
 
