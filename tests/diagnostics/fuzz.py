@@ -36,7 +36,7 @@ from tests.random_programs.generator import make_module
 ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = ("boot", "vmm", "dsl/std", "guests")
 SECONDS: Final = 30  # of processor time for one source
-MEMORY: Final = 3 << 30  # bytes of address space
+MEMORY: Final = 3 << 30  # bytes of address space, beyond what the process has
 CODE: Final = re.compile(r"(?:error|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
 
 
@@ -72,7 +72,9 @@ def codes() -> set[str]:
 
 def check(seed: int, folder: Path) -> Found:
     """Change a source and compile what can be reached from some of its functions."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, most))
     source = random.Random(seed)
     original = source.choice(originals()[seed % 4])
     text = mutate(original, source)
