@@ -10,7 +10,7 @@ from boot.handoff import TPM_STATE_SHIFT, Handoff, TpmState
 from boot.header import ENTRY_CAPACITY, FLAG_DEBUG, FLAG_TPM_REQUIRED, SECRET_SIZE, EntryKind, ImageHeader
 from boot.output import require, say
 from boot.refusal import Refusal, Rule
-from boot.tpm import set_state
+from boot.tpm import close_policies, set_state
 from dsl.hw.tpm import PASSWORD
 from dsl.lang import Failure, erase, machine, minimum, static_array, text, u8, u32, u64, upto
 from dsl.std.dice import POSTURE_DEBUG, POSTURE_DEVELOPMENT_SECRET, POSTURE_TPM
@@ -48,6 +48,7 @@ def check_floor(header: ImageHeader) -> Failure | None:
     for row in upto(rows, at_most=APPROVAL_ROWS):
         floor = minimum(floor, counter - APPROVALS.rows[row].counter_base)
     if header.security_version < floor:
+        close_policies(text("refused"))
         require(Refusal(Rule.TPM_FLOOR, u64(0), floor, header.security_version))
     return None
 
@@ -153,6 +154,7 @@ def choose_secret(handoff: Handoff, header: ImageHeader) -> None:
     if handoff.tpm_state == TpmState.READY.value:
         posture |= POSTURE_TPM
     elif header.flags & FLAG_TPM_REQUIRED != 0:
+        close_policies(text("refused"))
         require(Refusal(Rule.TPM_REQUIRED, u64(0), u64(TpmState.READY.value), u64(handoff.tpm_state)))
     elif has_development_secret(header):
         posture |= POSTURE_DEVELOPMENT_SECRET

@@ -95,13 +95,18 @@ LOG: Final = static(EventLog)
 
 
 @machine
+def close_policies(word: Array[u8]) -> None:
+    """Where the TPM works: no policy over PCR 4 can be met from here on until reset. Not logged: no quote follows."""
+    if TPM.interface != 0:
+        _ = extend_event(PCR_LOADER, word)
+
+
+@machine
 def set_state(handoff: Handoff, state: TpmState, found: u64) -> None:
     """Note what became of the TPM, and say so; a broken or unknown one is not used any more, and keeps its secret."""
     handoff.tpm_state = state.value
-    if state == TpmState.BROKEN and TPM.interface != 0:
-        _ = extend_event(
-            PCR_LOADER, text("broken")
-        )  # where it works yet: no policy over that PCR can be met until reset
+    if state == TpmState.BROKEN:
+        close_policies(text("broken"))
     if state == TpmState.BROKEN or state == TpmState.UNSUPPORTED:
         TPM.interface = u32(0)
     line = begin_line()

@@ -136,10 +136,12 @@ def test_below_the_floor_nothing_boots(bench: Bench, tmp_path: Path) -> None:
             if not refused:
                 assert world.boot() == TpmState.READY
                 continue
+            before = pcr_values(line)[4]
             with pytest.raises(
                 Refused, match=rf"security version: expected at least 0x{FLOOR:016x} .*, found 0x{version:016x}"
             ):
                 world.boot()
+            assert pcr_values(line)[4] != before, "where the refusal is for a changed answer, the secret is closed, too"
     with Swtpm(mine.folder, for_tools=True) as software, TpmTools(software.tcti) as tools:
         provision.raise_floor(tools, mine.machine.counter_base, FLOOR + 1)
     with mine.powered() as line, pytest.raises(Refused, match="security version: expected at least"):
@@ -151,11 +153,11 @@ def test_a_tpm_that_is_required(bench: Bench) -> None:
     """Header flag 2: without the TPM's secret nothing boots; with it, it does."""
     with bench.powered() as line:
         assert World(Fifo(line), approvals=bench.table(line, 7), flags=2).boot() == TpmState.READY
-    with (
-        bench.powered() as line,
-        pytest.raises(Refused, match=r"the header wants a TPM's: .* found 0x0000000000000006"),
-    ):
-        World(Fifo(line), flags=2).boot()
+    with bench.powered() as line:
+        before = pcr_values(line)[4]
+        with pytest.raises(Refused, match=r"the header wants a TPM's: .* found 0x0000000000000006"):
+            World(Fifo(line), flags=2).boot()
+        assert pcr_values(line)[4] != before
     with pytest.raises(Refused, match="found 0x0000000000000000"):
         World(None, acpi=acpi_tables(tpm=False), flags=2).boot()
 
