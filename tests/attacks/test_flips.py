@@ -7,7 +7,7 @@ import pytest
 from tests.attacks.flips import HASH, HEADER_SIZE, Judge, sweep
 
 pytestmark = [pytest.mark.t1, pytest.mark.slow]
-STRIDE = 211  # no power of two: every place of a block, of a row and of a field has its turn
+STRIDE = 499  # no power of two: every place of a block, of a row and of a field has its turn
 
 
 def test_no_changed_byte_boots(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,8 +16,8 @@ def test_no_changed_byte_boots(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{total.line()}")
     assert total.proceeded == []
-    assert total.header > 30
-    assert total.monitor > 300
+    assert total.header > 10
+    assert total.monitor > 150
 
 
 def test_an_unchanged_image_boots_and_an_unchecked_one_is_seen() -> None:
