@@ -105,9 +105,8 @@ def close_policies(word: Array[u8]) -> None:
 def set_state(handoff: Handoff, state: TpmState, found: u64) -> None:
     """Note what became of the TPM, and say so; a broken or unknown one is not used any more, and keeps its secret."""
     handoff.tpm_state = state.value
-    if state == TpmState.BROKEN:
-        close_policies(text("broken"))
     if state == TpmState.BROKEN or state == TpmState.UNSUPPORTED:
+        close_policies(text("broken"))
         TPM.interface = u32(0)
     line = begin_line()
     append_padded_text(line, STATE_ROWS.slice(u64(state.value) * STATE_SIZE, STATE_SIZE))

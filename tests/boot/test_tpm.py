@@ -126,6 +126,16 @@ def test_no_other_answer_is_handed_on_as_a_quote(bench: Bench) -> None:
 
 
 @with_swtpm
+def test_a_tpm_that_seems_to_lack_a_bank_is_closed(bench: Bench) -> None:
+    """One changed byte hides the SHA-256 bank: the boot goes on without the TPM, whose secret nobody gets until reset."""
+    with bench.powered() as line:
+        before = pcr_values(line)[4]
+        hidden = lambda command: without_banks(line(command)) if command[6:10] == b"\0\0\x01\x7a" else line(command)  # noqa: E731
+        assert World(Crb(hidden), approvals=bench.table(line, 7)).boot() == TpmState.UNSUPPORTED
+        assert pcr_values(line)[4] != before
+
+
+@with_swtpm
 def test_below_the_floor_nothing_boots(bench: Bench, tmp_path: Path) -> None:
     """Whatever the header says of TPMs; the floor itself does; raising it refuses what booted before."""
     shutil.copytree(bench.folder, tmp_path / "state")
