@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import multiprocessing
+import os
 import signal
 import tempfile
 import time
@@ -93,6 +95,15 @@ def work(seeds: list[int], check: Check, seconds: int, told: Connection) -> None
 
 def name_of(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"status {status}"
+
+
+def options(description: str | None, what: str, count: int = 10_000) -> argparse.ArgumentParser:
+    """The command line that long runs share: how much, from which seed, in how many processes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--count", type=int, default=count, help=f"{what} (default {count or 'all'})")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
+    return parser
 
 
 class Progress:

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
-import os
 import random
 import re
 import shutil
@@ -23,7 +21,7 @@ from pathlib import Path
 from boot.handoff import TpmState
 from pipeline.errors import UsageError
 from pipeline.swtpm import Swtpm
-from tests import needs
+from tests import needs, parallel
 from tests.attacks.changes import HEAD, change
 from tests.attacks.proxy import SET_DATA_FD, message
 from tests.boot.tpm_bench import SECRET, pcr_event, pcr_values, provisioned
@@ -228,16 +226,12 @@ def campaign(subject: Subject, first: int, count: int, jobs: int, quiet: bool = 
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000, help="answers to change (default 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="the first boot's seed (default 0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
-    options = parser.parse_args(argv)
+    options = parallel.options(__doc__, "answers to change").parse_args(argv)
     try:
         needs.tpm()
     except UsageError as missing:
-        print(f"skipped: {missing}")
-        return 0
+        print(missing)
+        return 2
     with tempfile.TemporaryDirectory() as folder:
         total = campaign(subject_in(Path(folder)), options.seed, options.count, options.jobs)
     print(total.line())

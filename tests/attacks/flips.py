@@ -6,13 +6,13 @@ copies the header, or in the monitor's hash, at the block of 64 bytes. What must
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import random
 import sys
 from dataclasses import dataclass, field
 
+from tests import parallel
 from tests.boot.emulated_boot import Body, Stages
 from tests.boot.images import DEVELOPMENT_SECRET, MONITOR, Part, disk_of, loader, partition_of
 from tests.boot.keys import SECRET
@@ -128,11 +128,7 @@ def sweep(stride: int, jobs: int, seed: int = 0, quiet: bool = False) -> Total:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=0, help="about how many bytes to change (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="how they are changed (default 0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
-    options = parser.parse_args(argv)
+    options = parallel.options(__doc__, "about how many bytes to change", 0).parse_args(argv)
     stride = max(1, len(blocks()) * BLOCK // options.count) if options.count else 1
     total = sweep(stride, options.jobs, options.seed)
     print(total.line())

@@ -6,9 +6,7 @@ gets errors whose code, place and caret are right; never a Python exception, an 
 
 from __future__ import annotations
 
-import argparse
 import ast
-import os
 import random
 import re
 import resource
@@ -28,6 +26,7 @@ from dsl.compiler.diagnostics import CompileError, Diagnostic
 from dsl.compiler.frontend import build_module
 from pipeline import program_file
 from pipeline.program_file import load_file
+from tests import parallel
 from tests.diagnostics.mutations import mutate
 from tests.language.examples import PRELUDE, examples
 from tests.parallel import Died, Progress, results
@@ -180,10 +179,7 @@ def run(first: int, count: int, jobs: int, folder: Path | None = None, quiet: bo
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000, help="sources to try (default 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="the first one's seed (default 0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
+    parser = parallel.options(__doc__, "sources to try")
     parser.add_argument(
         "--failures", type=Path, default=Path("out/fuzz"), help="folder for what failed (default out/fuzz)"
     )

@@ -5,9 +5,7 @@ Says how fast it goes, what it ran, and each difference as a small runnable sour
 
 from __future__ import annotations
 
-import argparse
 import ast
-import os
 import random
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests import parallel
 from tests.execution.support import load_source
 from tests.parallel import Died, Progress, results
 from tests.random_programs.agreement import Counts, Difference, check_calls, options_of
@@ -171,12 +170,7 @@ def report(total: Total) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000, help="programs to run (default 100000)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first module; a module holds 24 programs (default 0)"
-    )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a processor)")
+    parser = parallel.options(__doc__, "programs to run, 24 to a seed", 100_000)
     parser.add_argument(
         "--failures", type=Path, default=Path("out/random"), help="folder for what failed (default out/random)"
     )
