@@ -105,6 +105,11 @@ class Loops:
             for block in body:
                 self.depth[block] += 1
 
+    def entrance(self, header: Block) -> Block | None:
+        """The block outside of a loop that goes to its header and nowhere else, if the loop is entered from there alone."""
+        outside = [block for block in header.predecessors if block not in self.bodies[header]]
+        return outside[0] if len(outside) == 1 and len(outside[0].successors) == 1 else None
+
     @staticmethod
     def _collect(body: set[Block], latch: Block) -> None:
         pending = [latch]
@@ -113,6 +118,13 @@ class Loops:
             if block not in body:
                 body.add(block)
                 pending += block.predecessors
+
+
+def step_of(phi: Value, before: Block) -> int | None:
+    """What every turn adds to a counter; None if the phi is none."""
+    turns = {value for value, source in zip(phi.arguments, phi.block.predecessors, strict=True) if source is not before}
+    turn = turns.pop()
+    return turn.arguments[1].constant if not turns and turn.operation == "add" and turn.arguments[0] is phi else None
 
 
 def users(function: Function) -> dict[Value, list[Value]]:

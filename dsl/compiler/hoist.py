@@ -21,13 +21,13 @@ def hoist(function: Function) -> None:
     used = users(function)
     for header in sorted(loops.bodies, key=lambda block: -loops.depth[block]):
         body = loops.bodies[header]
-        outside = [block for block in header.predecessors if block not in body]
-        if len(outside) == 1 and len(outside[0].successors) == 1:
+        before = loops.entrance(header)
+        if before:
             for block in body:
                 for value in list(block.values):
                     _split_address(value, body, used)
-            _hoist_loop(header, body, outside[0], dominators)
-            _keep_addresses([block for block in function.blocks if block in body], outside[0])
+            _hoist_loop(header, body, before, dominators)
+            _keep_addresses([block for block in function.blocks if block in body], before)
 
 
 def _split_address(value: Value, body: set[Block], used: dict[Value, list[Value]]) -> None:

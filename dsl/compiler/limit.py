@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from dsl.compiler.dead import remove_dead
+from dsl.compiler.dead import is_removable, remove_dead
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops
-from dsl.compiler.ir import OPERATIONS, Block, Function, Value
-from dsl.compiler.strength import Growth, at_first, growth_of, step_of
+from dsl.compiler.graph import Dominators, Loops, step_of
+from dsl.compiler.ir import Block, Function, Value
 from dsl.lang.array import LONGEST
 from dsl.lang.operations import as_signed
 
@@ -26,11 +25,10 @@ def limit_loops(function: Function) -> None:
     loops = Loops(Dominators(function))
     changed = False
     for header, body in loops.bodies.items():
-        outside = [block for block in header.predecessors if block not in body]
+        before = loops.entrance(header)
         calls = any(value.operation in ("call", "intrinsic") for block in body for value in block.values)
-        test = header.terminator
-        if len(outside) == 1 and outside[0].terminator.operation == "jump" and not calls and test.operation == "branch":
-            changed = _limit(function, header, body, outside[0]) or changed
+        if before and not calls and header.terminator.operation == "branch":
+            changed = _limit(function, header, body, before) or changed
     if changed:
         fold(function)
         remove_dead(function)  # conditions, which would count as uses of indexes
@@ -42,10 +40,10 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
     if test.operation != "ult" or first not in body or after in body or len(first.predecessors) > 1:
         return False
     counter, bound = test.arguments
-    if counter not in header.phis() or bound.block in body or counter.width != 64 or step_of(counter, before) != 1:
+    growing = {phi for phi in header.phis() if phi.width == 64 and step_of(phi, before) == 1}
+    if counter not in growing or bound.block in body:
         return False
-    growth: Growth = {phi: 1 for phi in header.phis() if phi.width == 64 and step_of(phi, before) == 1}
-    taken = _taken(header, first, body, growth)
+    taken = _taken(header, first, body, growing)
     ranges = _ranges(taken.values())
     if not 0 < len(ranges) <= MOST:
         return False
@@ -63,7 +61,7 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
     zero, first_of = make("const", data=0), {phi: phi.arguments[edge] for phi in header.phis()}
     turns = room(first_of[counter], bound)
     for (length, value), (least, most) in ranges.items():
-        start = at_first(value, first_of, growth, before)
+        start = _at_first(value, first_of, growing, before)
         index = make("add", start, make("const", data=least % (1 << 64))) if least else start
         less = room(index, room(make("const", data=most - least), length))
         turns = make("select", make("ult", less, turns, width=1), less, turns)
@@ -71,23 +69,36 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
     return True
 
 
-def _taken(header: Block, first: Block, body: set[Block], growth: Growth) -> dict[Value, Index]:
-    """The checks before a turn's first effect that limit an index which grows by one."""
+def _taken(header: Block, first: Block, body: set[Block], growing: set[Value]) -> dict[Value, Index]:
+    """The checks before a turn's first effect that limit an index which grows by one; `growing` gets what else does."""
     taken: dict[Value, Index] = {}
     for value in (*header.values, *first.values):
-        grown = growth_of(value, growth, body)
-        if value.block is header:
-            growth |= {} if grown is None else {value: grown}
-        elif value.operation == "check":
+        if _grows(value, growing, body):
+            growing.add(value)
+        elif value.operation == "check" and value.block is first:
             index, length = value.arguments[0].arguments if value.arguments[0].operation == "ult" else (value, value)
-            if growth.get(index) != 1 or value.data != "index" or length.block in body:
+            if index not in growing or value.data != "index" or length.block in body:
                 break
             taken[value] = (length, *_parts(index))
-        elif grown is not None:
-            growth[value] = grown
-        elif not OPERATIONS[value.operation].pure and (value.operation != "load" or value.access.volatile):
+        elif value.block is first and not is_removable(value):
             break
     return taken
+
+
+def _grows(value: Value, growing: set[Value], body: set[Block]) -> bool:
+    """Whether a value is a growing one and what stays, or less what stays."""
+    stays = [part for part in value.arguments if part not in growing]
+    alone = len(stays) == 1 and (stays[0].block not in body or stays[0].constant is not None)
+    return alone and (value.operation == "add" or (value.operation == "sub" and stays[0] is value.arguments[1]))
+
+
+def _at_first(value: Value, first: dict[Value, Value], growing: set[Value], before: Block) -> Value:
+    """What a value is on the first turn, made before the loop; first: the same for the counters, and for what was made so."""
+    if value in growing and value not in first:
+        arguments = [_at_first(argument, first, growing, before) for argument in value.arguments]
+        first[value] = Value(value.operation, value.width, arguments, None, value.span, before)
+        before.values.insert(-1, first[value])
+    return first.get(value, value)
 
 
 def _parts(index: Value) -> tuple[Value, int]:

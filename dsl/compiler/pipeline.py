@@ -36,7 +36,6 @@ from dsl.compiler.report import as_html, as_text, list_program, map_program, wit
 from dsl.compiler.secrets import refuse_leaks, refuse_machine_leaks
 from dsl.compiler.select import select
 from dsl.compiler.spelling import render
-from dsl.compiler.strength import reduce_strength
 from dsl.compiler.thread import thread
 from dsl.compiler.unroll import unroll
 
@@ -52,7 +51,6 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "hoist": hoist,
     "limit": limit_loops,
     "hoist again": hoist,
-    "strength": reduce_strength,
     "number again": number,
     "carry": place_carries,
     "dead": remove_dead,

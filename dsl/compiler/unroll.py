@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel
+from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel, step_of
 from dsl.compiler.inline import COSTS
 from dsl.compiler.ir import COMPARISONS, Block, Function, Value
 from dsl.compiler.number import number
@@ -27,13 +27,13 @@ def _unroll_one(function: Function) -> bool:
     loops = Loops(Dominators(function))
     for header, inside in loops.bodies.items():
         body = [block for block in function.blocks if block in inside]
-        outside = [block for block in header.predecessors if block not in inside]
+        before = loops.entrance(header)
         innermost = not any(other in inside for other in loops.bodies if other is not header)
         exits = [block for block in body for successor in block.successors if successor not in inside]
-        if innermost and exits == [header] and len(outside) == 1 and len(header.predecessors) == 2:
-            turns = _turns(header, inside, outside[0])
+        if innermost and exits == [header] and before and len(header.predecessors) == 2:
+            turns = _turns(header, inside, before)
             if turns and turns * _size(header, body) <= LARGEST:
-                _peel(function, header, body, outside[0], turns)
+                _peel(function, header, body, before, turns)
                 return True
     return False
 
@@ -75,11 +75,8 @@ def _counter(value: Value, header: Block, before: Block) -> tuple[int, int] | No
         return value.constant, 0
     if value.operation != "phi" or value.block is not header:
         return None
-    start, turned = value.arguments if header.predecessors[0] is before else reversed(value.arguments)
-    if start.constant is None or turned.operation != "add" or turned.arguments[0] is not value:
-        return None
-    step = turned.arguments[1].constant
-    return None if step is None else (start.constant, step)
+    start, step = value.arguments[header.predecessors.index(before)].constant, step_of(value, before)
+    return None if start is None or step is None else (start, step)
 
 
 def _peel(function: Function, header: Block, body: list[Block], before: Block, turns: int) -> None:

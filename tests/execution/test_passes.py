@@ -219,7 +219,6 @@ INPUTS = [
 ]
 CASES: list[tuple[str, Callable[[u64, u64], u64]]] = [
     ("carry", square),
-    ("strength", rows),
     ("number", slots),
     ("unroll", turns),
     ("choose", sides),
@@ -258,13 +257,6 @@ def test_carry_needs_no_comparison() -> None:
     """Carries are added by adc; without the pass they are compared for."""
     assert instructions(square).count("cmp") < instructions(square, disable=("carry",)).count("cmp")
     assert "adc" in instructions(square)
-
-
-@pytest.mark.t1
-def test_counter_needs_no_product() -> None:
-    """A product of a counter stays only without the pass."""
-    assert "imul" not in instructions(rows)
-    assert "imul" in instructions(rows, disable=("strength",))
 
 
 @pytest.mark.t1
