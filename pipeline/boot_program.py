@@ -46,6 +46,7 @@ def compile_entry(asked: str) -> Any:
     """Compile FILE or FILE:FUNCTION to run where the loader would. Raises PipelineError with the compiler's own message."""
     from boot.stages import BODY_BASE
     from dsl.compiler.diagnostics import CompileError
+    from dsl.compiler.link import LinkError
     from dsl.compiler.pipeline import compile_program
 
     file, _, name = asked.partition(":")
@@ -54,7 +55,7 @@ def compile_entry(asked: str) -> Any:
         if getattr(function, "__machine__", None) is None:
             raise UsageError(f"{file}: expected a machine function {name or ENTRY!r}, found none")
         return compile_program(function, base=BODY_BASE)
-    except CompileError as error:
+    except (CompileError, LinkError) as error:
         raise PipelineError(f"compiling {asked}:\n{error}") from None
 
 

@@ -56,20 +56,22 @@ def diagnosed(path: Path, name: str) -> Iterator[None]:
     """What the import of a module raises becomes a CompileError."""
     try:
         yield
-    except Exception as error:  # a module is any Python, which may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module is any Python, which may raise anything, and exit
         raise CompileError([diagnose(error, str(path), name)]) from None
 
 
-def diagnose(error: Exception, path: str, name: str) -> Diagnostic:
+def diagnose(error: BaseException, path: str, name: str) -> Diagnostic:
     """What an import raised, as an error at the place that it names, else at the last line of the program's own that was running."""
-    if isinstance(error, SyntaxError) and error.filename is not None and error.lineno:
+    if isinstance(error, SyntaxError) and error.filename and error.lineno and Path(error.filename).is_file():
         end = (error.end_offset or 0) - 1 if error.end_lineno == error.lineno else -1
         return error_in_file(
             "syntax", error.msg, error.filename, path, name, error.lineno, ((error.offset or 1) - 1, end)
         )
     if isinstance(error, DeclarationError):
         return declaration_error(error)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = "".join(traceback.format_exception_only(error)[-1:])
     rows = [row for row in traceback.extract_tb(error.__traceback__) if not row.filename.startswith(NOT_ITS_OWN)]
     if not rows or rows[-1].lineno is None:
         return error_in_file("module-level", text, path, path, name, 1)

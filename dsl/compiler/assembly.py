@@ -49,7 +49,8 @@ def read_assembly(lowering: Lowering, node: ast.FunctionDef) -> ir.Assembly:
     for missing in sorted(used - {name for name, _ in names}):
         text = f"the assembly names {{{missing}}}, which is not given"
         raise lowering.error("naked-body", call, text, f"{missing}=value")
-    return ir.Assembly(content.python, names)
+    place = lowering.source.span(argument), lowering.source.line(argument.lineno)
+    return ir.Assembly(content.python, names, place)
 
 
 def assembly_value(lowering: Lowering, keyword: ast.keyword) -> int | ir.Address:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
+from dsl.compiler.diagnostics import CompileError, Diagnostic
 from dsl.compiler.encode import encode
 from dsl.compiler.forms import CONDITIONS
 from dsl.compiler.ir import Assembly, Function, Span
+from dsl.compiler.keystone import AssemblyError
 from dsl.compiler.layout import Item, Jump, Label
 from dsl.compiler.listing import Assembled, Relocation, assemble_naked
 from dsl.compiler.machine import Instruction, Trap
@@ -70,7 +72,12 @@ def assemble_function(function: Function) -> Code:
     """The code of a function that is written in assembly."""
     assert isinstance(function.assembly, Assembly)
     code = Code(function.symbol)
-    code.add(assemble_naked(function.assembly.text, dict(function.assembly.names)), function.span)
+    try:
+        code.add(assemble_naked(function.assembly.text, dict(function.assembly.names)), function.span)
+    except AssemblyError as problem:
+        assert function.assembly.place is not None
+        text = f"the assembler does not take this: {problem}"
+        raise CompileError([Diagnostic("naked-body", text, *function.assembly.place)]) from None
     code.lines = [Line(line.offset, "", line.span) for line in code.lines]
     return code
 

@@ -32,6 +32,7 @@ class Constants:
         self.sources = sources
         self.symbols: dict[Declaration, str] = {}
         self.texts: dict[bytes, str] = {}
+        self.per_cpu: Any = None  # the program's, once it is used
         self.counts: dict[str, int] = {}  # texts of each Python module
 
     def operand(self, builder: Builder, python: Any, text: str) -> Operand:

@@ -151,5 +151,11 @@ def current_cpu(call: Call) -> Typed:
     """The current CPU's object: its own address is its first field, read through GS."""
     assert isinstance(call.subject, Named)
     python: Any = call.subject.python
+    constants = call.lowering.unit.constants
+    constants.per_cpu = constants.per_cpu or python
+    if constants.per_cpu is not python:
+        raise call.error(
+            "declaration", "the program has another per_cpu(T) already", "GS leads to one Struct: give it both's fields"
+        )
     made = call.lowering.instruction(intrinsics.read_gs_u64, call.builder.constant(0))
     return Typed(python.__declaration__.type, call.builder.results(made, (64,)))

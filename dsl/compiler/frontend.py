@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dsl.compiler import ir
 from dsl.compiler.assembly import enclose, read_assembly
@@ -25,6 +25,8 @@ from dsl.lang.types import Type
 
 if TYPE_CHECKING:
     from dsl.lang.staging import MachineOptions
+
+MOST_VALUES: Final = 256  # specialisations of one function: one that calls itself with other values would never end
 
 
 def build_module(entry: Callable[..., Any]) -> ir.Module:
@@ -89,6 +91,12 @@ class Unit:
         """The symbol of a machine function for these Static values, called at a place; it will be compiled."""
         symbol = function_symbol(python, statics)
         if symbol not in self.requests:
+            alike = sum(request.python is python for request in self.requests.values()) if statics else 0
+            if alike == MOST_VALUES:
+                text = f"'{python.__name__}' is called with more than {MOST_VALUES} values of its Static parameters"
+                raise self.error(
+                    "static-argument", at, text, "pass what changes at every call as a plain argument", chain[:4]
+                )
             calls = (Note(symbol.rpartition(".")[2], at), *chain) if statics and at else ()
             self.requests[symbol] = Request(python, statics, calls)
             self.pending.append(symbol)
@@ -97,12 +105,13 @@ class Unit:
     def node_of(self, python: Callable[..., Any]) -> ast.FunctionDef:
         """The syntax of a function, which stands unconditionally at its module's top level."""
         source = self.sources.file_of(python)
-        node = source.functions.get(python.__name__)
-        if node is None or python.__qualname__ != python.__name__:
-            line = python.__code__.co_firstlineno
-            span = ir.Span(source.display, line, 0, line, len(source.line(line)))
-            text = f"'{python.__qualname__}' does not stand at the top level of its module"
-            raise self.error("signature", span, text, "a machine function is unconditional and at top level")
+        node, line = source.functions.get(python.__name__), python.__code__.co_firstlineno
+        if node is None or line != (node.decorator_list[0] if node.decorator_list else node).lineno:
+            shown = source.line(line)
+            span = ir.Span(source.display, line, len(shown) - len(shown.lstrip()), line, len(shown))
+            text = f"'{python.__qualname__}' is not what its module defines at top level under this name"
+            help_ = "a machine function is defined once, unconditionally, and no decorator puts another in its place"
+            raise self.error("signature", span, text, help_)
         return node
 
     def signature(self, python: Callable[..., Any]) -> Signature:

@@ -216,10 +216,11 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A naked function's text; each {name} stands for an int, or an Address."""
+    """A naked function's text; each {name} stands for an int, or an Address. place: where the text stands, and that line, for errors."""
 
     text: str
     names: tuple[tuple[str, int | Address], ...]
+    place: tuple[Span, str] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

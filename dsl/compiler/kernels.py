@@ -31,7 +31,7 @@ def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.K
         found = find_spec(module)
     except (ImportError, ValueError):
         found = None
-    if found is None or found.origin is None:
+    if found is None or found.origin is None or not found.has_location:
         text = f"expected the dotted name of a function in a Python module, found {builder!r}"
         raise lowering.error("kernel", node, text)
     source = ast.parse(Path(found.origin).read_bytes())

@@ -11,6 +11,7 @@ from dsl.compiler.memory import frame_slot, zero, zero_elements
 from dsl.compiler.operands import Integer, Operand, Typed
 from dsl.lang import types as t
 from dsl.lang.addresses import HostVirtual
+from dsl.lang.failure import DeclarationError
 from dsl.lang.types import U8, U64, tainted
 
 HOST_VIRTUAL: Final = t.AddressType(HostVirtual)
@@ -25,6 +26,8 @@ def stored_type(call: Call) -> t.Type:
     kind = call.type(0)
     try:
         _ = kind.size
+    except DeclarationError:
+        raise
     except TypeError as problem:
         raise call.error("type-mismatch", str(problem), argument=0) from None
     return kind

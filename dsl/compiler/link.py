@@ -24,14 +24,15 @@ FUNCTION_ALIGN: Final = 16
 LINE: Final = 64  # bytes of a cache line
 CHECK_ROW: Final = struct.Struct("<IHH")
 FILE_NAME: Final = 32  # bytes of a row of the check table's file names
+LARGEST: Final = (1 << 31) - 1  # bytes of memory that 32-bit distances span
 INT3: Final = 0xCC  # fills the gaps between functions
 TARGET: Final = re.compile(r"(?:call|jmp|j\w+|loop\w*) (0x[0-9a-f]+)")
 MENTION: Final = re.compile(r"<([^<>]+)\+(-?\d+)>")
 Place = tuple[str, int]  # file and line
 
 
-class LinkError(Exception):
-    """The program does not fit its format: a symbol is missing or too far, or a table overflows."""
+class LinkError(ValueError):
+    """The program does not fit its format: a symbol or a table's bytes are missing, one is too far, or a table overflows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
     zeroed = [item for item in objects if item.content is None]
     data_end = align_up(_place(symbols, constants, base, text_end, "constant"), PAGE)
     memory_size = align_up(_place(symbols, zeroed, base, data_end, "object"), PAGE)
+    if memory_size > LARGEST:
+        size, largest = max((item.size, item.symbol) for item in objects)
+        raise LinkError(
+            f"the program takes {memory_size:,} bytes of memory ({largest}: {size:,}), expected less than 2 GiB"
+        )
     _linker_symbols(symbols, base, memory_size)
     image = bytearray(HEADER.size) + bytes([INT3]) * (text_end - HEADER.size) + bytes(data_end - text_end)
     HEADER.pack_into(image, 0, MAGIC, symbols[entry].address - base, text_end, data_end, data_end, memory_size, 0, base)

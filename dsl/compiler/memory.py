@@ -17,6 +17,7 @@ from dsl.lang.types import BOOL, U64, tainted
 if TYPE_CHECKING:
     from dsl.compiler.lower import Lowering
 
+LARGEST_SLOT: Final = 1 << 24  # bytes
 UNROLLED: Final = 64  # bytes up to which zeroing and copying are single loads and stores
 
 
@@ -207,6 +208,9 @@ def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, val
 def frame_slot(lowering: Lowering, kind: t.StructType | t.ArrayType, node: ast.AST) -> Typed:
     """A zeroed Struct or Array in this function's frame."""
     builder = lowering.at(node)
+    if kind.size > LARGEST_SLOT:
+        text = f"{kind} takes {kind.size:,} bytes of the stack, expected at most {LARGEST_SLOT:,}"
+        raise lowering.error("literal-range", node, text, "declare it with static or static_array")
     address = builder.emit("frame", data=ir.Slot(max(kind.size, 1), kind.align))
     zero(lowering, address, kind.size)
     length = () if isinstance(kind, t.StructType) else (builder.constant(kind.length or 0),)

@@ -28,7 +28,7 @@ from dsl.compiler.inline import inline
 from dsl.compiler.kernels import build_kernel
 from dsl.compiler.layout import lay_out
 from dsl.compiler.limit import limit_loops
-from dsl.compiler.link import Linked, link
+from dsl.compiler.link import Linked, LinkError, link
 from dsl.compiler.machine import POOL
 from dsl.compiler.number import number
 from dsl.compiler.pe import write_pe
@@ -170,9 +170,9 @@ def supply(module: ir.Module, supplied: Mapping[str, bytes]) -> None:
     for symbol, name in module.supplied.items():
         item = module.objects[symbol]
         if name not in supplied:
-            raise ValueError(f"supplied: {name!r} is missing, of which {symbol} takes {item.size} bytes")
+            raise LinkError(f"supplied: {name!r} is missing, of which {symbol} takes {item.size} bytes")
         if len(supplied[name]) != item.size:
-            raise ValueError(f"supplied: {name!r} has {len(supplied[name])} bytes, {symbol} takes {item.size}")
+            raise LinkError(f"supplied: {name!r} has {len(supplied[name])} bytes, {symbol} takes {item.size}")
         module.objects[symbol] = replace(item, content=bytes(supplied[name]))
 
 

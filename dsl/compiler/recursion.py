@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dsl.compiler import ir
 
 if TYPE_CHECKING:
     from dsl.compiler.frontend import Unit
+
+DEEPEST: Final = 400  # functions, of which each calls the next
 
 
 def refuse_recursion(unit: Unit) -> None:
@@ -29,6 +31,10 @@ def search(unit: Unit, symbol: str, path: list[str], done: set[str]) -> None:
         callee = value.callee.symbol
         if callee in path:
             report_cycle(unit, value, path[path.index(callee) :])
+        elif len(path) == DEEPEST:
+            unit.error(
+                "recursion", value.span, f"calls go more than {DEEPEST} functions deep", "call some of them from a loop"
+            )
         else:
             search(unit, callee, path, done)
     path.pop()

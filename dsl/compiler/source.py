@@ -85,9 +85,7 @@ class Sources:
     def file(self, filename: str, module: str) -> SourceFile:
         """A module's file."""
         if filename not in self._files:
-            text = tuple(linecache.getlines(filename))
-            if not text:
-                raise FileNotFoundError(f"{filename}: no source text; machine functions are compiled from their file")
+            text = tuple(linecache.getlines(filename)) or ("",)  # of exec(...) there is none
             self._files[filename] = source_file(display_name(filename, module), text)
         return self._files[filename]
 

@@ -12,7 +12,7 @@ import linecache
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -45,6 +45,7 @@ class DeclaredClass(type):
     _names: Mapping[str, Any]
     _file: str
     _line: int
+    _open: bool = False
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Any:
         namespace.setdefault("__slots__", ())
@@ -61,6 +62,16 @@ class DeclaredClass(type):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_keywords: Any) -> None:
         super().__init__(name, bases, namespace)
+
+    def outside_itself(cls, describe: Callable[[Any], T]) -> T:
+        """What describe makes of the class, for which it must not need this very class."""
+        if cls._open:
+            raise cls.wrong("it contains itself; memory refers to more of its kind by Ref[T] | None")
+        cls._open = True
+        try:
+            return describe(cls)
+        finally:
+            cls._open = False
 
     def wrong(cls, message: str, field: str = "") -> DeclarationError:
         """The error that a field, or the class, is declared wrongly."""

@@ -33,7 +33,7 @@ class RecordClass(DeclaredClass):
     def __record__(cls) -> dict[str, Type]:
         """The fields' types by name, in order."""
         if cls._record is None:
-            cls._record = resolve_fields(cls)
+            cls._record = cls.outside_itself(_described)
         return cls._record
 
     def _prepare(cls) -> tuple[tuple[str, Any, Type], ...]:
@@ -52,6 +52,13 @@ class RecordClass(DeclaredClass):
         if missing:
             raise TypeError(f"{cls.__name__}: {', '.join(missing)} not given")
         return (*values, *(named[name] for name in names[len(values) :]))
+
+
+def _described(cls: RecordClass) -> dict[str, Type]:
+    fields = resolve_fields(cls)
+    for kind in fields.values():
+        _ = kind.parts
+    return fields
 
 
 @dataclass_transform(frozen_default=True)

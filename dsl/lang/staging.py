@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import FunctionType
 from typing import Any, Final, Generic, NoReturn, TypeVar, TypeVarTuple, overload
 
@@ -126,7 +127,7 @@ def static_array(element: type[T], length: int, *, align: int | None = None) -> 
 
 def _check_length(length: object) -> None:
     if length.__class__ is not int or not 0 < length < 1 << 40:
-        raise TypeError(f"a length is a positive int, not {length!r}")
+        raise TypeError(f"a length is a positive int below 2**40, not {length!r}")
 
 
 @overload
@@ -261,11 +262,18 @@ def machine(function: Any = None, /, **options: Any) -> Any:
     def mark(function: Any) -> Any:
         if not isinstance(function, FunctionType):
             raise TypeError(f"@machine takes a function, not {function!r}")
+        known = MachineOptions.__dataclass_fields__
+        for name in options.keys() - known.keys():
+            raise TypeError(f"@machine has no option {name!r}; it has {', '.join(known)}")
         told = MachineOptions(**options)
-        if told.depth is not None and (told.depth.__class__ is not int or told.depth < 1):
+        if told.depth is not None and (told.depth.__class__ is not int or not 0 < told.depth < 1 << 31):
             raise TypeError(f"@machine(depth={told.depth!r}): expected a positive int")
+        if told.model is not None and not callable(told.model):
+            raise TypeError(f"@machine(model={told.model!r}): expected a Python function")
         if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             raise TypeError(f"{function.__name__}: a machine function has no closure and no default values")
+        if function.__code__.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
+            raise TypeError(f"{function.__name__}: a machine function has no yield, and is not async")
         marked: Any = function
         marked.__machine__ = told
         if told.wipes is not None and (told.wipes.__class__ is not int or told.wipes < 8 or told.wipes % 8):

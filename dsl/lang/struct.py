@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import DeclaredClass, resolve_fields
+from dsl.lang.failure import DeclarationError
 from dsl.lang.layouts import FieldLayout, StructLayout
 from dsl.lang.model import current_machine
 from dsl.lang.types import ArrayType, Type
@@ -25,8 +26,8 @@ class FieldSpecification(NamedTuple):
 
 def array(length: int, *, at: int | None = None) -> Any:
     """Declare an inline array of this many elements, at the next place or at an explicit offset in bytes."""
-    if length.__class__ is not int or length < 1:
-        raise TypeError(f"array(n) takes a positive int, not {length!r}")
+    if length.__class__ is not int or not 0 < length < 1 << 40:
+        raise TypeError(f"array(n) takes a positive int below 2**40, not {length!r}")
     return FieldSpecification(length, at)
 
 
@@ -53,14 +54,20 @@ class StructClass(DeclaredClass):
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **wanted: Any) -> StructClass:
         specifications = {key: value for key, value in namespace.items() if isinstance(value, FieldSpecification)}
         cls: StructClass = super().__new__(meta, name, bases, namespace)
+        if unknown := ", ".join(wanted.keys() - set(_Wanted._fields)):
+            raise cls.wrong(f"a Struct takes {', '.join(_Wanted._fields)}, not {unknown}")
         cls._layout, cls._wanted, cls._specifications = None, _Wanted(**wanted), specifications
         if "__annotations__" in namespace and bases:
             if any(_declares_fields(base) for base in bases):
                 raise cls.wrong("a Struct does not inherit fields; nest it")
             for key in namespace["__annotations__"]:
+                if key in namespace and key not in specifications:
+                    raise cls.wrong("a Struct's fields have no default values, only at(offset) and array(n)", key)
+                if key in vars(Struct):
+                    raise cls.wrong("every Struct has a method of this name", key)
                 setattr(cls, key, _Field(cls, key))
             with suppress(NameError):  # a class further down: looked up at first use
-                cls._layout = _compute_layout(cls)
+                _ = cls.__layout__
         return cls
 
     @property
@@ -68,7 +75,8 @@ class StructClass(DeclaredClass):
         """Size, alignment and fields."""
         if cls._layout is None:
             described = next((base for base in cls.__mro__ if _declares_fields(base)), cls)
-            cls._layout = _compute_layout(cls) if described is cls else described.__layout__  # type: ignore[attr-defined]
+            own = described is cls
+            cls._layout = cls.outside_itself(_compute_layout) if own else described.__layout__  # type: ignore[attr-defined]
         return cls._layout
 
 
@@ -107,6 +115,8 @@ def _field_type(cls: StructClass, name: str, kind: Type, specification: FieldSpe
         raise cls.wrong(f"array(n) is for Array[...], not {kind}", name)
     try:
         assert kind.size
+    except DeclarationError:
+        raise
     except TypeError as error:
         raise cls.wrong(str(error), name) from None
     return kind
@@ -122,7 +132,9 @@ def _checked(cls: StructClass, fields: dict[str, FieldLayout], end: int, natural
     if size is not None and (size < end or (size != end and not gaps)):
         raise cls.wrong(f"size={size}, but the fields take {end} bytes")
     size = end if size is None else size
-    if not fields or size % align:
+    if not fields:
+        raise cls.wrong("a Struct has at least one field")
+    if size % align:
         raise cls.wrong(
             f"{size} bytes are no positive multiple of its alignment {align}: declare the padding at its end"
         )

@@ -1,0 +1,133 @@
+"""Programs that are wrong in ways of which the catalogue, one case for each code, says nothing: an error that names the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dsl.compiler.diagnostics import CompileError
+from dsl.compiler.link import LinkError
+from dsl.compiler.pipeline import compile_function
+from pipeline.program_file import load_file
+
+HEADER = "from __future__ import annotations\nfrom typing import Final\nfrom dsl.lang import *\n"  # the program begins in line 4
+ENTRY = "@machine\ndef entry(n: u64) -> u64:\n"
+WRONG = {
+    "another definition of the name": (
+        (
+            "@machine\ndef helper(n: u64) -> u64:\n    return n + 1\nfirst = helper\n"
+            f"@machine\ndef helper(n: u64) -> u64:\n    return n + 2\n{ENTRY}    return first(n)\n"
+        ),
+        "4:1: error[signature]: 'helper' is not what its module defines",
+    ),
+    "a wrapper in the function's place": (
+        (
+            "import functools\ndef other(f):\n    @functools.wraps(f)\n    def inner(n):\n        return f(n)\n    return inner\n"
+            f"@other\n{ENTRY}    return n\n"
+        ),
+        "6:5: error[signature]: 'entry' is not what its module defines",
+    ),
+    "a method": (
+        f"class Thing:\n    @machine\n    def go(n: u64) -> u64:\n        return n\n{ENTRY}    return Thing.go(n)\n",
+        "5:5: error[signature]: 'Thing.go' is not what",
+    ),
+    "no file": (
+        'exec("@machine\\ndef entry(n: u64) -> u64:\\n    return n\\n")\n',
+        "error[signature]: 'entry' is not what its module defines",
+    ),
+    "endless specialisation": (
+        f"@machine\ndef f(n: u64, s: Static[u64]) -> u64:\n    return f(n, s + 1)\n{ENTRY}    return f(n, u64(3))\n",
+        "6:12: error[static-argument]: 'f' is called with more than 256 values",
+    ),
+    "a long chain of calls": (
+        "@machine\ndef f0(n: u64) -> u64:\n    return n\n"
+        + "".join(f"@machine\ndef f{i}(n: u64) -> u64:\n    return f{i - 1}(n)\n" for i in range(1, 1200))
+        + f"{ENTRY}    return f1199(n)\n",
+        "error[recursion]: calls go more than 400 functions deep",
+    ),
+    "a generator": (
+        f"{ENTRY}    yield n\n",
+        "4:2: error[module-level]: TypeError: entry: a machine function has no yield",
+    ),
+    "an async function": (
+        "@machine\nasync def entry(n: u64) -> u64:\n    return n\n",
+        "4:2: error[module-level]: TypeError: entry: a machine function has no yield, and is not async",
+    ),
+    "an option that is none": (
+        "@machine(fast=True)\ndef entry(n: u64) -> u64:\n    return n\n",
+        "4:2: error[module-level]: TypeError: @machine has no option 'fast'; it has naked, depth",
+    ),
+    "a model that is no function": (
+        '@machine(naked=True, model=3)\ndef entry(n: u64) -> u64:\n    asm("ret")\n',
+        "4:2: error[module-level]: TypeError: @machine(model=3): expected a Python function",
+    ),
+    "assembly": (
+        '@machine(naked=True)\ndef entry(n: u64) -> u64:\n    asm("nop; mov raxx, rdi; ret")\n',
+        "6:9: error[naked-body]: the assembler does not take this: line 1: 'mov raxx, rdi'",
+    ),
+    "a kernel of a module without a source": (
+        '@machine(kernel="math.sin")\ndef entry(n: u64) -> None:\n    pass\n',
+        "5:1: error[kernel]: expected the dotted name of a function in a Python module, found 'math.sin'",
+    ),
+    "a frame that no stack holds": (
+        f"{ENTRY}    room = frame_array(u8, 1 << 40)\n    return u64(room[n])\n",
+        "6:12: error[literal-range]: Array[u8] takes 1,099,511,627,776 bytes of the stack",
+    ),
+    "more memory than an image has": (
+        f"X: Final = static_array(u64, 1 << 33)\n{ENTRY}    return X[n]\n",
+        "the program takes 68,719,484,928 bytes of memory (more_memory_than_an_image_has.X",
+    ),
+    "no bytes for a table": (
+        f'K: Final = supplied(u8, 4, "my.key")\n{ENTRY}    return u64(K[n])\n',
+        "supplied: 'my.key' is missing",
+    ),
+    "a Struct within itself": (
+        f"class A(Struct):\n    a: A\n{ENTRY}    return u64(size_of(A))\n",
+        "4:1: error[declaration]: A: it contains itself",
+    ),
+    "a Record within itself": (
+        "class P(Record):\n    x: P\n@machine\ndef entry(p: P) -> u64:\n    return u64(1)\n",
+        "4:1: error[declaration]: P: it contains itself",
+    ),
+    "a default value": (
+        f"class A(Struct):\n    x: u64 = u64(5)\n{ENTRY}    return A().x\n",
+        "5:5: error[declaration]: A.x: a Struct's fields have no default values",
+    ),
+    "a field named like a method": (
+        f"class A(Struct):\n    clear: u64\n{ENTRY}    return A().clear\n",
+        "5:5: error[declaration]: A.clear: every Struct has a method of this name",
+    ),
+    "a keyword of no Struct": (
+        f"class A(Struct, length=4):\n    x: u64\n{ENTRY}    return A().x\n",
+        "4:1: error[declaration]: A: a Struct takes size, align, packed, not length",
+    ),
+    "a Struct of nothing": (
+        f"class A(Struct):\n    pass\n{ENTRY}    return u64(size_of(A))\n",
+        "4:1: error[declaration]: A: a Struct has at least one field",
+    ),
+    "two Structs behind GS": (
+        (
+            "class Own(Struct):\n    self_address: HostVirtual\nA: Final = per_cpu(Own)\nB: Final = per_cpu(Own)\n"
+            f"{ENTRY}    return A.current().self_address - B.current().self_address\n"
+        ),
+        "10:39: error[declaration]: the program has another per_cpu",
+    ),
+    "an exit": ("import sys\nsys.exit(3)\n", "5:1: error[module-level]: SystemExit: 3"),
+    "an exception without a text": (
+        'class E(Exception):\n    def __str__(self):\n        raise RuntimeError("no")\nraise E()\n',
+        "E: <exception str() failed>",
+    ),
+    "no Python in eval": ('eval("1 +* 2")\n', "4:1: error[module-level]: SyntaxError: invalid syntax"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_program_is_told_what_is_wrong(name: str, tmp_path: Path) -> None:
+    """An error, never a traceback of another kind nor code that does something else than the Python."""
+    source, expected = WRONG[name]
+    path = tmp_path / f"{name.replace(' ', '_')}.py"
+    path.write_text(HEADER + source)
+    with pytest.raises((CompileError, LinkError)) as raised:
+        compile_function(load_file(path, path.stem).entry)
+    assert expected in str(raised.value)
