@@ -29,7 +29,7 @@ from peachpy.x86_64 import (
     Label,
 )
 from peachpy.x86_64.registers import (
-    eax, ebx, ecx, edx, r8, r8d, r9d, r10, r10d, r11d, r12d, r13d, r14d, r15d,
+    eax, ebx, ecx, edi, edx, r8, r8d, r9d, r10, r10d, r11d, r12d, r13d, r14d, r15d,
     r9, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp,
 )  # fmt: skip
 
@@ -54,64 +54,64 @@ class Family:
         return self.width // 8
 
 
-SHA256 = Family(32, 64, (r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d), (eax, ebx, ecx, edx))
-SHA512 = Family(64, 80, (r8, r9, r10, r11, r12, r13, r14, r15), (rax, rbx, rcx, rdx))
+SHA256 = Family(32, 64, (r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d), (eax, ebx, ecx, edx, edi))
+SHA512 = Family(64, 80, (r8, r9, r10, r11, r12, r13, r14, r15), (rax, rbx, rcx, rdx, rdi))
 
 
-def sum_of_rotations(out: Any, value: Any, counts: tuple[int, int, int], spare: Any) -> None:
+def sum_of_rotations(out: Any, value: Any, counts: tuple[int, int, int], spare: tuple[Any, Any]) -> None:
     """Set out to three rotations of value, added without carries."""
-    RORX(out, value, counts[0])
-    RORX(spare, value, counts[1])
-    XOR(out, spare)
-    RORX(spare, value, counts[2])
-    XOR(out, spare)
+    for register, count in zip((out, *spare), counts, strict=True):
+        RORX(register, value, count)
+    for register in spare:
+        XOR(out, register)
 
 
-def one_round(family: Family, number: int, words: Any, constants: Any) -> None:
-    """One of eight rounds in a row. Two temporaries change places at each: one holds b ^ c, then the other a ^ b."""
+def one_round(family: Family, number: int, words: Any, constants: Any, more: bool) -> None:
+    """One of eight rounds in a row; more: it makes the word of the schedule that is 16 further on, too.
+
+    Two temporaries change places at each: one holds b ^ c, then the other a ^ b. The schedule's work comes last, and the last additions
+    to h in the midst of it: what the next round waits for is older, so that the processor does it first.
+    """
     a, b, _, d, e, f, g, h = (family.working[(place - number) % 8] for place in range(8))
-    first, second, third, fourth = family.spare
+    first, second, third, fourth, word = family.spare
     before, after = (third, second) if number % 2 == 0 else (second, third)
-    ADD(h, [words + family.size * number])
+    place = words + family.size * number
     ADD(h, [constants + family.size * number])
+    ADD(h, [place])
     MOV(after, f)
     XOR(after, g)
     AND(after, e)
     XOR(after, g)
     ADD(h, after)
-    sum_of_rotations(first, e, SUMS[family.width][1], fourth)
+    sum_of_rotations(first, e, SUMS[family.width][1], (fourth, word))
     ADD(h, first)
     ADD(d, h)
-    sum_of_rotations(first, a, SUMS[family.width][0], fourth)
-    ADD(h, first)
+    sum_of_rotations(first, a, SUMS[family.width][0], (fourth, word))
     MOV(after, a)
     XOR(after, b)
     AND(before, after)
     XOR(before, b)
+    if more:
+        small_sigma(word, fourth, [place + family.size], SCHEDULE[family.width][0])
+    ADD(h, first)
+    if more:
+        ADD(word, [place])
+        ADD(word, [place + 9 * family.size])
     ADD(h, before)
+    if more:
+        small_sigma(fourth, first, [place + 14 * family.size], SCHEDULE[family.width][1])
+        ADD(word, fourth)
+        MOV([place + 16 * family.size], word)
 
 
-def next_word(family: Family, number: int, words: Any) -> None:
-    """Make the word of the schedule that is 16 further on. Uses all temporaries but the one that holds a ^ b."""
-    (first, second, shift), (third, fourth, far_shift) = SCHEDULE[family.width]
-    total, value, mixed = family.spare[0], family.spare[3], family.spare[2 if number % 2 else 1]
-    MOV(total, [words + family.size * (number + 1)])
-    small_sigma(mixed, total, first, second, shift)
-    MOV(value, [words + family.size * (number + 14)])
-    ADD(mixed, [words + family.size * number])
-    ADD(mixed, [words + family.size * (number + 9)])
-    small_sigma(total, value, third, fourth, far_shift)
-    ADD(mixed, total)
-    MOV([words + family.size * (number + 16)], mixed)
-
-
-def small_sigma(out: Any, value: Any, first: int, second: int, shift: int) -> None:
-    """Set out to two rotations and a shift of value, added without carries; value is lost."""
-    low, high = sorted((first, second))
+def small_sigma(out: Any, value: Any, source: Any, counts: tuple[int, int, int]) -> None:
+    """Set out to two rotations and a shift of the word in memory, added without carries; value is lost."""
+    low, high = sorted(counts[:2])
+    MOV(value, source)
     RORX(out, value, high - low)
     XOR(out, value)
     ROR(out, low)
-    SHR(value, shift)
+    SHR(value, counts[2])
     XOR(out, value)
 
 
@@ -137,12 +137,12 @@ def rounds(family: Family, count: int, label: str, more: bool, words: Any, const
     eight_rounds = Label(label)
     LEA(rdi, [constants + count * family.size])
     LABEL(eight_rounds)
+    PUSH(rdi)
     for number in range(UNROLLED):
-        if more:
-            next_word(family, number, words)
-        one_round(family, number, words, constants)
+        one_round(family, number, words, constants, more)
     ADD(words, UNROLLED * family.size)
     ADD(constants, UNROLLED * family.size)
+    POP(rdi)
     CMP(constants, rdi)
     JNE(eight_rounds)
 
