@@ -177,7 +177,7 @@ def load(lowering: Lowering, place: Place) -> Typed:
     value = builder.load(place.address, kind.size * 8, how)
     if kind.plain == BOOL:
         builder.check(builder.emit("ule", value, 1), "a bool in memory is 0 or 1")
-        return Typed(kind, (builder.emit("trunc", value, width=1),))
+        return Typed(kind, (builder.emit("ne", value, 0),))
     value.secret = kind.taint == "secret"
     if isinstance(kind.plain, t.EnumType):
         require_member(lowering, value, kind.plain, value.width)
