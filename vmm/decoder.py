@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Failure, Record, machine, u8, u64, upto
+from dsl.lang import Array, Failure, Record, Struct, machine, minimum, u8, u64, upto
 
 INSTRUCTION_LIMIT: Final = 15  # bytes
 UNKNOWN_FORM: Final = 1  # failure: not one of the moves above, or cut short
@@ -30,16 +30,17 @@ class CodeSize(Record):
     is_32_bit: bool  # the segment's D bit, outside 64-bit mode
 
 
-class Move(Record):
-    """A decoded move. Widths in bytes: 1, 2, 4 or 8."""
+class Move(Struct, size=8):
+    """A decoded move: what decode_move makes of zeros. Widths in bytes: 1, 2, 4 or 8."""
 
-    length: u64  # of the instruction, bytes
-    is_write: bool  # to memory; then the rest does not matter
-    register: u64  # 0 to 15, where a read goes
+    length: u8  # of the instruction, bytes
+    register: u8  # 0 to 15, where a read goes
+    source_width: u8  # read from memory
+    target_width: u8  # written to the register
+    is_write: bool  # to memory; then register and widths do not matter
     is_high_byte: bool  # AH, CH, DH or BH instead of SPL, BPL, SIL or DIL
-    source_width: u64  # read from memory
-    target_width: u64  # written to the register
     is_signed: bool  # how a narrower source is extended
+    reserved: u8
 
 
 class Prefixes(Record):
@@ -55,8 +56,14 @@ class Addressing(Record):
     """The ModRM byte with all that belongs to it."""
 
     length: u64  # ModRM, SIB and displacement, bytes
-    register: u64  # the reg field, without REX.R
+    register: u8  # the reg field, without REX.R
     is_memory: bool
+
+
+@machine
+def byte_at(code: Array[u8], position: u64) -> u8:
+    """A byte of the instruction; zero for one that could not be read: decode_move looks at the length of all of it in the end."""
+    return code[position] if position < code.length else u8(0)
 
 
 @machine
@@ -81,22 +88,20 @@ def read_prefixes(code: Array[u8], code_size: CodeSize) -> Prefixes:
         elif not is_segment_override(byte):
             break
         position += 1
-    if code_size.is_64_bit and position < code.length:
-        if code[position] & 0xF0 == 0x40:
-            rex = code[position]
-            position += 1
+    byte = byte_at(code, position)
+    if code_size.is_64_bit and byte & 0xF0 == 0x40:
+        rex = byte
+        position += 1
     return Prefixes(position, rex, operand_override, address_override)
 
 
 @machine
-def read_addressing(code: Array[u8], position: u64, is_16_bit: bool) -> Addressing | Failure:
+def read_addressing(code: Array[u8], position: u64, is_16_bit: bool) -> Addressing:
     """Measure the ModRM byte at a position, with SIB and displacement."""
-    if position >= code.length:
-        return Failure(UNKNOWN_FORM)
-    modrm = code[position]
+    modrm = byte_at(code, position)
     mode = modrm >> 6
     base = modrm & 7
-    register = u64((modrm >> 3) & 7)
+    register = (modrm >> 3) & 7
     length = u64(1)
     if mode == 3:
         return Addressing(length, register, False)
@@ -107,28 +112,22 @@ def read_addressing(code: Array[u8], position: u64, is_16_bit: bool) -> Addressi
             length += 2
         return Addressing(length, register, True)
     if base == 4:
-        if position + 1 >= code.length:
-            return Failure(UNKNOWN_FORM)
-        base = code[position + 1] & 7
+        base = byte_at(code, position + 1) & 7
         length += 1
-        if mode == 0 and base == 5:
-            length += 4
-    elif mode == 0 and base == 5:
-        length += 4
     if mode == 1:
         length += 1
-    elif mode == 2:
+    elif mode == 2 or base == 5:
         length += 4
     return Addressing(length, register, True)
 
 
 @machine
-def operand_width(prefixes: Prefixes, code_size: CodeSize) -> u64:
+def operand_width(prefixes: Prefixes, code_size: CodeSize) -> u8:
     """The width of a full-size operand, in bytes."""
     if prefixes.rex & REX_W != 0:
-        return u64(8)
+        return u8(8)
     is_wide = code_size.is_64_bit or code_size.is_32_bit
-    return u64(4) if is_wide != prefixes.operand_override else u64(2)
+    return u8(4) if is_wide != prefixes.operand_override else u8(2)
 
 
 @machine
@@ -140,70 +139,47 @@ def address_width(prefixes: Prefixes, code_size: CodeSize) -> u64:
 
 
 @machine
-def decode_move(code: Array[u8], code_size: CodeSize) -> Move | Failure:
-    """Decode the instruction at the start of `code` (at most 15 bytes; fewer if the next page cannot be read)."""
+def decode_move(code: Array[u8], code_size: CodeSize, move: Move) -> Failure | None:
+    """Decode the instruction at the start of `code` (15 bytes; fewer if the next page cannot be read) into `move`, which is zero."""
     prefixes = read_prefixes(code, code_size)
-    position = prefixes.length
-    if position >= code.length:
-        return Failure(UNKNOWN_FORM)
-    opcode = code[position]
-    position += 1
+    opcode = byte_at(code, prefixes.length)
+    position = prefixes.length + 1
     full_width = operand_width(prefixes, code_size)
-    width = full_width if opcode & 1 != 0 else u64(1)
     address_bytes = address_width(prefixes, code_size)
+    immediate_bytes = u64(0)
+    move.source_width = full_width if opcode & 1 != 0 else u8(1)
+    move.target_width = move.source_width
     if opcode & 0xFC == MOV_FROM_OFFSET:
-        return finish_move(
-            code, position + address_bytes, opcode & 0xFE == MOV_TO_OFFSET, u64(0), prefixes, width, width, False
-        )
-    is_extension = False
-    is_signed = False
-    if opcode == TWO_BYTES:
-        if position >= code.length:
+        move.is_write = opcode & 0xFE == MOV_TO_OFFSET
+        position += address_bytes
+    else:
+        if opcode == TWO_BYTES:
+            opcode = byte_at(code, position)
+            position += 1
+            if opcode & 0xF6 != 0xB6:  # B6, B7, BE, BF
+                return Failure(UNKNOWN_FORM)
+            move.source_width = u8(2) if opcode & 1 != 0 else u8(1)
+            move.target_width = full_width
+            move.is_signed = opcode & 0x08 != 0
+        elif opcode & 0xFE == MOV_IMMEDIATE:
+            move.is_write = True
+            immediate_bytes = minimum(u64(move.source_width), 4)
+        elif opcode & 0xFC == MOV_FROM_REGISTER:
+            move.is_write = opcode & 0xFE == MOV_FROM_REGISTER
+        else:
             return Failure(UNKNOWN_FORM)
-        opcode = code[position]
-        position += 1
-        if opcode & 0xF6 != 0xB6:  # B6, B7, BE, BF
+        addressing = read_addressing(code, position, address_bytes == 2)
+        if not addressing.is_memory or (immediate_bytes != 0 and addressing.register != 0):
             return Failure(UNKNOWN_FORM)
-        is_extension = True
-        is_signed = opcode & 0x08 != 0
-        width = u64(2) if opcode & 1 != 0 else u64(1)
-    elif opcode & 0xFC != MOV_FROM_REGISTER and opcode & 0xFE != MOV_IMMEDIATE:
+        position += addressing.length + immediate_bytes
+        move.register = addressing.register | (u8(8) if prefixes.rex & REX_R != 0 else u8(0))
+    if position > code.length:
         return Failure(UNKNOWN_FORM)
-    addressing = read_addressing(code, position, address_bytes == 2)
-    if isinstance(addressing, Failure):
-        return addressing
-    if not addressing.is_memory:
-        return Failure(UNKNOWN_FORM)
-    position += addressing.length
-    register = addressing.register | (u64(8) if prefixes.rex & REX_R != 0 else u64(0))
-    if is_extension:
-        return finish_move(code, position, False, register, prefixes, width, full_width, is_signed)
-    if opcode & 0xFE == MOV_IMMEDIATE:
-        if addressing.register != 0:
-            return Failure(UNKNOWN_FORM)
-        return finish_move(
-            code, position + (width if width < 4 else u64(4)), True, register, prefixes, width, width, False
-        )
-    return finish_move(code, position, opcode & 0xFE == MOV_FROM_REGISTER, register, prefixes, width, width, False)
-
-
-@machine
-def finish_move(
-    code: Array[u8],
-    length: u64,
-    is_write: bool,
-    register: u64,
-    prefixes: Prefixes,
-    source_width: u64,
-    target_width: u64,
-    is_signed: bool,
-) -> Move | Failure:
-    """Check that the whole instruction was there, and name a high byte register."""
-    if length > code.length:
-        return Failure(UNKNOWN_FORM)
-    is_high_byte = target_width == 1 and prefixes.rex == 0 and register >= 4
-    number = register - 4 if is_high_byte else register
-    return Move(length, is_write, number, is_high_byte, source_width, target_width, is_signed)
+    move.length = position.truncate(u8)
+    if move.target_width == 1 and prefixes.rex == 0 and move.register >= 4:
+        move.is_high_byte = True
+        move.register -= 4
+    return None
 
 
 @machine

@@ -25,8 +25,9 @@ from dsl.lang import (
 from vmm.memory import FRAME_SHIFT, FRAME_SIZE, to_host_virtual
 
 OUT_OF_MEMORY_RANGE: Final = 1  # failure: not all of the range is the box's memory
-NOT_MAPPED: Final = 2  # failure: the guest's own page tables have no translation
-PIECES_MOST: Final = 2  # frames that one copy touches
+NOWHERE: Final = (
+    0xFFFF_FFFF_FFFF_FFFF  # a guest-physical address that no box has: the guest's own page tables have no translation
+)
 
 PRESENT: Final = 1
 LARGE_PAGE: Final = 1 << 7
@@ -41,13 +42,6 @@ class GuestMemory(Struct):
     size: u64  # bytes
 
 
-class GuestRange(Record):
-    """A range that was checked to lie inside a box's memory."""
-
-    start: u64
-    size: u64
-
-
 class Paging(Record):
     """How a guest translates addresses now."""
 
@@ -58,14 +52,11 @@ class Paging(Record):
 
 
 @machine
-def check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> GuestRange | Failure:
-    """The one check of a guest's range: all of it lies in the box's memory, without overflow. An empty range is refused."""
+def check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> u64 | Failure:
+    """The one check of a guest's range: all of it lies in the box's memory, without overflow. Returns its start. None is empty."""
     if size == 0 or size > memory.size:
         return Failure(OUT_OF_MEMORY_RANGE)
-    first = start.at_most(memory.size - size)
-    if isinstance(first, Failure):
-        return Failure(OUT_OF_MEMORY_RANGE)
-    return GuestRange(first, size)
+    return start.at_most(memory.size - size)
 
 
 @machine
@@ -87,55 +78,44 @@ def piece_size(offset: u64, left: u64) -> u64:
 @machine
 def copy_in(memory: GuestMemory, source: Untrusted[u64], destination: Array[u8]) -> Failure | None:
     """Copy guest-physical bytes, at most a frame's size, to the monitor, each read exactly once. On failure nothing was copied."""
-    checked = check_range(memory, source, destination.length)
-    if isinstance(checked, Failure):
-        return checked
-    done = u64(0)
-    for _ in rounds(PIECES_MOST):
-        offset = checked.start + done
-        piece = piece_size(offset, checked.size - done)
-        destination.slice(done, piece).copy_from(host_bytes(memory, offset, piece))
-        done += piece
-        if done == checked.size:
-            break
+    start = check_range(memory, source, destination.length)
+    if isinstance(start, Failure):
+        return start
+    first = piece_size(start, destination.length)
+    rest = destination.length - first
+    destination.slice(u64(0), first).copy_from(host_bytes(memory, start, first))
+    if rest != 0:
+        destination.slice(first, rest).copy_from(host_bytes(memory, start + first, rest))
     return None
 
 
 @machine
 def copy_out(memory: GuestMemory, destination: Untrusted[u64], source: Array[u8]) -> Failure | None:
     """Copy the monitor's bytes, at most a frame's size, to guest-physical memory. On failure nothing was copied."""
-    checked = check_range(memory, destination, source.length)
-    if isinstance(checked, Failure):
-        return checked
-    done = u64(0)
-    for _ in rounds(PIECES_MOST):
-        offset = checked.start + done
-        piece = piece_size(offset, checked.size - done)
-        host_bytes(memory, offset, piece).copy_from(source.slice(done, piece))
-        done += piece
-        if done == checked.size:
-            break
+    start = check_range(memory, destination, source.length)
+    if isinstance(start, Failure):
+        return start
+    first = piece_size(start, source.length)
+    rest = source.length - first
+    host_bytes(memory, start, first).copy_from(source.slice(u64(0), first))
+    if rest != 0:
+        host_bytes(memory, start + first, rest).copy_from(source.slice(first, rest))
     return None
 
 
 @machine
-def read_entry(memory: GuestMemory, address: u64, size: u64) -> u64 | Failure:
-    """Read one entry of a guest's paging structure, 4 or 8 bytes; a failure if it lies outside memory or is not present."""
-    bytes_read = frame_array(u8, 8)
-    copied = copy_in(memory, untrusted(address), bytes_read.slice(u64(0), size))
-    if isinstance(copied, Failure):
-        return Failure(NOT_MAPPED)
-    entry = bytes_read.load_u64(u64(0))
-    if entry & PRESENT == 0:
-        return Failure(NOT_MAPPED)
-    return entry
+def read_entry(memory: GuestMemory, address: u64, size: u64) -> u64:
+    """Read one entry of a guest's paging structure, 4 or 8 bytes; zero, which is not present, where it lies outside memory."""
+    entry = frame_array(u8, 8)
+    _ = copy_in(memory, untrusted(address), entry.slice(u64(0), size))
+    return entry.load_u64(u64(0))
 
 
 @machine
-def translate(memory: GuestMemory, paging: Paging, linear: u64) -> u64 | Failure:
+def translate(memory: GuestMemory, paging: Paging, linear: u64) -> u64:
     """Walk the guest's page tables for a read; permissions are not looked at, because the access was already made once.
 
-    Returns a guest-physical address, which may lie outside memory.
+    Returns a guest-physical address, which may lie outside memory; NOWHERE if there is no translation.
     """
     if not paging.is_on:
         return linear & 0xFFFF_FFFF
@@ -143,45 +123,40 @@ def translate(memory: GuestMemory, paging: Paging, linear: u64) -> u64 | Failure
         return walk(memory, paging.root & ADDRESS_BITS, linear, u64(39))
     if paging.is_pae:
         pointer = read_entry(memory, (paging.root & 0xFFFF_FFE0) + ((linear >> 30) & 3) * 8, u64(8))
-        if isinstance(pointer, Failure):
-            return pointer
+        if pointer & PRESENT == 0:
+            return u64(NOWHERE)
         return walk(memory, pointer & ADDRESS_BITS, linear & 0xFFFF_FFFF, u64(21))
     return walk_32_bit(memory, paging.root, linear & 0xFFFF_FFFF)
 
 
 @machine
-def walk(memory: GuestMemory, root: u64, linear: u64, top_shift: u64) -> u64 | Failure:
+def walk(memory: GuestMemory, root: u64, linear: u64, top_shift: u64) -> u64:
     """Walk tables of 512 entries from the level whose index starts at bit `top_shift` (39 or 21)."""
     table_address = root
     shift = top_shift
-    for _ in rounds(3):
+    for _ in rounds(4):
         entry = read_entry(memory, table_address + ((linear >> shift) & 511) * 8, u64(8))
-        if isinstance(entry, Failure):
-            return entry
-        if entry & LARGE_PAGE != 0 and shift != 39:
+        if entry & PRESENT == 0:
+            break
+        if shift == PAGE_SHIFT or (entry & LARGE_PAGE != 0 and shift != 39):
             offset_mask = (u64(1) << shift) - 1
             return (entry & ADDRESS_BITS & ~offset_mask) | (linear & offset_mask)
         table_address = entry & ADDRESS_BITS
         shift -= 9
-        if shift == PAGE_SHIFT:
-            break
-    leaf = read_entry(memory, table_address + ((linear >> 12) & 511) * 8, u64(8))
-    if isinstance(leaf, Failure):
-        return leaf
-    return (leaf & ADDRESS_BITS) | (linear & (PAGE_SIZE - 1))
+    return u64(NOWHERE)
 
 
 @machine
-def walk_32_bit(memory: GuestMemory, root: u64, linear: u64) -> u64 | Failure:
+def walk_32_bit(memory: GuestMemory, root: u64, linear: u64) -> u64:
     """Walk the two levels of 32-bit paging; 4-MByte pages with PSE-36."""
     directory = read_entry(memory, (root & 0xFFFF_F000) + (linear >> 22) * 4, u64(4))
-    if isinstance(directory, Failure):
-        return directory
+    if directory & PRESENT == 0:
+        return u64(NOWHERE)
     if directory & LARGE_PAGE != 0:
         return (directory & 0xFFC0_0000) | ((directory & 0x001F_E000) << 19) | (linear & 0x003F_FFFF)
     leaf = read_entry(memory, (directory & 0xFFFF_F000) + ((linear >> 12) & 1023) * 4, u64(4))
-    if isinstance(leaf, Failure):
-        return leaf
+    if leaf & PRESENT == 0:
+        return u64(NOWHERE)
     return (leaf & 0xFFFF_F000) | (linear & (PAGE_SIZE - 1))
 
 
@@ -192,8 +167,6 @@ def fetch_code(memory: GuestMemory, paging: Paging, linear: u64, destination: Ar
     for _ in rounds(2):  # an instruction lies on one page or two
         address = linear + done
         physical = translate(memory, paging, address)
-        if isinstance(physical, Failure):
-            return done
         piece = minimum(PAGE_SIZE - (address & (PAGE_SIZE - 1)), destination.length - done)
         copied = copy_in(memory, untrusted(physical), destination.slice(done, piece))
         if isinstance(copied, Failure):

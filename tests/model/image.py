@@ -20,7 +20,7 @@ MONITOR_MEMORY = LARGE_PAGE
 TABLES = 0x40_0000
 HANDOFF = 0x48_0000
 ENTRIES = 0x50_0000
-FREE = 0x80_0000  # to the end of RAM
+FREE = ((0x80_0000, 0xC0_0000), (0xE0_0000, 0x100_0000), (0x120_0000, RAM_SIZE))  # a box's frames are no neighbours
 STACK = 0x7008  # where RSP points when the monitor is entered
 PRESENT, WRITABLE, LARGE, NO_EXECUTE = 1, 2, 1 << 7, 1 << 63
 CDI = hashlib.sha512(b"the model's monitor").digest()
@@ -61,7 +61,7 @@ def entry_contents(boxes: Sequence[TestBox]) -> list[tuple[int, bytes]]:
     return [*((DESCRIPTOR, box.descriptor()) for box in boxes), *((SEGMENT, data) for data in segments)]
 
 
-def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int] = (FREE, RAM_SIZE)) -> mmap.mmap:
+def physical_memory(image: bytes, boxes: Sequence[TestBox]) -> mmap.mmap:
     """All of RAM at the monitor's entry. What nobody touches is never there: most of it."""
     memory = mmap.mmap(-1, RAM_SIZE)
     memory[MONITOR_PHYSICAL : MONITOR_PHYSICAL + len(image)] = image
@@ -76,7 +76,7 @@ def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int
         rows.append(struct.pack("<IIQQ32s64s", kind, 0, place, len(content), digest, row))
         memory[place : place + len(content)] = content
         place += -(-len(content) // 4096) * 4096
-    assert place <= free[0], "the entries lie below free memory"
+    assert place <= FREE[0][0], "the entries lie below free memory"
 
     def put(name: str, data: bytes) -> None:
         offset = int(offset_of(Handoff, name))
@@ -86,14 +86,14 @@ def physical_memory(image: bytes, boxes: Sequence[TestBox], free: tuple[int, int
         return value.to_bytes(size, "little")
 
     values: list[tuple[str, Any, int]] = [
-        ("magic", HANDOFF_MAGIC, 8), ("version", HANDOFF_VERSION, 4), ("size", HANDOFF_SIZE, 4), ("range_count", 1, 4),
+        ("magic", HANDOFF_MAGIC, 8), ("version", HANDOFF_VERSION, 4), ("size", HANDOFF_SIZE, 4), ("range_count", len(FREE), 4),
         ("entry_count", len(contents), 4), ("monitor_physical", MONITOR_PHYSICAL, 8),
         ("monitor_memory", MONITOR_MEMORY, 8), ("page_tables", TABLES, 8), ("page_tables_size", len(tables), 8),
         ("mode", 2, 4), ("posture", POSTURE_DEVELOPMENT, 8), ("security_version", 7, 8),
     ]  # fmt: skip
     for name, value, size in values:
         put(name, word(value, size))
-    put("ranges", struct.pack("<QQII", free[0], free[1] - free[0], FREE_MEMORY, 0))
+    put("ranges", b"".join(struct.pack("<QQII", start, end - start, FREE_MEMORY, 0) for start, end in FREE))
     put("entries", b"".join(rows))
     put("cdi", CDI)
     put("signer_key", SIGNER_KEY)

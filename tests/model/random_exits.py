@@ -6,6 +6,7 @@ from typing import Final
 
 from dsl.hw import vmx
 from tests.model.random_source import (
+    FRAME,
     HAS_ERROR,
     IF,
     MEMORY,
@@ -192,11 +193,11 @@ def absent_memory(guest: Guest, source: Source) -> Script:
                 0x5FF0 + source.randrange(16),
                 MEMORY - source.randint(1, 16),
                 MEMORY - source.randint(1, 5),
+                FRAME - source.randint(1, 16),
+                2 * FRAME - source.randint(1, 16),
             )
         )
-        for offset, byte in enumerate(code):
-            if linear + offset < MEMORY:
-                guest.write(linear + offset, bytes([byte]))
+        guest.write(linear, code[: MEMORY - linear])
         rights = {64: 0xA09B, 32: 0xC09B, 16: 0x809B}[bits]
         base = 0 if bits == 64 else source.choice((0, 0x1000, 0xFFFF_F000))
         fields: dict[object, int] = {vmx.GUEST_RIP: linear if bits == 64 else linear - base & 0xFFFF_FFFF}
@@ -206,38 +207,45 @@ def absent_memory(guest: Guest, source: Source) -> Script:
 
 CR0_PG, CR4_PAE = 1 << 31, 1 << 5
 NOISE: Final = 0x7F0_0000_0000_0F7E  # bits of an entry that say nothing about the address
+PRESENT, LARGE = 1, 1 << 7
+
+
+def places(source: Source, count: int) -> list[int]:
+    """Pages for an instruction and for tables, each in any frame of the box."""
+    return [source.randrange(3) * FRAME + 0x5000 + 0x1_1000 * number for number in range(count)]
 
 
 def protected_memory(guest: Guest, source: Source) -> Script:
     """The same in 32-bit code: without paging, and through page tables of two and three levels, some entries of which are not there."""
     for _ in range(150):
-        guest.write(0x5000, instruction(source, False))
+        code, root, second, third = places(source, 4)
+        guest.write(code, instruction(source, False))
         kind = source.choice(("none", "short", "short", "pae", "pae"))
-        linear, root = source.getrandbits(32) & ~0xFFF, 0x3_0000
+        is_large, broken = bool(source.randrange(2)), source.choice((0, 0, 0, 1, 2, 3))
+        page = (1 << {"none": 12, "short": 22, "pae": 21}[kind] if is_large else 4096) - 1
+        linear = source.getrandbits(32) & ~page | code & page
+        leaf = code & ~page | (LARGE if is_large else 0)
         rows: list[tuple[int, int, int]] = []
-        is_large, is_broken = bool(source.randrange(2)), source.choice((0, 0, 0, 1, 2, 3))
         if kind == "short":
-            linear = linear & ~0x3F_F000 | 0x5000 if is_large else linear
-            first = (0 if is_large else 0x4_1000) | 0xE7E & ~0x80 | is_large << 7 | (is_broken != 1)
-            rows = [
-                (root + (linear >> 22) * 4, first, 4),
-                (0x4_1000 + (linear >> 12 & 1023) * 4, 0x5E7E | (is_broken != 2), 4),
-            ]
+            above = source.choice((0, 0, 0, 1 << source.randint(13, 20))) if is_large else 0
+            noise = 0xE7E | (source.choice((0, 1 << 12, 1 << 21)) if is_large else 0)
+            directory = (leaf | above if is_large else second) | noise
+            rows = [(root + (linear >> 22) * 4, directory, 4), (second + (linear >> 12 & 1023) * 4, leaf | 0xE7E, 4)]
         elif kind == "pae":
             root += source.choice((0, 0x20, 0xFE0))
-            linear = linear & ~0x1F_F000 | 0x5000 if is_large else linear
-            first = (0 if is_large else 0x5_2000) | NOISE & ~0x80 | is_large << 7 | (is_broken != 2)
+            directory = (leaf if is_large else third) | NOISE
             rows = [
-                (root + (linear >> 30) * 8, 0x4_1000 | (is_broken != 1), 8),
-                (0x4_1000 + (linear >> 21 & 511) * 8, first, 8),
-                (0x5_2000 + (linear >> 12 & 511) * 8, 0x5000 | NOISE | (is_broken != 3), 8),
+                (root + (linear >> 30) * 8, second | source.choice((0, NOISE, LARGE)), 8),
+                (second + (linear >> 21 & 511) * 8, directory, 8),
+                (third + (linear >> 12 & 511) * 8, leaf & ~LARGE | NOISE, 8),
             ]
-        for place, entry, size in rows:
-            guest.write(place, entry.to_bytes(size, "little"))
+        for level, (place, entry, size) in enumerate(rows[: len(rows) - is_large], 1):
+            guest.write(place, (entry & ~PRESENT | (level != broken)).to_bytes(size, "little"))
         paging = {"none": (0, 0), "short": (CR0_PG, 0), "pae": (CR0_PG, CR4_PAE)}[kind]
+        ignored = source.choice((0, 0x1F if kind == "pae" else 0xFFF, 1 << 32, 1 << 35))
         fields: dict[object, int] = {
             vmx.GUEST_CR0: guest[vmx.GUEST_CR0] & ~CR0_PG | paging[0], vmx.GUEST_CR4: guest[vmx.GUEST_CR4] & ~CR4_PAE | paging[1],
-            vmx.GUEST_CR3: root, vmx.GUEST_RIP: 0x5000 if kind == "none" else linear,
+            vmx.GUEST_CR3: root | ignored, vmx.GUEST_RIP: code if kind == "none" else linear,
         }  # fmt: skip
         yield violation(source, fields)
 
@@ -245,25 +253,28 @@ def protected_memory(guest: Guest, source: Source) -> Script:
 def long_memory(guest: Guest, source: Source) -> Script:
     """The same in 64-bit code through page tables of four levels, with large pages, and entries that are not there or lead nowhere."""
     for _ in range(130):
-        guest.write(0x5000, instruction(source, True))
-        linear = source.getrandbits(47) & ~0xFFF
-        levels, is_broken = source.choice((2, 3, 4, 4)), source.choice((0, 0, 0, 1, 2, 3, 4))
-        if levels < 4:
-            linear &= ~((1 << 39 - 9 * (levels - 1)) - 1)
-            linear |= 0x5000
-        tables = [source.choice((0x3_0000, 0x7_7000)), 0x4_1000, 0x5_2000, 0x6_3000]
+        code, *tables = places(source, 5)
+        levels, broken = source.choice((2, 3, 4, 4)), source.choice((0, 0, 0, 1, 2, 3, 4))
+        page = (1 << 39 - 9 * (levels - 1)) - 1
+        offset = source.choice((0, 0, 0xFFD, 0xFF8))
+        following = code + (0x3000 if levels == 4 else 0x1000)  # the page after the instruction's
+        text = instruction(source, True)
+        guest.write(code + offset, text[: 4096 - offset])
+        guest.write(following, text[4096 - offset :])
+        linear = source.getrandbits(47) & ~page | code & page
         for level in range(levels):
             is_leaf = level == levels - 1
-            target = (
-                source.choice((0, 0, 0, 0x8000_0000)) | (0x5000 if levels == 4 else 0) if is_leaf else tables[level + 1]
-            )
-            entry = target | NOISE & ~0x80 | (1 << 7 if is_leaf and levels < 4 else 0) | (is_broken != level + 1)
-            guest.write(tables[level] + (linear >> 39 - 9 * level & 511) * 8, entry.to_bytes(8, "little"))
+            target = code & ~page | source.choice((0, 0, 0, 0x8000_0000)) if is_leaf else tables[level + 1]
+            entry = target | NOISE | (LARGE if level == 0 or (is_leaf and levels < 4) else 0)
+            index = linear >> 39 - 9 * level & 511
+            guest.write(tables[level] + index * 8, (entry | (level + 1 != broken)).to_bytes(8, "little"))
+            if level == 3 and index < 511:
+                guest.write(tables[level] + index * 8 + 8, (following | NOISE | PRESENT).to_bytes(8, "little"))
         yield violation(
             source,
             {
-                vmx.GUEST_CR3: tables[0] | source.choice((0, 0x18)),
-                vmx.GUEST_RIP: linear,
+                vmx.GUEST_CR3: tables[0] | source.choice((0, 0x18, 0xFFF)),
+                vmx.GUEST_RIP: linear | offset,
                 vmx.GUEST_CS_ACCESS_RIGHTS: 0xA09B,
                 vmx.GUEST_CS_BASE: 0,
             },
@@ -271,12 +282,13 @@ def long_memory(guest: Guest, source: Source) -> Script:
 
 
 ENDORSED: Final = 70  # which call succeeds
-GOOD_ENDORSE: Final = {"rdi": 0x4000, "rsi": 328, "rdx": 0x8001, "r10": 1028}
+GOOD_ENDORSE: Final = {"rdi": FRAME - 100, "rsi": 328, "rdx": 2 * FRAME - 517, "r10": 1028}
 
 
 def hypercalls(guest: Guest, source: Source) -> Script:
     """Calls with arguments at every boundary. ENDORSE, which takes long, succeeds once."""
-    places = (0, 0x4000, MEMORY - 256, MEMORY - 255, MEMORY - 1, MEMORY, 2**64 - 1, 2**64 - 256, 1 << 63)
+    places = (0, 0x4000, FRAME - 9, MEMORY - 256, MEMORY - 255, MEMORY - 1, MEMORY, 2**64 - 1, 2**64 - 256, 1 << 63)
+    pages = (0x4000, FRAME - 128, 2 * FRAME - 17)  # where good arguments lie, two of them across the end of a frame
     request = bytearray(328)
     for number in range(150):
         kind = source.choice((0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 1 << 32, source.word())) if number != ENDORSED else 2
@@ -288,11 +300,12 @@ def hypercalls(guest: Guest, source: Source) -> Script:
             "r10": source.choice((0, 1, 1028, 1250, 1251)),
         }
         if kind in (3, 4) and source.randrange(2):
-            guest.write(0x4000, source.randbytes(256))
-            arguments |= {"rdi": 0x4000 + source.randrange(16), "rsi": source.randint(1, 240)}
+            page = source.choice(pages)
+            guest.write(page, source.randbytes(256))
+            arguments |= {"rdi": page + source.randrange(16), "rsi": source.randint(1, 240)}
         elif kind == 6 and source.randrange(4):
             arguments |= {
-                "rdi": source.choice((0x4000, MEMORY - 256)),
+                "rdi": source.choice((*pages, MEMORY - 256)),
                 "rsi": source.choice((1, 64, 256)),
                 "rdx": source.randint(6, 10),
                 "r10": source.randrange(1300),
@@ -306,17 +319,18 @@ def hypercalls(guest: Guest, source: Source) -> Script:
                     (b"\x01\x01\0\0\0\0\0\0", b"\0\0\0\x80\0\0\0\0", b"\x08\0\0\0\x01\0\0\0", b"\0\0\0\0\0\0\0\x80")
                 )
             )
-            guest.write(0x4000, bytes(request))
+            page = source.choice((0x4000, FRAME - 100)) if number != ENDORSED else GOOD_ENDORSE["rdi"]
+            guest.write(page, bytes(request))
             arguments |= {
-                "rdi": source.choice((0x4000, MEMORY - 1)),
-                "rsi": source.choice((328, 328, 327, 329)),
-                "rdx": source.choice((0x8000, MEMORY - 1027, MEMORY - 1028)),
-                "r10": source.choice((1028, 1028, 1027, 2000)),
+                "rdi": source.choice((page, page, page, page, MEMORY - 1)),
+                "rsi": source.choice((328, 328, 328, 328, 327, 329)),
+                "rdx": source.choice((0x8000, 0x8000, 0x8000, MEMORY - 1027, MEMORY - 1028)),
+                "r10": source.choice((1028, 1028, 1028, 1027, 2000)),
             }
             arguments |= GOOD_ENDORSE if number == ENDORSED else {}
         elif kind == 1:
             arguments |= {
-                "rdi": source.choice((MEMORY - 3183, MEMORY - 3184, 0x4000, 1 << 63)),
+                "rdi": source.choice((MEMORY - 3183, MEMORY - 3184, *pages, 1 << 63)),
                 "rsi": source.choice((3184, 3183, 4000)),
             }
         ring = source.choice((0, 0, 0, 0, 3, 1)) if number != ENDORSED else 0

@@ -18,7 +18,8 @@ COM1, PIC1, PIC2, PIT, SPEAKER, KEYBOARD, CLOCK, PCI = 0x3F8, 0x20, 0xA0, 0x40, 
 MICROSECOND: Final = TSC_HZ // 1_000_000
 IF, TF, SINGLE_STEP, NMI_BLOCKED = 1 << 9, 1 << 8, 1 << 14, 1 << 3
 VALID, HAS_ERROR = 1 << 31, 1 << 11
-MEMORY: Final = 2 << 20
+FRAME: Final = 2 << 20
+MEMORY: Final = 3 * FRAME  # of each box that does what it likes
 LOG, RANDOM, GET_ID, ENDORSE, EVIDENCE = 4, 3, 1, 2, 6
 
 

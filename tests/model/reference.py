@@ -15,15 +15,17 @@ from unittest.mock import patch
 
 import vmm.main
 from boot.handoff import DIRECT_MAP, MONITOR_BASE, Handoff
+from dsl.hw import vmx
 from dsl.lang import HostVirtual, address_of, model, size_of, u64
 from dsl.lang.staging import Declaration
 from tests.model import board
+from tests.model.guest_reads import FRAME
 from tests.model.image import HANDOFF, MONITOR_PHYSICAL, RAM_SIZE, TABLES, physical_memory
 from tests.model.machine import RandomWords
 from tests.model.processor import Processor
 from tests.model.start import machine_for
 from tests.model.vmcs import NAMES, Vmcs
-from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine
+from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine, mapped_frames
 from tests.vmm.images import TestBox, monitor
 from vmm.box import Box
 from vmm.interrupts import dispatch_vector
@@ -74,7 +76,8 @@ class Reading:
 
     def observe_end(self, guest: Guest) -> Observed:
         """What must be the same at the end."""
-        memory = guest.machine.read_physical(guest.place(0), 2 << 20)
+        frames = sorted(mapped_frames(guest.machine, guest[vmx.EPT_POINTER]))
+        memory = b"".join(guest.machine.read_physical(frame, FRAME) for frame in frames)
         statics = {name: self.read(address, size) for name, address, size in static_objects()}
         return {"memory": hashlib.sha256(memory).hexdigest(), "written": self.machine.ports.written, **statics}
 

@@ -144,6 +144,12 @@ def test_an_interrupt_waits_for_the_exception_that_came_first() -> None:
         yield Exit(REASON.PREEMPTION_TIMER, fields=CLOSED)
         assert guest.event == 0
         assert guest[vmx.PRIMARY_CONTROLS] & WINDOW
+        for vectoring in (
+            0,
+            VALID | EXCEPTION | 3,
+        ):  # others come meanwhile, with or without something to be delivered again
+            yield Exit(REASON.EXCEPTION_OR_NMI, interruption=VALID | EXCEPTION | 1, vectoring=vectoring, fields=CLOSED)
+            assert guest.event == VALID | EXCEPTION | 1
         yield Exit(REASON.INTERRUPT_WINDOW, fields=OPEN)
         assert guest.event == VALID | EXTERNAL | 0x31
         yield Exit(REASON.PREEMPTION_TIMER, fields=OPEN)

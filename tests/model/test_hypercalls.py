@@ -18,12 +18,12 @@ from dsl.compiler.pipeline import Program, compile_program
 from dsl.hw import vmx
 from dsl.lang import Array, Failure, Untrusted, machine, u8, u64
 from tests.model.image import EVENT_LOG, QUOTE, QUOTE_SIGNATURE
-from tests.model.machine import ModelFailure
+from tests.model.machine import ModelFailure, RandomWords
 from tests.model.start import machine_for
 from tests.model.vmx_operation import GENERAL, Exit, Guest, Script, VmxMachine
 from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
-from vmm.guest_memory import GuestMemory, GuestRange
+from vmm.guest_memory import GuestMemory
 from vmm.guest_memory import copy_in as copy_in_once
 
 pytestmark = pytest.mark.t1
@@ -296,30 +296,36 @@ def test_random_bytes_stay_nowhere_else() -> None:
     assert not found
 
 
-def test_no_random_bytes_without_entropy() -> None:
-    """When the processor's generator has nothing any more, RANDOM says so and writes nothing; when it has again, RANDOM works."""
+@pytest.mark.parametrize("has_started", [False, True])
+def test_no_random_bytes_without_entropy(has_started: bool) -> None:
+    """When the processor's generator has nothing any more, RANDOM says so and writes nothing; when it has again, RANDOM works.
+
+    Without any at the monitor's start it never does.
+    """
 
     def script(guest: Guest) -> Script:
-        place, working = 0x8_0000, guest.machine.random
-        for generator, status in ((lambda: None, NO_ENTROPY), (working, OK)):
+        place = 0x8_0000
+        for generator, status in ((lambda: None, NO_ENTROPY), (RandomWords(2), OK if has_started else NO_ENTROPY)):
             guest.machine.random = generator
             yield Exit(vmx.ExitReason.VMCALL, length=3, registers={"rax": RANDOM, "rdi": place, "rsi": 64})
             assert guest["rax"] == status
             assert any(guest.read(place, 64)) == (status == OK)
 
     machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
+    if not has_started:
+        machine.random = lambda: None
     machine.run()
     assert not machine.exceptions
     assert machine.guests
 
 
 @machine
-def wrapping_check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> GuestRange | Failure:
+def wrapping_check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> u64 | Failure:
     """A planted fault: the end is computed modulo 2**64."""
     first = start.trusted("planted")
     if size == 0 or first + size > memory.size:
         return Failure(1)
-    return GuestRange(first, size)
+    return first
 
 
 @machine

@@ -11,7 +11,7 @@ from tests.model import board, vmx_operation
 from tests.model.calls import Calls
 from tests.model.processor import CPUID, Processor
 from tests.model.random_boxes import PARTS
-from tests.model.random_source import Source
+from tests.model.random_source import MEMORY, Source
 from tests.model.reference import run_alike
 from tests.model.start import machine_for
 from tests.model.test_processors import processor
@@ -38,7 +38,7 @@ def test_code_and_source(part: str, seed: int) -> None:
     def script(guest: Guest) -> Script:
         yield from PARTS[part](guest, Source(f"{part} {seed}"))
 
-    run_alike(f"{part} {seed}", TestBox(LABEL, b"\xf4", mode_of(part)), script)
+    run_alike(f"{part} {seed}", TestBox(LABEL, b"\xf4", mode_of(part), MEMORY), script)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -50,7 +50,7 @@ def test_functions_keep_what_their_callers_keep(part: str) -> None:
         yield from PARTS[part](guest, Source(part))
         ran.append(part)
 
-    machine = machine_for([TestBox(LABEL, b"\xf4", mode_of(part))], [script])
+    machine = machine_for([TestBox(LABEL, b"\xf4", mode_of(part), MEMORY)], [script])
     machine.time_limit = 2**62
     Calls(machine, monitor())
     machine.run()

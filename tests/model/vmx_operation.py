@@ -7,7 +7,7 @@ each entry all checks of the manual are made. A broken one is a failure of the t
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,12 +77,16 @@ class Guest:
         return place
 
     def write(self, guest_physical: int, data: bytes) -> None:
-        """Write to the guest's memory, as the guest would; within a page."""
-        self.machine.write_physical(self.place(guest_physical), data)
+        """Write to the guest's memory, as the guest would."""
+        for start, piece in pieces(guest_physical, len(data)):
+            self.machine.write_physical(self.place(guest_physical + start), data[start : start + piece])
 
     def read(self, guest_physical: int, size: int) -> bytes:
-        """Read the guest's memory; within a page."""
-        return self.machine.read_physical(self.place(guest_physical), size)
+        """Read the guest's memory."""
+        return b"".join(
+            self.machine.read_physical(self.place(guest_physical + start), piece)
+            for start, piece in pieces(guest_physical, size)
+        )
 
     @property
     def rip(self) -> int:
@@ -382,6 +386,15 @@ class VmxMachine(Machine):
         self["rflags"] = 2
         self["rsp"] = vmcs[vmx.HOST_RSP]
         self["rip"] = vmcs[vmx.HOST_RIP]
+
+
+def pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """Offset and size of each part of a range that lies within one frame."""
+    start = 0
+    while start < size:
+        piece = min(size - start, FRAME - (address + start) % FRAME)
+        yield start, piece
+        start += piece
 
 
 def mapped_address(machine: Machine, pointer: int, guest_physical: int) -> int | None:

@@ -29,7 +29,9 @@ def as_array(machine: Machine, code: bytes) -> Array[u8]:
 def decode(code: bytes, bits: int) -> Move | Failure:
     with Machine() as machine:
         machine.memory.map(PLACE, 4096)
-        return decode_move(as_array(machine, code), code_size(bits))
+        move = Move()
+        failed = decode_move(as_array(machine, code), code_size(bits), move)
+        return move if failed is None else failed
 
 
 KNOWN = [
@@ -134,5 +136,7 @@ def test_lengths_agree_with_capstone(bits: int, prefixes: list[int], rex: bytes,
 )
 def test_merging_of_all_ones(source: int, target: int, signed: bool, high: bool, expected: int) -> None:
     """A read of absent memory leaves the register as the real instruction would with all ones."""
-    move = Move(u64(3), False, u64(0), high, u64(source), u64(target), signed)
-    assert int(merge_absent(move, u64(0x1122_3344_5566_7788))) == expected
+    with Machine():
+        move = Move()
+        move.source_width, move.target_width, move.is_signed, move.is_high_byte = u8(source), u8(target), signed, high
+        assert int(merge_absent(move, u64(0x1122_3344_5566_7788))) == expected

@@ -95,12 +95,12 @@ def request(chip: PicChip) -> u8:
 def drive(chip: PicChip, line: u8, level: bool) -> None:
     """Set the level of one input line (0 to 7)."""
     bit = shifted_bit(line)
-    rising = level and chip.lines & bit == 0
-    chip.lines = chip.lines | bit if level else chip.lines & ~bit
-    if chip.level_triggered & bit != 0:
-        chip.requests = chip.requests | bit if level else chip.requests & ~bit
-    elif rising:
-        chip.requests |= bit
+    if level:
+        chip.requests |= bit & (chip.level_triggered | ~chip.lines)
+        chip.lines |= bit
+    else:
+        chip.requests &= ~(bit & chip.level_triggered)
+        chip.lines &= ~bit
 
 
 @machine

@@ -23,7 +23,7 @@ MONTH: Final = 0x08
 YEAR: Final = 0x09
 STATUS_A: Final = 0x0A
 STATUS_B: Final = 0x0B
-STATUS_C: Final = 0x0C
+STATUS_C: Final = 0x0C  # no interrupt: always 0
 STATUS_D: Final = 0x0D
 CENTURY: Final = 0x32
 TIME_REGISTERS: Final = 0x0A  # those below: time, with the three alarms between
@@ -61,6 +61,7 @@ def rtc_reset(rtc: Rtc) -> None:
     rtc.memory.fill(u8(0))
     rtc.memory[STATUS_A] = u8(A_RESET)
     rtc.memory[STATUS_B] = u8(B_24_HOURS)
+    rtc.memory[STATUS_D] = u8(D_VALID)
 
 
 @machine
@@ -148,10 +149,6 @@ def read_register(rtc: Rtc, register: u8, now: u64) -> u8:
     if register == STATUS_A:
         updating = now % NANOSECONDS >= NANOSECONDS - UPDATE_NS
         return rtc.memory[STATUS_A] | A_UPDATE if updating else rtc.memory[STATUS_A]
-    if register == STATUS_C:
-        return u8(0)
-    if register == STATUS_D:
-        return u8(D_VALID)
     return rtc.memory[register]
 
 

@@ -22,11 +22,11 @@ from vmm.vcpu import Resume, StopReason
 
 
 @machine
-def decode_current(box: Box) -> Move | Failure:
-    """Decode the guest's current instruction from a copy of its bytes."""
+def decode_current(box: Box, move: Move) -> Failure | None:
+    """Decode the guest's current instruction from a copy of its bytes, into `move`, which is zero."""
     code = frame_array(u8, INSTRUCTION_LIMIT)
     count = fetch_code(box.memory, paging(), code_address(), code)
-    return decode_move(code.slice(u64(0), count), code_size())
+    return decode_move(code.slice(u64(0), count), code_size(), move)
 
 
 @machine
@@ -42,14 +42,16 @@ def handle_ept_violation(box: Box) -> Resume:
     if not access.is_plain or access.is_fetch:
         inject_general_protection(vcpu)
         return Resume.GUEST
-    move = decode_current(box)
-    if isinstance(move, Failure):
+    move = Move()
+    decoded = decode_current(box, move)
+    if isinstance(decoded, Failure):
         inject_general_protection(vcpu)
         return Resume.GUEST
     if move.is_write != access.is_write:
         inject_general_protection(vcpu)
         return Resume.GUEST
     if not move.is_write:
-        write_register(vcpu, move.register, merge_absent(move, read_register(vcpu, move.register)))
-    advance_by(move.length)
+        register = u64(move.register)
+        write_register(vcpu, register, merge_absent(move, read_register(vcpu, register)))
+    advance_by(u64(move.length))
     return Resume.GUEST

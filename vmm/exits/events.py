@@ -16,7 +16,6 @@ from vmm.engine import (
     interrupt_vector,
     interrupts_enabled,
     replace_interrupted_delivery,
-    want_interrupt_window,
 )
 from vmm.exits.stop import handle_unknown_exit, stop_box
 from vmm.interrupts import dispatch_vector, halt_machine, take_blocked_nmi
@@ -60,8 +59,7 @@ def handle_preemption_timer(box: Box) -> Resume:
 
 @machine
 def handle_interrupt_window(box: Box) -> Resume:
-    """The guest can take an interrupt now: the run loop delivers it."""
-    want_interrupt_window(box.vcpu, False)
+    """The guest can take an interrupt now: the run loop delivers it, and asks for another window or for none."""
     return Resume.GUEST
 
 

@@ -21,7 +21,9 @@ TYPE_MASK: Final = 7 << TYPE_SHIFT
 TYPE_EXTERNAL: Final = 0 << TYPE_SHIFT
 TYPE_NMI: Final = 2 << TYPE_SHIFT
 TYPE_HARDWARE_EXCEPTION: Final = 3 << TYPE_SHIFT
-TYPE_SOFTWARE_INTERRUPT: Final = 4 << TYPE_SHIFT  # from here on the entry needs the length of an instruction
+TYPE_OF_INSTRUCTION: Final = (
+    4 << TYPE_SHIFT
+)  # a bit of the types for which the entry needs the length of an instruction
 VECTOR_AND_TYPE: Final = 0xFFF  # vector, type and HAS_ERROR_CODE
 
 
@@ -38,7 +40,7 @@ def inject_whole(vcpu: VirtualCpu, information: u32, error_code: u32, instructio
     inject(vcpu, information)
     if information & HAS_ERROR_CODE != 0:
         vmwrite(vmx.ENTRY_EXCEPTION_ERROR_CODE, error_code)
-    if information & TYPE_MASK >= TYPE_SOFTWARE_INTERRUPT:
+    if information & TYPE_OF_INSTRUCTION != 0:
         vmwrite(vmx.ENTRY_INSTRUCTION_LENGTH, instruction_length)
 
 
@@ -123,7 +125,7 @@ def replace_interrupted_delivery(vcpu: VirtualCpu, information: u32, error_code:
     interrupt was acknowledged already, so it waits here until the guest can take it.
     """
     waiting = vcpu.pending.information
-    if waiting & VALID != 0 and waiting & TYPE_MASK == TYPE_EXTERNAL:
+    if waiting & (VALID | TYPE_MASK) == VALID | TYPE_EXTERNAL:
         vcpu.pending.deferred = waiting
     keep_shadow_consistent()
     inject_whole(vcpu, information, error_code, vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH))
