@@ -33,12 +33,6 @@ def power_of_two(value: int | None) -> int | None:
     return value.bit_length() - 1 if value and value & (value - 1) == 0 else None
 
 
-def multiplied_by(value: Value) -> int:
-    """The scale with which an address is this product: 2, 4, 8 for three, five, nine times a value; 0: it is no such product."""
-    known = value.arguments[1].constant if value.operation == "mul" and value.width >= 32 else None
-    return known - 1 if known in (3, 5, 9) else 0
-
-
 def add(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     return left if right.constant == 0 else joined(f, value, left, right)
 
@@ -76,14 +70,6 @@ def mul(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
         return left
     shift = power_of_two(known)
     return None if shift is None else f.make("shl", value.width, left, f.constant(shift, value.width))
-
-
-def umulh(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    known = right.constant
-    if known in (0, 1):
-        return f.constant(0, 64)
-    shift = power_of_two(known)
-    return None if shift is None else f.make("shr", 64, left, f.constant(64 - shift, 64))
 
 
 def udiv(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
@@ -234,30 +220,6 @@ def unsigned_order(f: Folder, value: Value, left: Value, right: Value) -> Value 
         return f.make("ne", 1, right, f.constant(0, right.width))
     if not strict and high is not None:
         return f.make("ult", 1, left, f.constant(high + 1, left.width))
-    return _narrow_order(f, value, left, right)
-
-
-def _narrow_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    """Compare an extended value with a constant at its own width."""
-    for wide, other, flipped in ((left, right, False), (right, left, True)):
-        known = other.constant
-        if wide.operation == "zext" and wide.arguments[0].width > 1 and known is not None:
-            inner = wide.arguments[0]
-            if known > all_ones(inner.width):
-                return f.constant(int(not flipped), 1)
-            narrow = f.constant(known, inner.width)
-            return f.make(value.operation, 1, *((narrow, inner) if flipped else (inner, narrow)))
-    return None
-
-
-def signed_order(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
-    return f.constant(int(value.operation == "sle"), 1) if left is right else None
-
-
-def extend(f: Folder, value: Value, left: Value) -> Value | None:
-    """Zext and sext: extended twice is extended once; zeros above leave no sign."""
-    if left.operation == value.operation or (value.operation, left.operation) == ("sext", "zext"):
-        return f.make(left.operation, value.width, left.arguments[0])
     return None
 
 
@@ -296,7 +258,6 @@ RULES: Final[dict[str, Callable[..., Value | None]]] = {
     "add": add,
     "sub": sub,
     "mul": mul,
-    "umulh": umulh,
     "udiv": udiv,
     "sdiv": sdiv,
     **dict.fromkeys(("urem", "srem"), remainder),
@@ -307,8 +268,6 @@ RULES: Final[dict[str, Callable[..., Value | None]]] = {
     **dict.fromkeys(("shl", "shr", "sar", "rotl", "rotr"), shift),
     **dict.fromkeys(("eq", "ne"), equal),
     **dict.fromkeys(("ult", "ule"), unsigned_order),
-    **dict.fromkeys(("slt", "sle"), signed_order),
-    **dict.fromkeys(("zext", "sext"), extend),
     "trunc": trunc,
     "select": select,
 }

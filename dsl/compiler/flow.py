@@ -1,4 +1,4 @@
-"""Control flow that constants decide: branches folded, dead blocks dropped, straight lines and joins merged."""
+"""Control flow that constants decide: branches folded, dead blocks dropped, straight lines merged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ def simplify_flow(function: Function) -> bool:
     """Do each simplification once; whether anything changed."""
     changed = _fold_branches(function)
     changed = drop_unreachable(function) or changed
-    changed = _pass_joins(function) or changed
     changed = merge_lines(function) or changed
     for block in function.blocks:
         block.cold = block.cold or block.terminator.operation == "stop"
@@ -42,41 +41,6 @@ def _fold_branches(function: Function) -> bool:
 def _become_jump(terminator: Value) -> None:
     terminator.operation = "jump"
     terminator.arguments = []
-
-
-def _pass_joins(function: Function) -> bool:
-    """Blocks that only join and jump to another join: what comes to the first goes directly to the second."""
-    users: dict[Value, list[Value]] = {}
-    for value in function.values():
-        for argument in value.arguments:
-            if argument.operation == "phi":
-                users.setdefault(argument, []).append(value)
-    gone: set[Block] = set()
-    for block in function.blocks[1:]:
-        phis, sources = block.values[:-1], block.predecessors
-        target = block.successors[0] if len(block.successors) == 1 else block
-        if target is block or next(target.phis(), None) is None or any(phi.operation != "phi" for phi in phis):
-            continue
-        if len(sources) < 2 or len({*sources, *target.predecessors}) < len(sources) + len(target.predecessors):
-            continue
-        edge = target.predecessors.index(block)
-        if all(
-            user.block is target
-            and user.arguments[edge] is phi
-            and user.arguments.count(phi) == 1
-            and user.operation == "phi"
-            for phi in phis
-            for user in users.get(phi, ())
-        ):
-            for phi in target.phis():
-                brought = phi.arguments.pop(edge)
-                phi.arguments += brought.arguments if brought in phis else [brought] * len(sources)
-            target.predecessors[edge:] = [*target.predecessors[edge + 1 :], *sources]
-            for source in sources:
-                source.successors[source.successors.index(block)] = target
-            gone.add(block)
-    function.blocks = [block for block in function.blocks if block not in gone]
-    return bool(gone)
 
 
 def merge_lines(function: Function) -> bool:

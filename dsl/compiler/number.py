@@ -6,35 +6,32 @@ the beginning of those that only it leads to; where several lead, a load becomes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from dsl.compiler.aliases import Aliases
+from dsl.compiler.fold import COMMUTATIVE
 from dsl.compiler.graph import Dominators, final, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
 from dsl.lang.operations import BINARY, evaluate
 
-COMMUTATIVE = frozenset(("add", "mul", "umulh", "and", "or", "xor", "eq", "ne"))
 DIVISIONS = ("udiv", "urem", "sdiv", "srem")
 Key = tuple[object, ...]
+# base, offset, width, whether it is seen as a secret: the value there
+Known = dict[tuple[Value, int, int, bool], Value]
 
 
 def number(function: Function) -> None:
     """Replace values by earlier equal ones."""
     dominators = Dominators(function)
     replaced: dict[Value, Value] = {}
-    identity = {value: index for index, value in enumerate(function.values())}
     table: dict[Key, Value] = {}
     added: list[list[Key]] = []
-    aliases = Aliases(function)
     secrets = secret_values(function)
-    ends: dict[Block, dict[Key, Value]] = {}
+    ends: dict[Block, Known] = {}
     for block, entering in dominators.walk():
         if entering:
             added.append([])
             memory = dict(ends[block.predecessors[0]]) if len(block.predecessors) == 1 else {}
             ends[block] = memory
-            _number_block(block, table, added[-1], replaced, _Memory(memory, secrets, identity, aliases))
+            _number_block(block, table, added[-1], replaced, memory, secrets)
         else:
             for key in added.pop():
                 del table[key]
@@ -58,11 +55,7 @@ def _first_loads(block: Block) -> list[Value]:
     while pending:
         block = pending.pop()
         for value in block.values:
-            if (
-                value.operation == "store"
-                or writes_memory(value)
-                or (value.operation == "load" and value.access.volatile)
-            ):
+            if writes_memory(value):
                 break
             if value.operation == "load":
                 found.append(value)
@@ -71,9 +64,7 @@ def _first_loads(block: Block) -> list[Value]:
     return found
 
 
-def _brought(
-    load: Value, join: Block, edge: int, ends: dict[Block, dict[Key, Value]], dominators: Dominators
-) -> Value | None:
+def _brought(load: Value, join: Block, edge: int, ends: dict[Block, Known], dominators: Dominators) -> Value | None:
     """What memory holds at a load's place where control comes into a join along an edge, if that is known."""
 
     def constant(value: Value) -> int | None:
@@ -98,95 +89,67 @@ def _brought(
         return alike and all(same(*pair) for pair in zip(wanted.arguments, known.arguments, strict=True))
 
     for (base, *place, is_secret), value in ends[join.predecessors[edge]].items():
-        assert isinstance(base, Value)
         if place == [load.access.offset, load.width] and is_secret == load.secret and same(load.arguments[0], base):
             return value
     return None
 
 
 def _number_block(
-    block: Block, table: dict[Key, Value], added: list[Key], replaced: dict[Value, Value], memory: _Memory
+    block: Block,
+    table: dict[Key, Value],
+    added: list[Key],
+    replaced: dict[Value, Value],
+    known: Known,
+    secrets: set[Value],
 ) -> None:
+    """Number a block's values; known: what memory holds at its beginning, then at its end."""
     for value in block.values:
         arguments = [final(argument, replaced) for argument in value.arguments]
         operation = value.operation
-        if operation in ("load", "store"):
-            memory.access(value, arguments, replaced)
+        if operation == "load" and not value.access.volatile:
+            _load(value, arguments[0], replaced, known)
+        elif operation == "store" and not value.access.volatile:
+            place = (arguments[0], value.access.offset, arguments[1].width)
+            _forget(known, *place)
+            known[*place, arguments[1] in secrets] = arguments[1]
         elif writes_memory(value):
-            memory.known.clear()
-        if operation == "phi":
-            _trivial_phi(value, arguments, replaced)
-        elif (OPERATIONS[operation].pure or operation in DIVISIONS) and operation != "opaque":
-            key = _key(value, arguments, memory.identity)
-            known = table.get(key)
-            if known is None:
-                table[key] = value
+            known.clear()
+        elif (OPERATIONS[operation].pure or operation in DIVISIONS) and operation not in ("phi", "opaque"):
+            together = frozenset(arguments) if operation in COMMUTATIVE else tuple(arguments)
+            key = (operation, value.width, value.data, together)
+            if table.setdefault(key, value) is value:
                 added.append(key)
             else:
-                replaced[value] = known
+                replaced[value] = table[key]
 
 
 def writes_memory(value: Value) -> bool:
-    """Whether loads before and after a call or intrinsic may give different values."""
-    return value.operation == "call" or (
-        value.operation == "intrinsic" and bool(getattr(value.data, "writes_memory", True))
-    )
+    """Whether loads before and after a value may differ: a store, an access that must happen, a call, most intrinsics."""
+    match value.operation:
+        case "load":
+            return value.access.volatile
+        case "intrinsic":
+            return value.row.writes_memory
+    return value.operation in ("store", "call")
 
 
-def _trivial_phi(value: Value, arguments: list[Value], replaced: dict[Value, Value]) -> None:
-    others = {argument for argument in arguments if argument is not value}
-    if len(others) == 1:
-        replaced[value] = others.pop()
+def _load(value: Value, base: Value, replaced: dict[Value, Value], known: Known) -> None:
+    """Take in a load, which may turn out to be known."""
+    place = (base, value.access.offset, value.width)
+    found = known.get((*place, value.secret))
+    if found is None and value.secret:  # what is zeroed is as good as secret
+        public = known.get((*place, False))
+        found = public if public is not None and public.operation == "const" else None
+    if found is not None:
+        replaced[value] = found
+    else:
+        known[*place, value.secret] = value
 
 
-def _key(value: Value, arguments: list[Value], identity: dict[Value, int]) -> Key:
-    numbers = [identity[argument] for argument in arguments]
-    if value.operation in COMMUTATIVE:
-        numbers.sort()
-    return (value.operation, value.width, value.data, *numbers)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is known about memory at one place: (base, offset, width, whether it is seen as a secret) -> the value there."""
-
-    known: dict[Key, Value]
-    secrets: set[Value]
-    identity: dict[Value, int]
-    aliases: Aliases
-
-    def access(self, value: Value, arguments: list[Value], replaced: dict[Value, Value]) -> None:
-        """Take in a load, which may turn out to be known, or a store."""
-        if value.access.volatile:
-            self.known.clear()
-            return
-        stored = value.operation == "store"
-        width = arguments[1].width if stored else value.width
-        place = (arguments[0], value.access.offset, width)
-        if stored:
-            self._forget(place)
-            self.known[*place, arguments[1] in self.secrets] = arguments[1]
-            return
-        known = self.known.get((*place, value.secret))
-        if known is None and value.secret:  # what is zeroed is as good as secret
-            public = self.known.get((*place, False))
-            known = public if public is not None and public.operation == "const" else None
-        if known is not None:
-            replaced[value] = known
-        else:
-            self.known[*place, value.secret] = value
-
-    def _forget(self, written: tuple[Value, int, int]) -> None:
-        """Drop what a store may have changed: all but other places of the same base, and what cannot be there."""
-        base, offset, width = written
-        for key in list(self.known):
-            other_base, other, other_width, _ = key
-            assert isinstance(other_base, Value)
-            assert isinstance(other, int)
-            assert isinstance(other_width, int)
-            if other_base is base:
-                apart = other + other_width // 8 <= offset or offset + width // 8 <= other
-            else:
-                apart = self.aliases.apart(base, other_base)
-            if not apart:
-                del self.known[key]
+def _forget(known: Known, base: Value, offset: int, width: int) -> None:
+    """Drop what a store may have changed: all but other places of the same base."""
+    for place in list(known):
+        other, start, size, _ = place
+        apart = start + size // 8 <= offset or offset + width // 8 <= start
+        if other is not base or not apart:
+            del known[place]

@@ -27,7 +27,7 @@ from dsl.compiler.machine import (
     inverse,
 )
 from dsl.compiler.select_arithmetic import ARITHMETIC, PLAIN, set_carry
-from dsl.compiler.selector import CONDITION_OF, Handler, Selector
+from dsl.compiler.selector import Handler, Selector
 from dsl.compiler.tail import tail_call
 from dsl.lang.instruction import PLACEHOLDER
 
@@ -42,21 +42,14 @@ def select(function: ir.Function) -> MachineFunction:
 
 
 def select_comparison(s: Selector, value: Value) -> None:
-    left, right = value.arguments
-    if left.operation == right.operation == "const":
-        first = s.register(left, max(left.width, 8))
-        s.emit("cmp", first, s.operand(right, first.width))
-        condition = CONDITION_OF[value.operation]
-    else:
-        condition = set_carry(s, value, (value,)) if value.operation == "ult" else s.compare(value)
+    condition = set_carry(s, value, (value,)) if value.operation == "ult" else s.compare(value)
     s.emit(f"set{condition}", s.result(value, 8))
 
 
 def select_select(s: Selector, value: Value) -> None:
-    """A conditional move onto the value that is changed in place: what the loop carries, or else the other one."""
+    """A conditional move onto the constant one of the two values, or else the other one."""
     flag, chosen, other = value.arguments
-    onto_chosen = s.carries(chosen, value) or chosen.constant is not None
-    swapped = onto_chosen and not s.carries(other, value) and other.constant is None
+    swapped = chosen.constant is not None and other.constant is None
     if swapped:
         chosen, other = other, chosen
     target, taken = s.result(value), s.register(chosen)

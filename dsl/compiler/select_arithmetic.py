@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.compiler.algebra import multiplied_by
 from dsl.compiler.carry import carry_taken, is_carry_of
 from dsl.compiler.ir import Value
 from dsl.compiler.machine import RAX, RCX, RDX, Register, Source
@@ -38,16 +37,11 @@ def select_plain(s: Selector, value: Value) -> None:
 
 
 def better_swapped(s: Selector, value: Value) -> bool:
-    """Whether the right operand is the better one to overwrite: the left one can be read from memory.
-
-    What a loop carries is overwritten by its own next value, so that no move is left at the loop's end.
-    """
+    """Whether the right operand is the better one to overwrite: the left one can be read from memory."""
     left, right = value.arguments
     if value.operation not in COMMUTES or right.operation == "const":
         return False
-    if left.operation == "const" or s.can_fold(right):
-        return left.operation == "const"
-    return s.can_fold(left) or (s.carries(right, value) and not s.carries(left, value))
+    return left.operation == "const" or (s.can_fold(left) and not s.can_fold(right))
 
 
 def select_mask(s: Selector, value: Value, left: Value, right: Value) -> bool:
@@ -73,7 +67,7 @@ def select_sum(s: Selector, value: Value) -> bool:
 
     def joins(part: Value) -> bool:
         nested = part.operation == "add" and part.arguments[1].operation == "const" and part not in s.demanded
-        shorter = (nested or s.scaled(part)[1] > 1 or multiplied_by(part)) and s.sole_use(part)
+        shorter = (nested or s.scaled(part)[1] > 1) and s.sole_use(part)
         return shorter or part.operation in ("frame", "symbol")
 
     if value.width != 64 or not any(joins(part) for part in value.arguments):
@@ -138,9 +132,7 @@ def select_mul(s: Selector, value: Value) -> None:
     if better_swapped(s, value):
         left, right = right, left
     number = s.immediate(right)
-    if multiplied_by(value):
-        s.emit("lea", s.result(value), s.triple(value, 0, 64))
-    elif number is not None and left.operation != "const":
+    if number is not None and left.operation != "const":
         s.emit("imul3", s.result(value), s.register(left), number)
     else:
         factor = s.read(right)

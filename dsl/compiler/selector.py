@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Final
 
 from dsl.compiler import ir
-from dsl.compiler.algebra import multiplied_by
 from dsl.compiler.graph import Dominators, Loops, users
 from dsl.compiler.machine import (
     ARGUMENTS,
@@ -100,7 +99,7 @@ class Selector:
             if known is not None:
                 self.stored_often[value] = stored.setdefault((calls, known), [])
                 self.stored_often[value].append(value)
-            if operation == "store" or (operation == "load" and value.access.volatile) or writes_memory(value):
+            if writes_memory(value):
                 epoch += 1
             elif operation == "phi":
                 self.demanded.add(value)
@@ -262,13 +261,6 @@ class Selector:
         near = value.block is self.value.block and self.epochs[value] == self.epochs[self.value]
         return near and not value.access.volatile
 
-    def carries(self, phi: ir.Value, value: ir.Value) -> bool:
-        """Whether a phi takes a value on its loop's next turn, maybe through a phi of the turn's end."""
-        return phi.operation == "phi" and any(
-            argument is value or (argument.operation == "phi" and value in argument.arguments)
-            for argument in phi.arguments
-        )
-
     def sole_use(self, value: ir.Value) -> bool:
         return len(self.users[value]) == 1
 
@@ -277,8 +269,6 @@ class Selector:
     def address(self, value: ir.Value, displacement: int, width: int) -> Memory:
         """The memory operand at a value plus a displacement."""
         value, displacement = self.peel(value, displacement)
-        if multiplied_by(value) and self.sole_use(value) and value not in self.demanded:
-            return self.triple(value, displacement, width)
         index, scale = None, 1
         near = self.sole_use(value) or value.block is self.value.block
         if value.operation == "add" and near and value not in self.demanded:
@@ -296,11 +286,6 @@ class Selector:
             self.declare(value.slot)
             return Memory(width, None, index, scale, displacement, place=value.slot)
         return Memory(width, self.register(value, 64).number, index, scale, displacement)
-
-    def triple(self, value: ir.Value, displacement: int, width: int) -> Memory:
-        """The memory operand at 3, 5 or 9 times a value, plus a displacement."""
-        number = self.register(value.arguments[0], 64).number
-        return Memory(width, number, number, multiplied_by(value), displacement)
 
     def peel(self, value: ir.Value, displacement: int) -> tuple[ir.Value, int]:
         """Move constant summands into the displacement, as long as it fits."""
