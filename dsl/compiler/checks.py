@@ -92,7 +92,7 @@ def _note_taken(
     for phi in successor.phis():
         value = phi.arguments[edge]
         rises, falls = (back and facts.gap(phi, value) <= 0, back and facts.gap(value, phi) <= 0)
-        taken[phi, block] = Taken(facts.lower(value), facts.bound(value), back, rises, falls)
+        taken[phi, block] = Taken(*facts.range(value), back, rises, falls)
     facts.back_to(mark)
 
 

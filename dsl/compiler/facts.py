@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from dsl.compiler.algebra import all_ones
 from dsl.compiler.ir import Value
-from dsl.lang.operations import as_signed
+from dsl.lang.operations import BINARY, UNARY, as_signed
 
 DEPTH: Final = 6  # how far a bound is looked for through operations
 STEPS: Final = 3  # how many facts are put together
@@ -90,10 +90,10 @@ class Facts:
         if left is right:
             return 0
         if left is None:
-            return -self.lower(right) if right else 0
+            return -self.range(right)[0] if right else 0
         if right is None:
-            return self.bound(left)
-        best = self.bound(left) - self.lower(right)
+            return self.range(left)[1]
+        best = self.range(left)[1] - self.range(right)[0]
         if steps:
             for other, k in (*self.above.get(left, ()), *self._relations(left)):
                 if other is not None:
@@ -104,24 +104,15 @@ class Facts:
         """A value as another one plus a constant, as far as nothing wraps or is cut off."""
         if value is None or value.constant is not None:
             return None, value.constant or 0 if value else 0
-        if depth and value.operation == "add" and value.arguments[1].constant is not None:
-            first, more = value.arguments[0], as_signed(value.arguments[1].constant, value.width)
-            if (
-                self.lower(first, depth - 1) >= -more
-                if more < 0
-                else self.bound(first, depth - 1) <= all_ones(value.width) - more
-            ):
+        if depth and value.operation in ("add", "zext", "trunc"):
+            first, more = value.arguments[0], 0
+            if value.operation == "add":
+                more = as_signed(value.arguments[1].constant or 0, value.width)
+            least, most = self.range(first, depth - 1)
+            if least + more >= 0 and most + more <= all_ones(value.width) and (more or value.operation != "add"):
                 base, offset = self.place(first, depth - 1)
                 return base, offset + more
-        if depth and self._keeps(value, depth):
-            return self.place(value.arguments[0], depth - 1)
         return value, 0
-
-    def _keeps(self, value: Value, depth: int) -> bool:
-        """Whether a widening or a cut leaves the number as it is."""
-        if value.operation == "trunc":
-            return self.bound(value.arguments[0], depth - 1) <= all_ones(value.width)
-        return value.operation == "zext"
 
     def _relations(self, value: Value) -> Edges:
         """Facts that an operation itself brings: what it gives is at most so far above its arguments."""
@@ -133,80 +124,54 @@ class Facts:
                 return ((arguments[0], 0),)
             case "urem":
                 return (arguments[0], 0), (arguments[1], -1)
-            case "add" if self.bound(arguments[0]) + self.bound(arguments[1]) <= all_ones(value.width):
-                return (arguments[0], self.bound(arguments[1])), (arguments[1], self.bound(arguments[0]))
-            case "sub" if self._gap(arguments[1], arguments[0], 1) <= 0:
-                return ((arguments[0], -self.lower(arguments[1])),)
         return ()
 
-    def lower(self, value: Value, depth: int = DEPTH) -> int:
-        """The smallest unsigned value that it may have."""
+    def range(self, value: Value, depth: int = DEPTH) -> tuple[int, int]:
+        """The smallest and the largest unsigned value that it may have."""
         if value.constant is not None:
-            return value.constant
-        least = 0
+            return value.constant, value.constant
+        least, most = self._computed(value, depth - 1) if depth else (0, all_ones(value.width))
         if depth:
             for other, k in self.below.get(value, ()):
-                least = max(least, (0 if other is None else self.lower(other, depth - 2 if depth > 1 else 0)) - k)
-            if value.operation == "zext":
-                least = max(least, self.lower(value.arguments[0], depth - 1))
-            elif value.operation == "add":
-                first, second = value.arguments
-                more = second.constant
-                if more is not None and more >> value.width - 1:  # a constant less
-                    least = max(least, self.lower(first, depth - 1) - (1 << value.width) + more)
-                elif self.bound(first, depth - 1) + self.bound(second, depth - 1) <= all_ones(value.width):
-                    least = max(least, self.lower(first, depth - 1) + self.lower(second, depth - 1))
-        return least
-
-    def bound(self, value: Value, depth: int = DEPTH) -> int:
-        """The largest unsigned value that it may have."""
-        if value.constant is not None:
-            return value.constant
-        most = all_ones(value.width)
-        if depth:
+                least = max(least, (self.range(other, max(depth - 2, 0))[0] if other else 0) - k)
             for other, k in self.above.get(value, ()):
-                most = min(most, (0 if other is None else self.bound(other, depth - 2 if depth > 1 else 0)) + k)
-            if value.arguments:
-                most = min(most, self._bound_of(value, depth - 1, most))
-        return most
+                most = min(most, (self.range(other, max(depth - 2, 0))[1] if other else 0) + k)
+        return least, most
 
-    def _bound_of(self, value: Value, depth: int, most: int) -> int:
-        arguments, top = value.arguments, all_ones(value.width)
+    def _computed(self, value: Value, depth: int) -> tuple[int, int]:
+        """The range that an operation's arguments leave its result."""
+        top = all_ones(value.width)
+        if value.operation not in BINARY and value.operation not in UNARY and value.operation != "select":
+            return 0, top
+        ranges = [self.range(argument, depth) for argument in value.arguments]
+        (low, high), (other_low, other_high) = ranges[0], ranges[-1]
+        least, most = 0, top
         match value.operation:
             case "and":
-                return min(self.bound(arguments[0], depth), self.bound(arguments[1], depth))
+                most = min(high, other_high)
             case "or" | "xor":
-                return all_ones(max(self.bound(argument, depth).bit_length() for argument in arguments))
+                most = all_ones(max(high, other_high).bit_length())
             case "zext" | "trunc":
-                return self.bound(arguments[0], depth)
+                least, most = low, high
+            case "add" if other_low == other_high > top >> 1:  # a constant less
+                least, most = low + other_low - top - 1, high + other_low - top - 1
             case "add":
-                more = arguments[1].constant
-                if more is not None and more >> value.width - 1:  # a constant less
-                    less = top + 1 - more
-                    return self.bound(arguments[0], depth) - less if self.lower(arguments[0], depth) >= less else top
-                total = self.bound(arguments[0], depth) + self.bound(arguments[1], depth)
-                return total if total <= top else top
+                least, most = low + other_low, high + other_high
             case "mul":
-                product = self.bound(arguments[0], depth) * self.bound(arguments[1], depth)
-                return product if product <= top else top
-            case "shr":
-                count = arguments[1].constant
-                return most if count is None else self.bound(arguments[0], depth) >> count % value.width
-            case "shl":
-                count = arguments[1].constant
-                shifted = top + 1 if count is None else self.bound(arguments[0], depth) << count % value.width
-                return shifted if shifted <= top else top
-            case "udiv":
-                divisor = arguments[1].constant
-                return self.bound(arguments[0], depth) // divisor if divisor else top
-            case "urem":
-                largest = self.bound(arguments[1], depth)
-                return min(self.bound(arguments[0], depth), largest - 1) if largest else top
+                least, most = low * other_low, high * other_high
+            case "shl" if other_low == other_high:
+                least, most = low << other_low % value.width, high << other_low % value.width
+            case "shr" if other_low == other_high:
+                least, most = low >> other_low % value.width, high >> other_low % value.width
+            case "udiv" if other_low:
+                least, most = low // other_high, high // other_low
+            case "urem" if other_low:
+                most = min(high, other_high - 1)
             case "lzcnt" | "tzcnt" | "popcnt":
-                return arguments[0].width
+                most = value.width
             case "select":
-                return max(self.bound(arguments[1], depth), self.bound(arguments[2], depth))
-        return most
+                least, most = min(ranges[1][0], other_low), max(ranges[1][1], other_high)
+        return (least, most) if least >= 0 and most <= top else (0, top)
 
     def decide(self, condition: Value) -> bool | None:
         """Whether a condition is true here; None: not known."""
