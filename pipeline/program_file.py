@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from types import ModuleType
 from typing import Final
 
 import dsl.lang
-from dsl.compiler.diagnostics import CompileError, Diagnostic
+from dsl.compiler.diagnostics import CompileError, Diagnostic, suggestion
 from dsl.compiler.source import declaration_error, error_in_file
 from dsl.lang.failure import DeclarationError
 
@@ -77,4 +79,16 @@ def diagnose(error: BaseException, path: str, name: str) -> Diagnostic:
         return error_in_file("module-level", text, path, path, name, 1)
     row = rows[-1]
     columns = (row.colno or 0, row.end_colno or 0) if row.end_lineno == row.lineno else (-1, -1)
-    return error_in_file("module-level", text, row.filename, path, name, row.lineno or 1, columns)
+    text, help_ = text.partition(" (/")[0] if isinstance(error, ImportError) else text, near(error)
+    return error_in_file("module-level", text, row.filename, path, name, row.lineno or 1, columns, help_)
+
+
+def near(error: BaseException) -> str:
+    """What may have been meant by a name that is not there."""
+    if isinstance(error, NameError):
+        return suggestion(error.name or "", vars(builtins))
+    if isinstance(error, ImportError) and (
+        match := re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    ):
+        return suggestion(match[1], dir(sys.modules.get(match[2])))
+    return ""

@@ -28,7 +28,7 @@ class Arguments:
     positional: list[Argument]
     named: dict[str, Argument]
 
-    def bind(self, lowering: Lowering, node: ast.AST, callee: str, names: list[str]) -> list[Argument]:
+    def bind(self, lowering: Lowering, node: ast.Call, callee: str, names: list[str]) -> list[Argument]:
         """The arguments in the order of `names`; each must be given exactly once."""
         code, help_ = "argument-count", f"its parameters are: {', '.join(names)}" if names else ""
         if len(self.positional) > len(names):
@@ -38,22 +38,27 @@ class Arguments:
         for name, argument in self.named.items():
             if name not in names:
                 text = f"{callee} has no parameter '{name}'"
-                raise lowering.error(code, argument[1], text, suggestion(name, names))
+                raise lowering.error(code, keyword(node, name), text, suggestion(name, names))
             if name in bound:
-                raise lowering.error(code, argument[1], f"'{name}' is given twice")
+                raise lowering.error(code, keyword(node, name), f"'{name}' is given twice")
             bound[name] = argument
         missing = [repr(name) for name in names if name not in bound]
         if missing:
             raise lowering.error(code, node, f"{callee} is not given {', '.join(missing)}", help_)
         return [bound[name] for name in names]
 
-    def bind_values(self, lowering: Lowering, node: ast.AST, callee: str, parameters: dict[str, Type]) -> list[Typed]:
+    def bind_values(self, lowering: Lowering, node: ast.Call, callee: str, parameters: dict[str, Type]) -> list[Typed]:
         """The arguments in the order of the parameters, each a value of its parameter's type."""
         bound = self.bind(lowering, node, callee, list(parameters))
         return [
             coerce(lowering, operand, kind, where)
             for kind, (operand, where) in zip(parameters.values(), bound, strict=True)
         ]
+
+
+def keyword(node: ast.Call, name: str) -> ast.keyword:
+    """The argument of this name."""
+    return next(argument for argument in node.keywords if argument.arg == name)
 
 
 def evaluate_arguments(lowering: Lowering, node: ast.Call) -> Arguments:

@@ -30,7 +30,7 @@ def word_argument(call: Call, number: int, name: str, unsigned: bool = False) ->
 
 
 def two_words(call: Call, first: int = 0, secrets: bool = False) -> tuple[ir.Value, ir.Value, WordType, str]:
-    """Two arguments of one word type, and their taint, which may be secret only if secrets."""
+    """Two arguments of one word type, and their taint; secrets: both are secret, otherwise none is."""
     operands = call.operands[first : first + 2]
     if all(isinstance(operand, Integer) for operand in operands):
         raise call.error("bare-int", f"{call.name} of two literals has no width", "give one a type: u64(...)")
@@ -39,6 +39,9 @@ def two_words(call: Call, first: int = 0, secrets: bool = False) -> tuple[ir.Val
         raise call.error("type-mismatch", f"{call.name} takes words, found {kind.plain}")
     if kind.taint == "secret" and not secrets:
         raise taint_barrier(call.lowering, kind, call.node, f"an argument of {call.name}")
+    for number, operand in enumerate(operands, first):
+        if secrets and operand.taint != "secret":
+            raise call.error("type-mismatch", f"expected a Secret, found {operand}", "secret(x) makes one", number)
     return left, right, kind.plain, kind.taint
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler.arguments import evaluate_arguments, lower_call
 from dsl.compiler.conditions import bool_value, narrows
 from dsl.compiler.construct import construct, static_method
+from dsl.compiler.diagnostics import instead
 from dsl.compiler.dispatch import dispatch_call
 from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
@@ -54,11 +56,12 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
     if python is ord:
         return lower_call(lowering, node, "ord", ord_, ord_, callee, is_method=False)
     if not isinstance(python, FunctionType) or not python.__module__.startswith("dsl.lang"):
-        text = f"'{callee.text}' is no machine function"
-        raise lowering.error("not-machine", node.func, text, "decorate it with @machine")
+        own = getattr(builtins, callee.text, None) is python  # Python's own
+        help_ = instead(callee.text) if own else "decorate it with @machine"
+        raise lowering.error("not-machine", node.func, f"'{callee.text}' is no machine function", help_)
     name = python.__name__
     if name not in LIBRARY:
-        raise lowering.error("unsupported", node, f"{callee.text} is not called in a machine function")
+        raise lowering.error("unsupported", node, f"{callee.text} is not called in a machine function", instead(name))
     return lower_call(lowering, node, name, python, LIBRARY[name], callee, is_method=False)
 
 

@@ -58,7 +58,9 @@ def truth(lowering: Lowering, node: ast.expr) -> ir.Value:
     public(lowering, operand, node, "a condition")
     if isinstance(operand, Typed) and operand.type == BOOL:
         return operand.value
-    raise lowering.error("type-mismatch", node, f"a condition is bool, found {operand}", "compare it: x != 0")
+    optional = isinstance(operand.plain, StructType)
+    help_ = "ask for one: x is not None" if optional else "compare it: x != 0"
+    raise lowering.error("type-mismatch", node, f"a condition is bool, found {operand}", help_)
 
 
 def count_up(
@@ -186,7 +188,12 @@ def conditional(lowering: Lowering, node: ast.IfExp) -> Typed:
         operand = lowering.evaluate(part)
         if isinstance(operand, Integer | Named):
             text = f"an arm of a conditional needs a type, found {operand}"
-            raise lowering.error("bare-int", part, text, "give the literal a type: u64(0)")
+            raise lowering.error(
+                "bare-int",
+                part,
+                text,
+                f"give the literal a type: u64({operand.value})" if isinstance(operand, Integer) else "",
+            )
         arms.append((lowering.builder.position, operand, part))
     kind = common_kind(lowering, arms[0][1], arms[1][1], node)
     chosen = []

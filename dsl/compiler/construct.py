@@ -6,7 +6,8 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from dsl.compiler import ir
-from dsl.compiler.arguments import Arguments, Call, Lower, evaluate_arguments
+from dsl.compiler.arguments import Arguments, Call, Lower, evaluate_arguments, keyword
+from dsl.compiler.diagnostics import instead, suggestion
 from dsl.compiler.fitting import coerce, conversion_help, public
 from dsl.compiler.memory import frame_slot, require_member
 from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
@@ -30,7 +31,7 @@ def construct(lowering: Lowering, python: Any, node: ast.Call) -> Operand:
     try:
         kind = resolve(python, {})
     except TypeError:
-        raise lowering.error("not-machine", node.func, f"'{name}' is no class of the language") from None
+        raise lowering.error("not-machine", node.func, f"'{name}' is no class of the language", instead(name)) from None
     match kind:
         case t.StructType():
             arguments.bind(lowering, node, name, [])
@@ -87,16 +88,17 @@ def construct_bits(lowering: Lowering, kind: t.BitsType, arguments: Arguments, n
         raise lowering.error("argument-count", node, f"{kind} is not given {', '.join(missing)}")
     raw = sum(field.default << field.low for field in absent if field.default)
     start = lowering.at(node).constant(raw, layout.storage.width)
-    return Typed(kind, (with_fields(lowering, kind, start, given, clear=False),))
+    return Typed(kind, (with_fields(lowering, kind, start, given, node, clear=False),))
 
 
 def with_fields(
-    lowering: Lowering, kind: t.BitsType, word: ir.Value, given: dict[str, Argument], clear: bool = True
+    lowering: Lowering, kind: t.BitsType, word: ir.Value, given: dict[str, Argument], node: ast.Call, clear: bool = True
 ) -> ir.Value:
     """The storage word with the named fields set; clear: their old bits are not zero yet."""
     for name, (operand, where) in given.items():
         if name not in kind.layout.fields:
-            raise lowering.error("no-attribute", where, f"{kind} has no '{name}'")
+            help_ = suggestion(name, kind.layout.fields)
+            raise lowering.error("no-attribute", keyword(node, name), f"{kind} has no '{name}'", help_)
         field = kind.layout.fields[name]
         value = coerce(lowering, operand, field.type, where).value
         builder, limit = lowering.at(where), (1 << field.count) - 1

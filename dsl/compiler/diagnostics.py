@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
+from dsl import lang
 from dsl.compiler.ir import Span
+from dsl.lang import intrinsics
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,36 @@ class Reported(Exception):
     """Unwinds to the statement being compiled, after its error was recorded."""
 
 
+INSTEAD: Final = {  # what the language has in place of what Python has: nodes of the syntax, builtins
+    "ListComp SetComp DictComp GeneratorExp": "fill an Array in a for loop",
+    "List Set Dict": "a table(T, [...]) at module level is an Array",
+    "Tuple tuple": "a Record holds several values",
+    "JoinedStr print str format repr": "dsl.std.print makes lines of texts and numbers, dsl.std.serial sends them",
+    "NamedExpr": "assign in a statement of its own",
+    "Lambda FunctionDef ClassDef Import ImportFrom": "it stands at the top level of a module",
+    "Match": "use if and elif, or a dispatch(...)",
+    "Try TryStar Raise With": "failure is a value: return Failure(code)",
+    "Global Nonlocal": "what outlives a call is declared with static(T) or static_array(T, n)",
+    "len": "a.length is an Array's length",
+    "min max": "minimum(a, b) and maximum(a, b) of dsl.lang",
+    "range enumerate": "for i in upto(n)",
+    "int": "a word, such as u64",
+    "list bytes bytearray": "an Array, such as Array[u8]",
+    "asm": "it is the whole body of a function with @machine(naked=True)",
+    "static static_array table supplied dispatch per_cpu": "declare it at module level",
+}
+
+
+def instead(name: str, otherwise: str = "") -> str:
+    """What the language has in place of this."""
+    return next((help_ for names, help_ in INSTEAD.items() if name in names.split()), otherwise)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A help line that names the nearest known name, or nothing."""
+    """A help line that says where a name of the language is, or names the nearest known name, or nothing."""
+    for module in (lang, intrinsics):
+        if name in vars(module):
+            return f"from {module.__name__} import {name}"
     near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
     near.sort(key=lambda other: sorted(other) != sorted(name))  # swapped letters are the likeliest slip
     return f"did you mean '{near[0]}'?" if near else ""

@@ -75,7 +75,8 @@ def subscript(lowering: Lowering, node: ast.Subscript) -> Operand:
 def subscript_place(lowering: Lowering, node: ast.Subscript) -> Place:
     array = lowering.evaluate(node.value)
     if not isinstance(array, Typed):
-        raise lowering.error("type-mismatch", node.value, f"expected an Array, found {array}")
+        help_ = "a table(T, [...]) at module level is one"
+        raise lowering.error("type-mismatch", node.value, f"expected an Array, found {array}", help_)
     if isinstance(node.slice, ast.Slice):
         help_ = "a.slice(offset, count) is a part of an array"
         raise lowering.error("unsupported", node.slice, "an index is one number", help_)

@@ -16,7 +16,7 @@ from dsl.compiler.kernels import read_kernel
 from dsl.compiler.lower import Lowering
 from dsl.compiler.reach import drop_unreached
 from dsl.compiler.recursion import refuse_recursion
-from dsl.compiler.signatures import Signature, read_signature
+from dsl.compiler.signatures import Signature, annotation_help, read_signature
 from dsl.compiler.source import Sources, assigned_names, declaration_error
 from dsl.compiler.statements import end
 from dsl.lang.annotations import resolve
@@ -128,7 +128,8 @@ class Unit:
         try:
             return resolve(ast.unparse(node), lowering.namespace)
         except Exception as problem:  # an annotation is an expression, which may raise anything
-            raise lowering.error("signature", node, f"this annotation is no type of the language: {problem}") from None
+            text = f"this annotation is no type of the language: {problem}"
+            raise lowering.error("signature", node, text, annotation_help(problem, lowering.namespace)) from None
 
     # compiling
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from dsl.compiler import ir
 from dsl.compiler.arguments import NOTHING, Call, Lower, by_name
 from dsl.compiler.arithmetic import WORD_FUNCTIONS
+from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.memory import frame_slot, zero, zero_elements
 from dsl.compiler.operands import Integer, Operand, Typed
 from dsl.lang import types as t
@@ -40,7 +41,8 @@ def size_of(call: Call) -> Operand:
 def offset_of(call: Call) -> Operand:
     kind, name = call.type(0), call.text(1, "the field")
     if not isinstance(kind, t.StructType) or name not in kind.layout.fields:
-        raise call.error("no-attribute", f"{kind} has no field '{name}'", argument=1)
+        help_ = suggestion(name, kind.layout.fields) if isinstance(kind, t.StructType) else ""
+        raise call.error("no-attribute", f"{kind} has no field '{name}'", help_, argument=1)
     return Integer(kind.layout.fields[name].offset)
 
 

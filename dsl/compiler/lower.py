@@ -14,7 +14,7 @@ from dsl.compiler import ir, statements
 from dsl.compiler.builder import Builder, Loop, Position
 from dsl.compiler.calls import call
 from dsl.compiler.conditions import bool_value, conditional
-from dsl.compiler.diagnostics import Note, Reported
+from dsl.compiler.diagnostics import Note, Reported, instead
 from dsl.compiler.expressions import attribute, constant, named, subscript
 from dsl.compiler.fitting import coerce
 from dsl.compiler.operands import Integer, Operand, Typed
@@ -67,6 +67,11 @@ class Lowering:
         for name, kind in self.signature.parameters.items():
             if isinstance(kind, t.StaticType):
                 self.statics[name] = next(remaining, None)
+                if self.statics[name] is None:
+                    text = f"nothing gives '{name}', a Static parameter, its value"
+                    raise self.error(
+                        "static-argument", node, text, "call the function: an entry has no Static parameters"
+                    )
                 continue
             values = tuple(self.builder.append("parameter", width, [], next(numbers)) for width in kind.widths)
             mark_secrets(values, kind)
@@ -156,7 +161,7 @@ class Lowering:
         if previous is not None and name in self.counting:
             raise self.error("loop-variable", node, f"the loop variable '{name}' is read-only", "use another local")
         if isinstance(operand, Integer):
-            help_ = f"give the literal a type: u64({operand.value})"
+            help_ = f"give the literal a type: {self.declared.get(name, 'u64')}({operand.value})"
             raise self.error("bare-int", value, f"'{name}' would be a bare int", help_)
         if name == "_":
             return
@@ -181,8 +186,9 @@ class Lowering:
         """Lower an expression here; its value."""
         lower = EXPRESSIONS.get(type(node))
         if lower is None:
-            text = f"the expression '{type(node).__name__}' is not in the language"
-            raise self.error("unsupported", node, text, "see dsl/README.md, Functions")
+            name = type(node).__name__
+            help_ = instead(name, "see dsl/README.md, Functions")
+            raise self.error("unsupported", node, f"the expression '{name}' is not in the language", help_)
         return lower(self, node)
 
     def body(self, nodes: list[ast.stmt]) -> None:
@@ -197,15 +203,16 @@ class Lowering:
                     self.error("unsupported", statement, "this is nested too deeply", "give parts names")
                 self.failed |= assigned_names([statement]) - self.builder.environment.keys()
                 self.failed |= {name for name in assigned_names([statement]) if name not in self.declared}
-                if isinstance(statement, ast.Return):
+                if isinstance(statement, ast.Return | ast.Raise | ast.Try | ast.With | ast.Match):
                     self.leave_block()
 
     def statement(self, node: ast.stmt) -> None:
         self.at(node)
         lower = STATEMENTS.get(type(node))
         if lower is None:
-            text = f"the statement '{type(node).__name__.lower()}' is not in the language"
-            raise self.error("unsupported", node, text, "see dsl/README.md, Functions")
+            name = type(node).__name__
+            help_ = instead(name, "see dsl/README.md, Functions")
+            raise self.error("unsupported", node, f"the statement '{name.lower()}' is not in the language", help_)
         lower(self, node)
 
     def open_loop(self, assigned: set[str]) -> Loop:

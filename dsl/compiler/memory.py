@@ -56,6 +56,8 @@ def no_field(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -> R
             known = list(kind.layout.fields)
         case t.RecordType(fields=fields):
             known = list(fields)
+        case t.ArrayType():
+            known = ["length"]
     return lowering.error("no-attribute", node, f"{receiver} has no '{name}'", suggestion(name, known))
 
 

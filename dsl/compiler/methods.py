@@ -31,6 +31,8 @@ def method(lowering: Lowering, receiver: Operand, name: str, node: ast.Call) -> 
         return lower_call(lowering, node, name, getattr(python, name), table[name], receiver, is_method=True)
     evaluate_arguments(lowering, node)
     help_ = suggestion(name, table) or (f"it has {', '.join(sorted(table))}" if table else "")
+    if isinstance(receiver.plain, t.ArrayType) and name == "length":
+        help_ = "it is a field: leave out the ()"
     if isinstance(receiver, Integer):
         help_ = f"give the literal a type: u64({receiver.value})"
     if isinstance(receiver, Typed) and isinstance(receiver.plain, t.FallibleType | t.StructType):
@@ -161,7 +163,7 @@ def with_(call: Call) -> Operand:
     kind = call.receiver.type
     if not isinstance(kind, t.BitsType):
         raise call.error("type-mismatch", f"with_ works on plain Bits, found {kind}")
-    return Typed(kind, (with_fields(call.lowering, kind, call.receiver.value, call.fields),))
+    return Typed(kind, (with_fields(call.lowering, kind, call.receiver.value, call.fields, call.node),))
 
 
 # Structs

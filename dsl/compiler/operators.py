@@ -108,7 +108,8 @@ def common_type(
     """Both operands in registers, and their one type, tainted if one of them is."""
     for operand in (left, right):
         if not isinstance(operand, Typed | Integer):
-            raise lowering.error("type-mismatch", node, f"{operand} has no operator '{sign}'")
+            help_ = "machine code has words, such as u64(1), and Enums of them"
+            raise lowering.error("type-mismatch", node, f"{operand} has no operator '{sign}'", help_)
     kinds = [operand.type for operand in (left, right) if isinstance(operand, Typed)]
     taint = common_taint(lowering, [left, right], node)
     kind = kinds[0].plain

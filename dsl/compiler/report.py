@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from html import escape
 
 from dsl.compiler.link import Linked, Place
+from dsl.compiler.source import display_name
 
 Row = tuple[str, str, str, str]
 
@@ -54,11 +55,16 @@ def map_program(linked: Linked) -> str:
 
 
 def source_line(place: Place) -> str:
-    """A place with the text of its line; without it if its module is not loaded."""
+    """A place with the text of its line."""
+    return f"{place[0].rpartition('/')[2]}:{place[1]}  {source_text(place)}"
+
+
+def source_text(place: Place) -> str:
+    """The line at a place; empty if its module is not loaded."""
     file, line = place
-    paths = (str(getattr(module, "__file__", None)) for module in list(sys.modules.values()))
-    path = next((path for path in paths if ("/" + path.replace("\\", "/")).endswith("/" + file)), "")
-    return f"{file.rpartition('/')[2]}:{line}  {linecache.getline(path, line).rstrip()}"
+    paths = {name: str(getattr(module, "__file__", None)) for name, module in list(sys.modules.items())}
+    path = next((path for name, path in paths.items() if display_name(path, name) == file), "")
+    return linecache.getline(path, line).rstrip()
 
 
 def as_text(linked: Linked) -> str:

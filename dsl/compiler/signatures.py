@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
 
+from dsl.compiler.diagnostics import instead, suggestion
 from dsl.lang.annotations import resolve as resolve_annotation
 from dsl.lang.types import NONE, StaticType, Type
 
@@ -61,4 +62,15 @@ def resolve(function: Callable[..., Any], name: str, node: ast.AST, refuse: Refu
     try:
         return resolve_annotation(function.__annotations__[name], function.__globals__)
     except Exception as problem:  # an annotation is an expression, which may raise anything
-        raise refuse(node, f"this annotation is no type of the language: {problem}", "") from None
+        raise refuse(
+            node,
+            f"this annotation is no type of the language: {problem}",
+            annotation_help(problem, function.__globals__),
+        ) from None
+
+
+def annotation_help(problem: Exception, names: dict[str, Any]) -> str:
+    """What may have been meant by an annotation."""
+    if isinstance(problem, NameError):
+        return suggestion(problem.name or "", names)
+    return instead(str(problem).partition(" ")[0])

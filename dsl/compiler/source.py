@@ -114,7 +114,14 @@ def declaration_error(error: DeclarationError) -> Diagnostic:
 
 
 def error_in_file(
-    code: str, text: str, file: str, path: str, name: str, line: int, columns: tuple[int, int] = (-1, -1)
+    code: str,
+    text: str,
+    file: str,
+    path: str,
+    name: str,
+    line: int,
+    columns: tuple[int, int] = (-1, -1),
+    help_: str = "",
 ) -> Diagnostic:
     """An error on one line of a file; columns that the line does not have stand for all of it."""
     roots = [Path(root) for root in sys.path if Path(file).is_relative_to(Path(root).absolute())]
@@ -127,7 +134,7 @@ def error_in_file(
         columns if 0 <= columns[0] <= columns[1] <= len(shown) else (len(shown) - len(shown.lstrip()), len(shown))
     )
     span = Span(display_name(file, name if file == path else known), line, first, line, end)
-    return Diagnostic(code, text.partition("\n")[0], span, shown)
+    return Diagnostic(code, text.partition("\n")[0], span, shown, help_)
 
 
 def assigned_names(statements: list[ast.stmt]) -> set[str]:

@@ -56,6 +56,8 @@ def _layout(cls: BitsClass, storage: Any, specifications: dict[str, BitsSpecific
     taken = 0
     for name, type_ in resolve_fields(cls).items():
         specification = specifications.get(name)
+        if name in vars(Bits):
+            raise cls.wrong("every Bits has a method of this name", name)
         if specification is None:
             raise cls.wrong("a field of Bits needs a position: bit(n) or bits(high, low)", name)
         problem = _field_problem(type_, specification, storage.width, taken)

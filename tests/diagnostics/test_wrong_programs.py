@@ -118,8 +118,64 @@ WRONG = {
         'class E(Exception):\n    def __str__(self):\n        raise RuntimeError("no")\nraise E()\n',
         "E: <exception str() failed>",
     ),
+    "a field of Bits named like a method": (
+        f"class A(Bits, storage=u8):\n    raw: bool = bit(0)\n{ENTRY}    return n\n",
+        "5:5: error[declaration]: A.raw: every Bits has a method of this name",
+    ),
+    "a Static parameter of the entry": (
+        "@machine\ndef entry(n: Static[u64]) -> u64:\n    return n\n",
+        "5:1: error[static-argument]: nothing gives 'n', a Static parameter, its value",
+    ),
+    "arrays of arrays": (
+        "@machine\ndef entry(a: Array[Array[u8]]) -> u64:\n    return a[0].length\n",
+        "an Array has no elements of type Array[u8]",
+    ),
+    "an untrusted reference": (
+        "class A(Struct):\n    x: u64\n@machine\ndef entry(a: Untrusted[A]) -> u64:\n    return a.x\n",
+        "Untrusted[T] takes a word, bool, Bits, Enum or address, not A",
+    ),
+    "a public word compared as a secret": (
+        f"{ENTRY}    return declassify(constant_time_equal(secret(n), n), 'a test')\n",
+        "6:54: error[type-mismatch]: expected a Secret, found u64",
+    ),
     "no Python in eval": ('eval("1 +* 2")\n', "4:1: error[module-level]: SyntaxError: invalid syntax"),
 }
+
+
+HELP = {  # a statement: the cure that its error names
+    "match n:\n        case _:\n            n += 1": "use if and elif, or a dispatch(...)",
+    "raise ValueError(n)": "failure is a value: return Failure(code)",
+    "n = len(BYTES)": "a.length is an Array's length",
+    "n = BYTES.length()": "it is a field: leave out the ()",
+    "n = BYTES.lenght": "did you mean 'length'?",
+    "n = min(n, n)": "minimum(a, b) and maximum(a, b) of dsl.lang",
+    "n = rdmsr(u32(3))": "from dsl.lang import rdmsr",
+    "print(n)": "dsl.std.print makes lines of texts and numbers, dsl.std.serial sends them",
+    "n, m = (n, n) if n > 3 else (n, n)": "assign the Record to a local and read its fields",
+    "x: u32 = 5": "give the literal a type: u32(5)",
+    "x: u46 = n": "did you mean 'u64'?",
+    "x: int = n": "a word, such as u64",
+    "x = 7 if n > 3 else 8": "give the literal a type: u64(7)",
+    "x = Flags(redy=True)": "did you mean 'ready'?",
+    "n = n + LIST": "machine code has words, such as u64(1), and Enums of them",
+    "n = LIST[0]": "a table(T, [...]) at module level is one",
+    'asm("nop")': "it is the whole body of a function with @machine(naked=True)",
+    "x = static_array(u8, 4)": "declare it at module level",
+}
+
+
+@pytest.mark.parametrize("statement", HELP)
+def test_an_error_names_the_cure(statement: str, tmp_path: Path) -> None:
+    """Python's own ways, names that were not imported or are misspelt: the help line says what the language has, and is the one error."""
+    source = (
+        "LIST = [1, 2]\nBYTES: Final = table(u8, b'abc')\n"
+        f"class Flags(Bits, storage=u8):\n    ready: bool = bit(0, default=False)\n{ENTRY}    {statement}\n    return n\n"
+    )
+    path = tmp_path / "cured.py"
+    path.write_text(HEADER.replace("*", "Array, Bits, asm, bit, machine, static_array, table, u8, u32, u64") + source)
+    with pytest.raises(CompileError) as raised:
+        compile_function(load_file(path, path.stem).entry)
+    assert [error.help for error in raised.value.diagnostics] == [HELP[statement]]
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -11,6 +11,7 @@ import unicorn as uc
 from unicorn import x86_const as x86
 
 from dsl.compiler.pipeline import Program
+from dsl.compiler.report import source_text
 from tests.execution.native import NOTHING
 
 STACK: Final = 0x7000_0000
@@ -130,7 +131,7 @@ def show_instructions(program: Program, addresses: list[int]) -> str:
     texts, places = dict(_texts(program)), dict(program.linked.places())
     lines, before = [], ""
     for address in addresses:
-        place = "{}:{}".format(*places[address]) if address in places else ""
+        place = "{}:{}  ".format(*places[address]) + source_text(places[address]) if address in places else ""
         lines += [place] if place and place != before else []
         lines.append(f"    {address:x}  {texts.get(address, '(outside the program)')}")
         before = place or before
