@@ -24,12 +24,18 @@ PRIVILEGED: Final = frozenset(
     (
         "cli", "sti", "hlt", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invpcid", "wbinvd", "wrmsr", "xsetbv", "iretq",
         "retfq", "vmxon", "vmxoff", "vmlaunch", "vmresume", "vmclear", "vmptrld", "vmptrst", "invept", "invvpid",
+        "int", "popf", "popfq", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "wrpkru", "getsec", "rsm", "monitor", "mwait",
         "vmrun", "vmload", "vmsave", "clgi", "stgi", "skinit",
+        # these change the guest's registers, and name none
+        "emms", "fninit", "ldmxcsr", "vldmxcsr", "fxrstor", "fxrstor64", "xrstor", "xrstor64", "xrstors", "xrstors64",
+        "vzeroall", "vzeroupper",
     )
 )  # fmt: skip
 WRITES_CONTROL: Final = re.compile(r"mov [cd]r\d+, ")
 MSR_NUMBER: Final = re.compile(r"mov ecx, ((?:0x)?[0-9a-f]+)")
-WRITES_ECX: Final = re.compile(r"(?!cmp|test|push|bt )\w+ (?:ecx|rcx|cl|cx)\b|(?:cpuid|rdtscp|call|rep|loop|xgetbv)\b")
+WRITES_ECX: Final = re.compile(
+    r"(?!cmp|test|push|bt )\w+ (?:ecx|rcx|cl|cx)\b|(?:cpuid|rdtscp|call|rep|loop|xgetbv)\b|(?:xchg|xadd|mulx) .*\b[er]?cx\b"
+)
 
 
 @dataclass(frozen=True)

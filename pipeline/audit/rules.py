@@ -96,6 +96,8 @@ MONITOR_HOMES: Final = {
     "vmlaunch": ("vmm/vmx/entry.py",),
     "vmresume": ("vmm/vmx/entry.py",),
     "invept": ("vmm/vmx/ept.py",),
+    "int": ("vmm/interrupts.py",),
+    "xrstor64": ("vmm/switch.py",),
     "invvpid": ("vmm/vmx/ept.py",),
 }
 LOADER_HOMES: Final = {

@@ -67,6 +67,10 @@ def depths_of(code: Code, function: str) -> Depths:
         if depth is None:
             elsewhere += [callee] if callee else []
             continue
+        if step.mnemonic == "ret" and depth != Frame().depth:
+            raise OverflowError(
+                f"{function}: expected its return address at ret, found what it pushed: an indirect jump"
+            )
         after = effect(step.text, Frame(depth)).depth
         below = BELOW.search(step.text)
         own = max(own, depth, after or 0, depth + int(below[1], 0) if below else 0)

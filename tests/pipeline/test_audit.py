@@ -147,6 +147,12 @@ def unlisted_msr() -> None:
 
 
 @machine(naked=True)
+def msr_of_a_product() -> None:
+    """In the second register that an instruction writes."""
+    asm("mov ecx, 0x1b\n mulx rax, rcx, rdi\n wrmsr\n ret")
+
+
+@machine(naked=True)
 def computed_msr() -> None:
     """From the caller."""
     asm("mov ecx, edi\n wrmsr\n ret")
@@ -177,6 +183,12 @@ SAMPLES: Final[dict[str, str | bytes]] = {  # as Capstone names it: text for Key
     "lmsw": "lmsw ax", "clts": "", "invlpg": "invlpg [rdi]", "invpcid": "invpcid rax, [rdi]", "wbinvd": "", "wrmsr": "", "xsetbv": "",
     "iretq": "", "retfq": "", "vmxon": "vmxon [rdi]", "vmxoff": "", "vmlaunch": "", "vmresume": "", "vmclear": "vmclear [rdi]",
     "vmptrld": "vmptrld [rdi]", "vmptrst": "vmptrst [rdi]", "invept": "invept rax, [rdi]", "invvpid": "invvpid rax, [rdi]",
+    "int": "int 0x20", "popfq": "", "rdfsbase": "rdfsbase rax", "rdgsbase": "rdgsbase rax", "wrfsbase": "wrfsbase rax",
+    "wrgsbase": "wrgsbase rax", "wrpkru": b"\x0f\x01\xef", "getsec": b"\x0f\x37", "rsm": "", "monitor": b"\x0f\x01\xc8",
+    "mwait": b"\x0f\x01\xc9", "popf": b"\x66\x9d",
+    "emms": "", "fninit": "", "ldmxcsr": "ldmxcsr [rdi]", "vldmxcsr": "vldmxcsr [rdi]", "fxrstor": "fxrstor [rdi]",
+    "fxrstor64": "fxrstor64 [rdi]", "xrstor": "xrstor [rdi]", "xrstor64": "xrstor64 [rdi]", "xrstors": b"\x0f\xc7\x1f",
+    "xrstors64": b"\x48\x0f\xc7\x1f", "vzeroall": "", "vzeroupper": "",
     "vmrun": b"\x0f\x01\xd8", "vmload": b"\x0f\x01\xda", "vmsave": b"\x0f\x01\xdb", "clgi": "", "stgi": "", "skinit": b"\x0f\x01\xde",
 }  # fmt: skip
 
@@ -248,6 +260,7 @@ def test_a_listed_msr_at_home_is_fine() -> None:
         (clean, STRICT, "home", "expected wrmsr in no file of this program alone"),
         (unlisted_msr, HOME, "wrmsr", "expected one of the listed MSRs, found 0x1d9"),
         (computed_msr, HOME, "wrmsr", "as a constant, found a computed one"),
+        (msr_of_a_product, HOME, "wrmsr", "as a constant, found a computed one"),
         (msr_by_two_ways, HOME, "wrmsr", "as a constant, found a computed one"),
         (stops_interrupts, STRICT, "home", "expected cli in no file"),
         (pages_off, STRICT, "home", "expected mov to control register in no file"),
@@ -381,6 +394,17 @@ def test_a_stack_pointer_that_is_kept_comes_back() -> None:
     }
     assert (after["pop rbx"].depth, after["sub rsp, 0x3e8"].depth, after["ret"].depth) == (16, 8, 8)
     assert after["pop rbx"].saved == (("rbx", 16),)
+
+
+@machine(naked=True)
+def jumping_by_ret(a: u64) -> None:
+    """Goes where its argument says."""
+    asm("push rdi; ret")
+
+
+def test_a_jump_by_ret_is_found() -> None:
+    (finding,), _ = check_stacks(code_of("planted", compiled(jumping_by_ret)), (stack(4096, "jumping_by_ret"),))
+    assert f"{HERE}.jumping_by_ret: expected its return address at ret, found what it pushed" in finding.text
 
 
 @pytest.mark.slow
