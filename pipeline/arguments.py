@@ -347,6 +347,9 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
         default=20,
         help="processor time of one mutant's tests (default 20)",
     )
+    mutate.add_argument(
+        "--again", metavar="FILE", help="only what survived in an earlier result of --json, by its places in the code"
+    )
     add_json(mutate)
     verb("check", "Run the formatter's check, the linter, the type checker and the layer test.")
 

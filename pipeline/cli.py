@@ -266,7 +266,7 @@ def mutate(options: argparse.Namespace) -> int:
 
     processes = options.jobs or os.cpu_count() or 1
     chosen = mutation.Options(0 if options.all else options.sample, options.seed, processes, options.budget)
-    return mutation.report(options.subject, chosen, options.json)
+    return mutation.report(options.subject, chosen, options.json, Path(options.again) if options.again else None)
 
 
 def boot(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -60,12 +60,16 @@ SUBJECTS: Final = {
 
 @dataclass(frozen=True)
 class Options:
-    """How many mutants (0: all), which, how many processes at a time, and how long one mutant's tests may take, in processor seconds."""
+    """How many mutants (0: all), which, how many processes at a time, and how long one mutant's tests may take, in processor seconds.
+
+    only: in place of a sample, the mutants of these kinds at these places: function, offset, kind.
+    """
 
     sample: int
     seed: int
     jobs: int
     budget: int
+    only: list[tuple[str, int, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,20 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
     return found
 
 
+def read_survivors(path: Path) -> dict[str, list[tuple[str, int, str]]]:
+    """What survived in a result of --json, by subject, as Options asks for it. Raises UsageError for another file."""
+    try:
+        found = {
+            result["subject"]: [(row["function"], row["offset"], row["kind"]) for row in result["survivors"]]
+            for result in json.loads(path.read_text())
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: expected what mutate --json prints, found {error!r}") from None
+    if not any(found.values()):
+        raise UsageError(f"{path}: expected survivors, found none")
+    return found
+
+
 def run(name: str, subject: Subject, options: Options) -> Result:
     """Run the mutants. Raises PipelineError if the tests fail without any."""
     started = time.monotonic()
@@ -167,9 +185,7 @@ def run(name: str, subject: Subject, options: Options) -> Result:
             if "total" in row:
                 total = row["total"]
                 population = [kept | {"origin": origin(kept)} for kept in row["population"]]
-                say(
-                    f"{name}: {row['tests']} tests, {total} mutants, of which {min(options.sample or total, total)} are run"
-                )
+                say(f"{name}: {row['tests']} tests, {total} mutants, of which {row['chosen']} are run")
                 continue
             rows.append(row | {"origin": origin(row)})
             if len(rows) % STEP == 0:
@@ -256,12 +272,19 @@ def survivors(result: Result) -> list[str]:
     return lines
 
 
-def report(names: list[str], options: Options, as_json: bool) -> int:
-    """Run the subjects and print what survives; refused below ENOUGH, or with an explanation that explains nothing."""
+def report(names: list[str], options: Options, as_json: bool, again: Path | None = None) -> int:
+    """Run the subjects and print what survives; refused below ENOUGH, or with an explanation that explains nothing.
+
+    again: a result of --json, whose survivors alone are run.
+    """
     unknown = [name for name in names if name not in SUBJECTS]
     if unknown:
         raise UsageError(f"mutate: expected {' or '.join(SUBJECTS)}, found {', '.join(unknown)}")
-    results = [run(name, SUBJECTS[name], options) for name in names or SUBJECTS]
+    survived = read_survivors(again) if again else {}
+    results = [
+        run(name, SUBJECTS[name], replace(options, only=survived.get(name, []) if again else None))
+        for name in names or survived or SUBJECTS
+    ]
     if as_json:
         print(json.dumps([as_values(result) for result in results], indent=1))
     for result in [] if as_json else results:

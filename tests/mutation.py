@@ -56,10 +56,18 @@ class Session:
         for item in self.items:
             self.run_once(item)
         mutants = self.mutants()
-        self.say(total=len(mutants), tests=len(self.items), population=population(mutants))
+        chosen = self.chosen(mutants)
+        self.say(total=len(mutants), tests=len(self.items), chosen=len(chosen), population=population(mutants))
         gc.disable()  # the processes live shortly, and what they share with this one stays shared
-        self.run_all(sample(mutants, self.request["sample"] or len(mutants), self.request["seed"]))
+        self.run_all(chosen)
         return True
+
+    def chosen(self, mutants: list[Mutant]) -> list[Mutant]:
+        """Those that are asked for by their places, else a sample."""
+        if self.request["only"] is None:
+            return sample(mutants, self.request["sample"] or len(mutants), self.request["seed"])
+        places = {tuple(place) for place in self.request["only"]}
+        return [m for m in mutants if (m.site.symbol, m.site.offset, m.change.kind) in places]
 
     def say(self, **row: Any) -> None:
         """Write a row for the one who asked."""

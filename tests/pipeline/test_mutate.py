@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_a_weak_test_is_shown_what_it_misses_and_a_thorough_one_misses_less() ->
     assert "tests pass" in text
     assert weak.score() < mutate.ENOUGH
     assert weak.score() + 10 < thorough.score()
+
+
+def test_what_survived_is_run_again_alone(tmp_path: Path) -> None:
+    """By the places in an earlier result; a file that is none is an error."""
+    weak = run("weak", subject("test_weak.py"), Options(0, 1, 1, 20))
+    path = tmp_path / "weak.json"
+    path.write_text(json.dumps([mutate.as_values(weak)]))
+    again = run("weak", subject("test_weak.py"), Options(1, 2, 1, 20, mutate.read_survivors(path)["weak"]))
+    assert weak.survivors()
+    assert again.survivors() == weak.survivors()
+    assert len(again.rows) < len(weak.rows)
+    for text, message in {
+        "[": "what mutate --json prints",
+        '[{"subject": "std"}]': "'survivors'",
+        "[]": "found none",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(UsageError, match=rf"weak\.json: expected.*{message}"):
+            mutate.read_survivors(path)
 
 
 def test_tests_that_fail_by_themselves_are_an_error(tmp_path: Path) -> None:
