@@ -119,6 +119,48 @@ def program_of(function: Callable[..., Any]) -> Program:
     return compile_function(function)
 
 
+class Rooms:
+    """Memory for the arguments of a native call. Each ends where a page begins that cannot be touched; before it lies what must stay."""
+
+    COUNT: Final = 10
+    SIZE: Final = 1 << 20
+    PAGE: Final = mmap.PAGESIZE
+    FENCE: Final = bytes(range(0x80, 0xC0))
+
+    def __init__(self) -> None:
+        each = self.SIZE + self.PAGE
+        self.memory = mmap.mmap(-1, self.COUNT * each, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.ends = [number * each + self.SIZE for number in range(self.COUNT)]
+        self.held: list[bytes] = []
+        for end in self.ends:
+            assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(self.address + end), self.PAGE, 0) == 0
+
+    def place(self, content: bytes) -> int:
+        """Put bytes into the next room; their address."""
+        end = self.ends[len(self.held)]
+        before = end - len(content) - len(self.FENCE)
+        assert before >= end - self.SIZE, f"expected at most {self.SIZE} bytes of an argument, found {len(content)}"
+        self.memory[before:end] = self.FENCE + content
+        self.held.append(content)
+        return self.address + end - len(content)
+
+    def contents(self) -> list[bytes]:
+        """What the bytes are now; nothing was written before them."""
+        found = []
+        for content, end in zip(self.held, self.ends, strict=False):
+            start = end - len(content)
+            assert self.memory[start - len(self.FENCE) : start] == self.FENCE, "written before an argument"
+            found.append(self.memory[start:end])
+        return found
+
+
+@cache
+def rooms() -> Rooms:
+    """The rooms of this process."""
+    return Rooms()
+
+
 @cache
 def native_of(function: Callable[..., Any]) -> native.Native:
     """The program in executable memory of this process."""
@@ -126,28 +168,31 @@ def native_of(function: Callable[..., Any]) -> native.Native:
 
 
 class Native(World):
-    """The emitted bytes on this processor. last: what was called last, with the arguments as they were."""
+    """The emitted bytes on this processor, where they touch nothing beside their arguments. last: what was called last, with what."""
 
     def __init__(self) -> None:
         self.last: tuple[Callable[..., Any], tuple[Argument, ...]] | None = None
 
+    def code(self, function: Callable[..., Any]) -> tuple[native.Native, str]:
+        """The program that holds a function, and the function's symbol there."""
+        loaded = native_of(function)
+        return loaded, loaded.program.entry
+
     def call(self, function: Callable[..., Any], *arguments: Argument) -> int:
         """Run it over copies of the arguments. Raises FailedCheck."""
-        loaded = native_of(function)
+        loaded, symbol = self.code(function)
         self.last = function, tuple(bytes(value) if isinstance(value, bytearray) else value for value in arguments)
-        buffers: list[Any] = []
-
-        def place(content: bytes) -> int:
-            buffers.append(ctypes.create_string_buffer(content, len(content) or 1))
-            return ctypes.addressof(buffers[-1])
-
-        results = loaded.call(loaded.program.entry, flatten(function, arguments, place))
+        memory = rooms()
+        memory.held.clear()
+        results = loaded.call(symbol, flatten(function, arguments, memory.place))
         if isinstance(results, str):
-            raise FailedCheck(f"{loaded.program.entry}{reprlib.repr(arguments)}: a check failed")
+            raise FailedCheck(f"{symbol}{reprlib.repr(arguments)}: a check failed")
         given = [value for value in arguments if not isinstance(value, int)]
-        for value, buffer in zip(given, buffers, strict=True):
+        for value, content in zip(given, memory.contents(), strict=True):
             if isinstance(value, bytearray):
-                value[:] = buffer.raw[: len(value)]
+                value[:] = content
+            else:
+                assert value == content, "an argument that is only to be read has been written"
         return plain_result(function, results[0])
 
 

@@ -74,14 +74,20 @@ def is_secret(kind: Any) -> bool:
 class Arguments:
     """The arguments of one function: what is secret from a stream, what is public the same each time.
 
-    components: the System V components; buffers: what lies where.
+    components: the System V components; buffers: what lies where. is_varied: public arrays hold noise, too, not small numbers.
     """
 
     def __init__(
-        self, function: Callable[..., Any], secret: bytes, place: int, shapes: Mapping[str, int] = SHAPES
+        self,
+        function: Callable[..., Any],
+        secret: bytes,
+        place: int,
+        shapes: Mapping[str, int] = SHAPES,
+        is_varied: bool = False,
     ) -> None:
         self.function = function
         self.shapes = shapes
+        self.is_varied = is_varied
         is_plain = len(set(secret)) == 1  # all zeros and all ones stay that
         self.stream = secret[:1] * ROOM if is_plain else hashlib.shake_256(secret).digest(ROOM)
         self.taken = 0
@@ -112,14 +118,13 @@ class Arguments:
         inner = get_args(element)[0] if get_args(element) else element
         length = self.shape(name, BYTES if inner.width == 8 else WORDS)
         size = length * inner.width // 8
-        content = self.secret(size) if get_origin(element) is Secret else b"\1" * size
+        content = self.secret(size) if get_origin(element) is Secret or self.is_varied else b"\1" * size
         return [self.put(content), length]
 
     def content(self, kind: Any) -> bytes:
         """A Struct's bytes: its secret fields from the stream, the others zero."""
-        return b"".join(
-            self.secret(1) if is_byte_secret else b"\0" for is_byte_secret in secret_bytes(StructType(kind, False))
-        )
+        filled = filled_bytes(StructType(kind, False), self.is_varied)
+        return b"".join(self.secret(1) if is_filled else b"\0" for is_filled in filled)
 
     def secret(self, size: int) -> bytes:
         self.taken += size
@@ -133,16 +138,18 @@ class Arguments:
         return self.buffers[-1][0]
 
 
-def secret_bytes(kind: Any) -> list[bool]:
-    """For each byte of a field's type: whether it is secret."""
+def filled_bytes(kind: Any, with_arrays: bool) -> list[bool]:
+    """For each byte of a field's type: whether it is secret, or with_arrays and part of an array."""
     match kind:
         case QualifiedType(qualifier="secret", inner=inner):
             return [True] * inner.size
+        case ArrayType(length=length) if length is not None and with_arrays:
+            return [True] * kind.size
         case ArrayType(element=element, length=length) if length is not None:
-            return secret_bytes(element) * length
+            return filled_bytes(element, with_arrays) * length
         case StructType(python=python):
             found = [False] * size_of(python)
             for field in python.__layout__.fields.values():
-                found[field.offset : field.offset + field.size] = secret_bytes(field.type)[: field.size]
+                found[field.offset : field.offset + field.size] = filled_bytes(field.type, with_arrays)[: field.size]
             return found
     return [False] * kind.size

@@ -9,7 +9,7 @@ import unicorn as uc
 from unicorn import x86_const as x86
 
 from dsl.lang import Record
-from tests.execution.emulated import NOISE, RESULTS, SAVED, Emulated
+from tests.execution.emulated import RESULTS, SAVED, Emulated
 
 FREE: Final = (*RESULTS, x86.UC_X86_REG_R11)  # in the order in which results take them
 ALL_FLAGS: Final = 0x8D5
@@ -40,8 +40,10 @@ def spoil_after_calls(machine: Emulated) -> None:
             if before != tuple(engine.reg_read(register) for register in SAVED):
                 machine.stopped_at = address
                 engine.emu_stop()
-            for number, register in enumerate(FREE[spoilt[address] :]):
-                engine.reg_write(register, NOISE + number)
+            for number, register in enumerate(FREE[spoilt[address] :], 3):
+                engine.reg_write(
+                    register, number
+                )  # small: what is too large is too large for a length, too, that is only compared
             engine.reg_write(x86.UC_X86_REG_RFLAGS, engine.reg_read(x86.UC_X86_REG_RFLAGS) | ALL_FLAGS)
 
     machine.engine.hook_add(uc.UC_HOOK_BLOCK, spoil)

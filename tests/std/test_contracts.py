@@ -14,8 +14,10 @@ import pytest
 from dsl.lang import Array, CheckFailed, Record, Stopped, Struct
 from dsl.lang.types import StructType
 from dsl.std import dice, ed25519, scalar25519, sha256, sha256_bulk, x509
+from dsl.std.edwards25519_tables import SPACING, TEETH
+from tests.std.inside import places
 from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters
-from tests.worlds import Argument, CPython, FailedCheck, Native, World, element_size, native_of
+from tests.worlds import Argument, CPython, FailedCheck, Native, World, element_size
 
 # Routines that take no secret, with lengths of their arrays, and numbers.
 PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
@@ -35,7 +37,21 @@ PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
 }
 HARDWARE: Final = ("find_generator", "hardware_word", "gather", "random_start", "random_fill")  # see test_random.py
 KEYS: Final = (bytes(range(1, 33)), b"\xff" * 32)
-NUMBERS: Final = (0, 1, 2, 7, 8, 31, 63, 64, 65, 111, 112, 127, 128, 255, 660, 1 << 32, (1 << 64) - 1)
+NUMBERS: Final = (0, 1, 2, 7, 8, 31, 63, 64, 65, 99, 100, 101, 111, 112, 127, 128, 255, 660, 1 << 32, (1 << 64) - 1)
+ENDS: Final = {  # lengths at which something just fits, in addition to those that every array is given
+    "write_device_certificate.out": [len(x509.DEVICE.content)],
+    "write_layer_certificate.out": [len(x509.LAYER.content)],
+    "write_endorsement.out": [len(x509.ENDORSEMENT.content)],
+    "fill_names.certificate": [
+        x509.SERIAL + 20,
+        x509.ISSUER_NAME + 40,
+        x509.SUBJECT_NAME + 40,
+        x509.PUBLIC_KEY + 32,
+        x509.LAYER_IDENTIFIERS + 20,
+        x509.LAYER_IDENTIFIERS + x509.SUBJECT_AFTER_ISSUER + 20,
+    ],
+    "select_comb.bits": [tooth * SPACING + 1 for tooth in range(1, TEETH)],
+}
 STREAMED: Final = (1, 55, 56, 63, 64, 100, 111, 112, 127, 128, 191)
 STOPS: Final = "stops"
 STD: Final = f"{ROOT}/dsl/std/"
@@ -58,9 +74,9 @@ TRIED: Final = {f"{function.__module__}.{function.__name__}": function for funct
 }
 
 
-def arguments(function: Callable[..., Any], key: bytes) -> list[Argument]:
-    """Arguments that it takes."""
-    made = Arguments(function, key, 0, ALL_SHAPES)
+def arguments(function: Callable[..., Any], key: bytes, is_varied: bool = False) -> list[Argument]:
+    """Arguments that it takes; is_varied: as far as numbers in public arrays are free."""
+    made = Arguments(function, key, 0, ALL_SHAPES, is_varied)
     contents = iter(made.buffers)
     components = iter(made.components)
     found: list[Argument] = []
@@ -76,11 +92,12 @@ def arguments(function: Callable[..., Any], key: bytes) -> list[Argument]:
 
 
 def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
-    """Good arguments; then each array of other lengths, each public number another one."""
+    """Good arguments; noise; then each array of other lengths, each public number another one."""
     for key in KEYS:
         yield arguments(function, key)
+    yield arguments(function, KEYS[0], is_varied=True)
     good = arguments(function, KEYS[0])
-    for index, (kind, value) in enumerate(zip(parameters(function).values(), good, strict=True)):
+    for index, ((name, kind), value) in enumerate(zip(parameters(function).items(), good, strict=True)):
         others: list[Argument] = []
         if isinstance(value, int):
             limit = 8 if get_origin(kind) is None and kind.width == 8 else 64
@@ -92,7 +109,10 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
                 count + 1,
                 130,
             }
-            others = [bytearray((bytes(value) + b"\xa5" * size)[: length * size]) for length in sorted(lengths)]
+            lengths |= {end - below for end in ENDS.get(f"{function.__name__}.{name}", []) for below in (0, 1)}
+            others = [
+                bytearray((bytes(value) + b"\xa5" * size * length)[: length * size]) for length in sorted(lengths)
+            ]
         else:
             others = [with_lengths(kind, bytes(value), length) for length in STREAMED if lengths_of(kind)]
         for other in others:
@@ -122,7 +142,8 @@ def outcome(world: World, function: Callable[..., Any], given: list[Argument]) -
     try:
         return world.call(function, *copies), [bytes(value) for value in copies if not isinstance(value, int)]
     except FailedCheck:
-        loaded = native_of(function)
+        assert isinstance(world, Native)
+        loaded = world.code(function)[0]
         linked = loaded.program.linked
         trap = next(trap for offset, trap in linked.checks if linked.base + offset == loaded.stopped_at)
         return STOPS, trap.file, trap.line
@@ -148,7 +169,8 @@ def test_good_arguments_are_taken() -> None:
 @pytest.mark.t1
 @pytest.mark.parametrize("symbol", TRIED)
 def test_a_routine_is_its_model(symbol: str) -> None:
-    """The same result and memory, or a failed check on the same line."""
+    """The same result and memory, or a failed check on the same line; in every program."""
     function = TRIED[symbol]
-    for case, expected in zip(cases(function), expected_of(symbol), strict=True):
-        assert outcome(Native(), function, case) == expected, case
+    for world in places(function):
+        for case, expected in zip(cases(function), expected_of(symbol), strict=True):
+            assert outcome(world, function, case) == expected, case

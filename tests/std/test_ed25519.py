@@ -8,9 +8,10 @@ from typing import Final
 import pytest
 
 from dsl.std.ed25519 import ed25519_public_key, ed25519_sign, ed25519_verify
-from dsl.std.edwards25519 import point_decode, point_encode
-from dsl.std.edwards25519_tables import ROOT_OF_MINUS_ONE, Affine, add, base_point
+from dsl.std.edwards25519 import elements_equal, point_decode, point_encode, recover_x
+from dsl.std.edwards25519_tables import ROOT_OF_MINUS_ONE, Affine, D, add, base_point
 from dsl.std.scalar25519 import ORDER
+from tests.std.inside import places
 from tests.std.vectors import Signature, ed25519_signatures, ed25519_wycheproof
 from tests.worlds import CPython, Native, Unicorn, World
 
@@ -109,6 +110,41 @@ def test_one_encoding_a_point(world: World, name: str) -> None:
     if is_point:
         world.call(point_encode, again, bytes(point))
         assert bytes(again) == encoded
+
+
+@pytest.mark.t1
+def test_x_is_recovered_where_there_is_one() -> None:
+    """For numbers of every kind as y: the square is (y^2 - 1) / (d y^2 + 1) modulo p; where no root is, that is said."""
+    kinds = set()
+    for number in [
+        *range(40),
+        PRIME - 1,
+        PRIME,
+        (1 << 255) - 1,
+        (1 << 256) - 1,
+        *(7**power for power in range(60, 90)),
+    ]:
+        y = number % (1 << 256)
+        square = (y * y - 1) * pow(D * y * y + 1, -1, PRIME) % PRIME
+        has_root = pow(square, (PRIME - 1) // 2, PRIME) in (0, 1)
+        for world in places(recover_x):
+            x = bytearray(32)
+            assert world.call(recover_x, x, y.to_bytes(32, "little")) == has_root, number
+            assert not has_root or (int.from_bytes(x, "little") ** 2 - square) % PRIME == 0, number
+        kinds |= {pow(square, (PRIME - 1) // 4, PRIME)} if has_root else set()
+    assert kinds == {0, 1, PRIME - 1}, "each way to a root was taken"
+
+
+@pytest.mark.t1
+def test_equality_is_that_of_numbers_modulo_p() -> None:
+    """Two spellings of one number are equal; a difference anywhere is seen."""
+    for number in (0, 1, 18, 1 << 200):
+        for left, right in ((number, number + PRIME), (number + PRIME, number), (number, number)):
+            assert Native().call(elements_equal, left.to_bytes(32, "little"), right.to_bytes(32, "little"))
+    for bit in range(255):
+        for number in (0, PRIME - 5 ^ 1 << 100):
+            other = number ^ 1 << bit
+            assert not Native().call(elements_equal, number.to_bytes(32, "little"), other.to_bytes(32, "little"))
 
 
 def forgeries() -> dict[str, Signature]:

@@ -17,11 +17,16 @@ from dsl.std.scalar25519 import (
     DIGIT_COUNT,
     DIGIT_SIGN,
     ORDER,
+    add_sixteen,
+    add_words,
+    multiply_words,
     scalar_digits,
     scalar_is_reduced,
     scalar_multiply_add,
     scalar_reduce_hash,
     scalar_signed_bits,
+    subtract_order_once,
+    subtract_words,
 )
 from dsl.std.x25519 import ladder_step
 from tests.worlds import CPython, Native, Unicorn, World
@@ -48,17 +53,15 @@ EDGES: Final = [
     *(2 * PRIME - 1, 2 * PRIME, 2 * PRIME + 1, WHOLE - 39, WHOLE - 38, WHOLE - 37, WHOLE - 1),
 ]
 LIMBS: Final = random.Random(25519)
-# each limb at an end of its range or anywhere: carries that pass through some limbs, and limbs that cannot be mistaken for each other
-MIXED: Final = [
-    int.from_bytes(
-        b"".join(
-            LIMBS.choice([0, 1, (1 << 64) - 1, (1 << 64) - 2, 1 << 63, LIMBS.getrandbits(64)]).to_bytes(8, "little")
-            for _ in range(4)
-        ),
-        "little",
-    )
-    for _ in range(1500)
-]
+
+
+def mixed(count: int) -> int:
+    """Each word at an end of its range or anywhere: carries through some of them, and words that cannot be mistaken for others."""
+    ends = [0, 1, (1 << 64) - 1, (1 << 64) - 2, 1 << 63]
+    return sum(LIMBS.choice([*ends, LIMBS.getrandbits(64)]) << 64 * index for index in range(count))
+
+
+MIXED: Final = [mixed(4) for _ in range(1500)]
 PRODUCTS: Final = [number for number in EDGES if number <= (1 << 255) + 1462]
 elements: Final = st.one_of(st.integers(0, WHOLE - 1), st.sampled_from(EDGES))
 scalars: Final = st.one_of(st.integers(0, ORDER - 1), st.sampled_from([0, 1, ORDER - 1]))
@@ -190,6 +193,45 @@ def test_load_store_invert_root(world: World, number: int) -> None:
     assert inverse % PRIME == pow(number, PRIME - 2, PRIME)
     root = apply(world, field.field_power_root, value)
     assert root % PRIME == pow(number, (PRIME - 5) // 8, PRIME)
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize(("left_words", "right_words"), [(4, 4), (5, 5), (1, 3)])
+def test_words_are_numbers(left_words: int, right_words: int) -> None:
+    """Products, sums and differences of arrays of words are those of integers; with a mask of zeros nothing is added or taken."""
+    world = Native()
+    for _ in range(300):
+        left, right, start = mixed(left_words), mixed(right_words), mixed(right_words)
+        wide = left_words + right_words
+        product = bytearray(start.to_bytes(8 * wide, "little"))
+        world.call(
+            multiply_words, product, left.to_bytes(8 * left_words, "little"), right.to_bytes(8 * right_words, "little")
+        )
+        assert int.from_bytes(product, "little") == start + left * right
+        base, whole = mixed(right_words), 1 << 64 * right_words
+        given = right.to_bytes(8 * right_words, "little")
+        for mask in (0, (1 << 64) - 1):
+            amount = right if mask else 0
+            words = bytearray(base.to_bytes(8 * right_words, "little"))
+            world.call(add_words, words, given, mask)
+            assert int.from_bytes(words, "little") == (base + amount) % whole
+            words = bytearray(base.to_bytes(8 * right_words, "little"))
+            assert world.call(subtract_words, words, given, mask) == (base < amount)
+            assert int.from_bytes(words, "little") == (base - amount) % whole
+
+
+@pytest.mark.t1
+def test_small_steps_on_words() -> None:
+    """Sixteen more, with carries through every word; L less, where that leaves a number."""
+    for number in [mixed(4) for _ in range(200)] + [(1 << 256) - 1 >> 64 * count << 4 for count in range(4)]:
+        words = bytearray(pack(number % WHOLE))
+        Native().call(add_sixteen, words)
+        assert int.from_bytes(words, "little") == (number + 16) % WHOLE
+    edges = [ORDER + sign * (1 << bit) for bit in (0, 1, 63, 64, 65, 127, 128, 191, 192, 251) for sign in (1, -1)]
+    for number in [0, 1, ORDER, 2 * ORDER - 1, *edges, *(mixed(4) % (2 * ORDER) for _ in range(100))]:
+        words = bytearray(number.to_bytes(40, "little"))
+        Native().call(subtract_order_once, words)
+        assert int.from_bytes(words, "little") == number % ORDER
 
 
 @worlds
