@@ -13,6 +13,9 @@ from tests.execution.emulated import RESULTS, SAVED, Emulated
 
 FREE: Final = (*RESULTS, x86.UC_X86_REG_R11)  # in the order in which results take them
 ALL_FLAGS: Final = 0x8D5
+SMALL: Final = (
+    12  # less than the lengths that are used, and no flag in its lowest bits: a large number would pass for a length
+)
 KEPT: Final = 2  # of a function that is not one of Python's: a region's body
 
 
@@ -40,10 +43,8 @@ def spoil_after_calls(machine: Emulated) -> None:
             if before != tuple(engine.reg_read(register) for register in SAVED):
                 machine.stopped_at = address
                 engine.emu_stop()
-            for number, register in enumerate(FREE[spoilt[address] :], 3):
-                engine.reg_write(
-                    register, number
-                )  # small: what is too large is too large for a length, too, that is only compared
+            for register in FREE[spoilt[address] :]:
+                engine.reg_write(register, SMALL)
             engine.reg_write(x86.UC_X86_REG_RFLAGS, engine.reg_read(x86.UC_X86_REG_RFLAGS) | ALL_FLAGS)
 
     machine.engine.hook_add(uc.UC_HOOK_BLOCK, spoil)

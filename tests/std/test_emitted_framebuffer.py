@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsl.lang import Array, HostVirtual, Machine, array_at, size_of, u8, u32, u64
-from dsl.std.framebuffer import Framebuffer, framebuffer_clear, framebuffer_start, framebuffer_write
+from dsl.std.framebuffer import INK, Framebuffer, framebuffer_clear, framebuffer_start, framebuffer_write
 from tests.std.ported import MEMORY, Ported
 
 pytestmark = pytest.mark.t1
@@ -67,3 +67,23 @@ def test_it_draws_the_same(shape: tuple[int, int, int]) -> None:
             shape,
             said,
         )
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_each_pixel_of_the_font_becomes_as_many(scale: int) -> None:
+    """Both ways, and nothing beside the cells is touched."""
+    said, width, height = b"a~\x07", 24 * scale + 5, 16 * scale
+    world = Ported(framebuffer_write)
+    world.write(PIXELS, PAST)
+    fields = (MEMORY + PIXELS + 0x400, width, 3 | 1 << 32, 0, scale, MEMORY + FONT_PLACE)
+    screen = world.write(SCREEN, b"".join(field.to_bytes(8, "little") for field in fields))
+    world.write(FONT_PLACE, FONT)
+    world.call(screen, world.write(TEXT, said), len(said))
+    pixels = [PAST[:4]] * (width * height)
+    for column, character in enumerate(said):
+        glyph = FONT[(character - 0x20) * 16 :][:16] if character >= 0x20 else b"\xff" * 16
+        for y in range(height):
+            for x in range(8 * scale):
+                ink = glyph[y // scale] << x // scale & 0x80
+                pixels[y * width + column * 8 * scale + x] = int(INK).to_bytes(4, "little") if ink else bytes(4)
+    assert world.get(PIXELS, AREA) == PAST[:0x400] + b"".join(pixels) + PAST[0x400 + 4 * width * height :]
