@@ -21,7 +21,7 @@ from dsl.compiler.machine import (
     change_registers,
 )
 from dsl.compiler.moves import Place, Value, parallel
-from dsl.compiler.peephole import tidy
+from dsl.compiler.peephole import drop_repeated, tidy
 
 
 def finish(function: MachineFunction, locations: dict[int, Location]) -> None:
@@ -30,6 +30,7 @@ def finish(function: MachineFunction, locations: dict[int, Location]) -> None:
     for block in function.blocks:
         block.instructions = [made for instruction in block.instructions for made in frame.expand(instruction)]
     function.blocks[0].instructions[:0] = frame.prologue()
+    drop_repeated(function.blocks)
     for block in function.blocks:
         tidy(block)
 
@@ -120,7 +121,8 @@ class Frame:
         if instruction.mnemonic != "MOVES" and (self.jumps or instruction.mnemonic != "tail"):
             change_registers(instruction, self.number)
             operands = tuple(self.operand(operand) for operand in instruction.operands)
-            made.append(Instruction(instruction.mnemonic, operands, template=instruction.template))
+            destroyed = (*instruction.clobbers, *(place for _, place in instruction.outputs))
+            made.append(replace(instruction, operands=operands, inputs=(), outputs=(), clobbers=destroyed))
         made += parallel(
             [(self.place(target), place) for target, place in instruction.outputs if target in self.locations]
         )

@@ -53,7 +53,7 @@ def handle_hot_exit(vcpu: VirtualCpu) -> u64:
             answer_variable(vcpu, row, index)
         else:
             set_answer(vcpu, row.eax, row.ebx, row.ecx, row.edx)
-    vmwrite(vmx.GUEST_RIP, vmread(vmx.GUEST_RIP) + u64(vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH)))
+    vmwrite(vmx.GUEST_RIP, u64(vmread(vmx.VM_EXIT_INSTRUCTION_LENGTH)) + vmread(vmx.GUEST_RIP))
     if vmread(vmx.GUEST_INTERRUPTIBILITY) & BLOCKING_BY_STI_OR_MOV_SS != 0:
         end_interrupt_shadow()
     if vmread(vmx.GUEST_RFLAGS) & FLAGS_TRAP != 0:
