@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -20,6 +21,7 @@ from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.forms import CONDITIONS
 from dsl.compiler.machine import NUMBERS
 from pipeline import paths
+from pipeline.unseen import CONDITIONAL, Function, Step, Values, same_value
 
 DROPPED, CONDITION, CONSTANT, REGISTER = "dropped", "condition", "constant", "register"
 KINDS: Final = (DROPPED, CONDITION, CONSTANT, REGISTER)
@@ -70,6 +72,7 @@ class Mutant:
 
     site: Site
     change: Change
+    is_of_check: bool = False  # the instruction serves a check, and nothing else
 
     @property
     def source(self) -> str:
@@ -91,18 +94,35 @@ def flipped(code: bytes, bit: int) -> bytes:
 
 def mutants_of(sites: Iterable[Site]) -> Iterator[Mutant]:
     """All mutants, in the order of the sites: each left out, each condition inverted, of each instruction two constants and a register."""
-    before = ""
-    for site in sites:
-        mnemonic = site.text.partition(" ")[0]
-        if mnemonic not in KEPT and not (mnemonic == "jbe" and before in CANNOT_FAIL):
-            yield Mutant(site, Change(DROPPED, None, "nop"))
-        before = mnemonic
-        by_kind: dict[str, list[Change]] = {}
-        for change in changes(site.code, site.text):
+    for _, group in groupby(sites, lambda site: site.symbol):
+        together = list(group)
+        function = Function([step_of(site) for site in together])
+        checking = function.checking()
+        for index, (site, (_, values)) in enumerate(zip(together, function.known(), strict=True)):
+            for change in kept_changes(site, function, index, values):
+                yield Mutant(site, change, site.offset in checking)
+
+
+def step_of(site: Site) -> Step:
+    """An instruction, for what is known of a function."""
+    is_jump = CONDITIONAL.fullmatch(site.text.partition(" ")[0]) or site.text.startswith("jmp 0x")
+    target = (site.offset + int(decoded(site.code).split()[1], 0)) % (1 << 64) if is_jump else None
+    return Step(site.offset, site.text, target)
+
+
+def kept_changes(site: Site, function: Function, index: int, values: Values) -> Iterator[Change]:
+    """The changes of an instruction that are made: not those of which it is known that they change nothing."""
+    mnemonic = site.text.partition(" ")[0]
+    before = function.steps[index - 1].mnemonic if index else ""
+    is_needless = mnemonic == "jbe" and before in CANNOT_FAIL
+    if mnemonic not in KEPT and not is_needless and not function.changes_nothing(index, values):
+        yield Change(DROPPED, None, "nop")
+    by_kind: dict[str, list[Change]] = {}
+    for change in changes(site.code, site.text):
+        if change.kind != REGISTER or not same_value(values, function.steps[index], change.text):
             by_kind.setdefault(change.kind, []).append(change)
-        for kind, count in ((CONDITION, 1), (CONSTANT, 2), (REGISTER, 1)):
-            for change in chosen(by_kind.get(kind, []), count, f"{site.symbol}+{site.offset:x}"):
-                yield Mutant(site, change)
+    for kind, count in ((CONDITION, 1), (CONSTANT, 2), (REGISTER, 1)):
+        yield from chosen(by_kind.get(kind, []), count, f"{site.symbol}+{site.offset:x}")
 
 
 def chosen(found: list[Change], count: int, place: str) -> list[Change]:

@@ -29,7 +29,13 @@ from pipeline.progress import say
 ENOUGH: Final = 95.0  # percent of the mutants that are not equivalent
 EXPLANATIONS: Final = paths.ROOT / "tests" / "mutants.toml"
 KEYS: Final = {"kinds", "equivalent", "reason", "lines"}
-NARROWING: Final = "instructions"  # a key that may be missing: a pattern of the instructions that are meant, else all
+INSTRUCTIONS: Final = (
+    "instructions"  # a key that may be missing: a pattern of the instructions that are meant, else all
+)
+OF_CHECKS: Final = (
+    "of_checks"  # the same: true for those alone that serve a check and nothing else (pipeline/unseen.py)
+)
+ALL_LINES: Final = ("*",)  # of all functions whose names begin so
 KINDS: Final = {"dropped", "condition", "constant", "register"}
 MARKS: Final = "not t0 and not t2 and not t3 and not slow"  # t0 runs no emitted code
 LEFT_OUT: Final = "not planted and not trace and not exception_is_one"  # tests of tests; traces, which wrong results leave as they are
@@ -82,11 +88,17 @@ class Explanation:
     is_equivalent: bool
     reason: str
     instructions: str = ".*"
+    of_checks: bool = False
 
     def covers(self, row: dict[str, Any]) -> bool:
         """Whether a mutant is one of them; of a count of mutants, whether some may be."""
-        is_there = row["origin"] == self.function and row["source"] in self.lines and row["kind"] in self.kinds
-        return is_there and ("before" not in row or re.fullmatch(self.instructions, row["before"]) is not None)
+        if self.lines == ALL_LINES:
+            is_there = row["origin"].startswith(self.function)
+        else:
+            is_there = row["origin"] == self.function and row["source"] in self.lines
+        if not is_there or row["kind"] not in self.kinds or "before" not in row:
+            return is_there and row["kind"] in self.kinds
+        return re.fullmatch(self.instructions, row["before"]) is not None and row["is_of_check"] >= self.of_checks
 
 
 @dataclass
@@ -125,7 +137,8 @@ class Result:
             there = [row for row in self.population if explanation.covers(row)]
             rows = [row for row in self.rows if explanation.covers(row)]
             all_run = len(rows) == sum(row["count"] for row in there)
-            is_gone = {row["source"] for row in there} != set(explanation.lines)
+            sources = {row["source"] for row in there}
+            is_gone = not sources or (explanation.lines != ALL_LINES and sources != set(explanation.lines))
             if is_gone or (all_run and all(row["outcome"] == "killed" for row in rows)):
                 found.append(explanation)
         return found
@@ -136,7 +149,7 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
     found = []
     for number, row in enumerate(tomllib.loads(path.read_text()).get("survivor", []), 1):
         where = f"{path.name}: survivor {number}"
-        if set(row) - {NARROWING} != KEYS:
+        if set(row) - {INSTRUCTIONS, OF_CHECKS} != KEYS:
             raise UsageError(f"{where}: expected the keys {sorted(KEYS)}, found {sorted(row)}")
         if not row["lines"] or not all(row["lines"].values()):
             raise UsageError(f"{where}: expected source lines by function, found none")
@@ -145,8 +158,9 @@ def read_explanations(path: Path = EXPLANATIONS) -> list[Explanation]:
         if not row["reason"].strip():
             raise UsageError(f"{where}: expected a reason, found none")
         for function, lines in row["lines"].items():
-            explained = (tuple(lines), tuple(row["kinds"]), row["equivalent"], row["reason"], row.get(NARROWING, ".*"))
-            found.append(Explanation(function, *explained))
+            explained = (tuple(lines), tuple(row["kinds"]), row["equivalent"], row["reason"])
+            narrowed = (row.get(INSTRUCTIONS, ".*"), row.get(OF_CHECKS, False))
+            found.append(Explanation(function, *explained, *narrowed))
     return found
 
 

@@ -214,7 +214,7 @@ class Session:
         site, change = mutant.site, mutant.change
         self.say(
             function=site.symbol, offset=site.offset, file=site.file, line=site.line, source=mutant.source, kind=change.kind,
-            before=site.text, after=change.text, outcome=outcome, killer=killer, tests=tests,
+            before=site.text, after=change.text, is_of_check=mutant.is_of_check, outcome=outcome, killer=killer, tests=tests,
         )  # fmt: skip
 
     def be_mutant(self, mutant: Mutant, number: int, tests: list[int], writer: int) -> None:

@@ -161,7 +161,7 @@ EXITS: Final = Exits(
         "vmm.exits.registers.handle_xsetbv": 110,
         "vmm.exits.instructions.handle_cache_instruction": 50,
         "vmm.exits.instructions.handle_rdpmc": 40,
-        "vmm.exits.instructions.handle_absent_instruction": 10,
+        "vmm.exits.instructions.handle_other_exit": 70,
         "vmm.exits.stop.handle_triple_fault": 50,
         "vmm.exits.stop.handle_task_switch": 50,
         "vmm.exits.stop.handle_entry_failure": 50,

@@ -61,7 +61,7 @@ def uart(guest: Guest, source: Source) -> Script:
             yield from outs(source, (PIC1, 0x20))
 
 
-def full_ring(guest: Guest, source: Source) -> Script:
+def uart_full_ring(guest: Guest, source: Source) -> Script:
     """Output that the console cannot take away in time: THRE goes, comes back with room, and asks for an interrupt."""
     yield from pics_ready(source)
     guest.write(0x4000, bytes(source.randrange(32, 127) for _ in range(256)))

@@ -153,6 +153,7 @@ DATES = [
     "1970-01-01 00:00:01", "1999-12-31 23:59:50", "2000-02-28 12:34:50", "2000-02-29 00:00:00", "2000-03-01 01:00:00",
     "2023-02-28 09:08:07", "2024-02-29 13:14:15", "2024-12-31 23:59:40", "2099-06-15 17:18:19", "2100-02-28 20:21:22",
     "2100-03-01 00:00:00", "2400-02-29 11:11:11", "2026-11-30 06:07:08", "2027-07-31 19:59:30", "2001-09-09 01:46:40",
+    "2026-03-31 10:00:00",
 ]  # fmt: skip
 
 
@@ -160,7 +161,7 @@ STATUSES = [0x02, 0x06, 0x00, 0x04]  # binary or decimal, 24 or 12 hours
 
 
 @pytest.mark.parametrize(("date", "status"), [(date, STATUSES[index % 4]) for index, date in enumerate(DATES)])
-def test_a_box_has_the_machine_s_date(date: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_box_has_the_date_of_the_wall_clock(date: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in any format that a clock may have: decimal or binary, 24 or 12 hours."""
     now = datetime.fromisoformat(date)
 

@@ -456,7 +456,41 @@ def test_hlt_with_interrupts_off_ends_the_box() -> None:
     assert "box a stopped: halted with interrupts off (exit reason 12, after 1 exits)" in play(script).serial_text()
 
 
-UNKNOWN = [3, 4, 6, 8, 14, 16, 35, 37, 38, 40, 42, 46, 47, 49, 51, 58, 62, 63, 66, 74, 79, 80, 255, 0x7FFF, 0xFFFF]
+UNKNOWN = [
+    3,
+    4,
+    5,
+    6,
+    8,
+    14,
+    16,
+    17,
+    29,
+    35,
+    37,
+    38,
+    40,
+    42,
+    43,
+    44,
+    45,
+    46,
+    47,
+    49,
+    51,
+    56,
+    58,
+    62,
+    63,
+    66,
+    74,
+    75,
+    79,
+    80,
+    255,
+    0x7FFF,
+    0xFFFF,
+]
 
 
 @pytest.mark.parametrize("reason", UNKNOWN)

@@ -122,6 +122,7 @@ def row(outcome: str, kind: str = CONSTANT, function: str = "f", source: str = "
         "offset": 4,
         "before": "nop",
         "after": "nop",
+        "is_of_check": False,
     }
 
 

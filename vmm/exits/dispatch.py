@@ -15,8 +15,8 @@ from vmm.exits.events import (
 )
 from vmm.exits.hypercall import handle_hypercall
 from vmm.exits.instructions import (
-    handle_absent_instruction,
     handle_cache_instruction,
+    handle_other_exit,
     handle_rdpmc,
 )
 from vmm.exits.io import handle_io
@@ -26,11 +26,10 @@ from vmm.exits.stop import (
     handle_entry_failure,
     handle_task_switch,
     handle_triple_fault,
-    handle_unknown_exit,
 )
 from vmm.vcpu import Exit
 
-ENTRIES: Final = {  # CPUID is not here: it always goes the hot way (vmm.vmx.hot)
+ENTRIES: Final = {  # CPUID is not here: it always goes the hot way (vmm.vmx.hot); nor are absent instructions, which are the default's
     Exit.IO_INSTRUCTION: handle_io,
     Exit.PREEMPTION_TIMER: handle_preemption_timer,
     Exit.INTERRUPT_WINDOW: handle_interrupt_window,
@@ -46,28 +45,10 @@ ENTRIES: Final = {  # CPUID is not here: it always goes the hot way (vmm.vmx.hot
     Exit.WBINVD_OR_WBNOINVD: handle_cache_instruction,
     Exit.INVD: handle_cache_instruction,
     Exit.RDPMC: handle_rdpmc,
-    Exit.RDRAND: handle_absent_instruction,
-    Exit.RDSEED: handle_absent_instruction,
-    Exit.MONITOR: handle_absent_instruction,
-    Exit.MWAIT: handle_absent_instruction,
-    Exit.GETSEC: handle_absent_instruction,
-    Exit.VMCLEAR: handle_absent_instruction,
-    Exit.VMLAUNCH: handle_absent_instruction,
-    Exit.VMPTRLD: handle_absent_instruction,
-    Exit.VMPTRST: handle_absent_instruction,
-    Exit.VMREAD: handle_absent_instruction,
-    Exit.VMRESUME: handle_absent_instruction,
-    Exit.VMWRITE: handle_absent_instruction,
-    Exit.VMXOFF: handle_absent_instruction,
-    Exit.VMXON: handle_absent_instruction,
-    Exit.INVEPT: handle_absent_instruction,
-    Exit.INVVPID: handle_absent_instruction,
-    Exit.VMFUNC: handle_absent_instruction,
-    Exit.ENCLS: handle_absent_instruction,
     Exit.TRIPLE_FAULT: handle_triple_fault,
     Exit.TASK_SWITCH: handle_task_switch,
     Exit.INVALID_GUEST_STATE: handle_entry_failure,
     Exit.MSR_LOADING: handle_entry_failure,
     Exit.MACHINE_CHECK_DURING_ENTRY: handle_entry_failure,
 }
-HANDLERS: Final = dispatch(ENTRIES, default=handle_unknown_exit)
+HANDLERS: Final = dispatch(ENTRIES, default=handle_other_exit)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dsl.lang import machine
+from typing import Final
+
+from dsl.lang import machine, shift_right_wrapping, u64
 from vmm.box import Box
-from vmm.engine import advance_instruction, inject_general_protection, inject_invalid_opcode
-from vmm.vcpu import Resume
+from vmm.engine import advance_instruction, exit_reason, inject_general_protection, inject_invalid_opcode
+from vmm.exits.stop import handle_unknown_exit
+from vmm.vcpu import Exit, Resume
+
+ABSENT: Final = (  # VMX, SMX, SGX, MONITOR, MWAIT, RDRAND, RDSEED: hidden by CPUID
+    Exit.RDRAND, Exit.RDSEED, Exit.MONITOR, Exit.MWAIT, Exit.GETSEC, Exit.VMCLEAR, Exit.VMLAUNCH, Exit.VMPTRLD,
+    Exit.VMPTRST, Exit.VMREAD, Exit.VMRESUME, Exit.VMWRITE, Exit.VMXOFF, Exit.VMXON, Exit.INVEPT, Exit.INVVPID,
+    Exit.VMFUNC, Exit.ENCLS,
+)  # fmt: skip
+ABSENT_BITS: Final = sum(1 << int(reason.value) for reason in ABSENT)
 
 
 @machine
-def handle_absent_instruction(box: Box) -> Resume:
-    """VMX, SMX, SGX, MONITOR, MWAIT, RDRAND, RDSEED: hidden by CPUID, so #UD, whatever the ring."""
+def handle_other_exit(box: Box) -> Resume:
+    """An instruction that a guest does not have is #UD, whatever the ring; whatever else comes here ends the box."""
+    reason = exit_reason()
+    if reason >= 64 or shift_right_wrapping(u64(ABSENT_BITS), reason) & 1 == 0:
+        return handle_unknown_exit(box)
     inject_invalid_opcode(box.vcpu)
     return Resume.GUEST
 
