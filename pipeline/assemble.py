@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import importlib.metadata
+import importlib.util
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,10 +97,16 @@ class Built:
 
 
 def machine_function(name: str) -> Any:
-    """The function that `module:function` names. Raises UsageError where there is none."""
+    """The function that `module:function` names. Raises UsageError where there is none, CompileError for its module's mistakes."""
+    from pipeline.program_file import diagnosed
+
     module_name, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), function)
+        if importlib.util.find_spec(module_name) is None:
+            raise ModuleNotFoundError(f"no module {module_name!r}")
+        with diagnosed(paths.ROOT / f"{module_name.replace('.', '/')}.py", module_name):
+            module = importlib.import_module(module_name)
+        return getattr(module, function)
     except (ModuleNotFoundError, AttributeError) as error:
         raise UsageError(f"{name}: expected a machine function of that name, found none: {error}") from None
 

@@ -41,7 +41,16 @@ def perform(options: argparse.Namespace) -> int:
         "size": size,
         "mutate": mutate,
     }
-    return verbs[options.verb](options)
+    try:
+        return verbs[options.verb](options)
+    except (SyntaxError, TypeError) as error:  # what this very program imports may be a program's source, too
+        from dsl.lang.failure import DeclarationError
+
+        if not isinstance(error, SyntaxError | DeclarationError):
+            raise
+        from pipeline.program_file import diagnose
+
+        raise PipelineError(f"importing the sources:\n{diagnose(error, '', '').render()}") from None
 
 
 def show_keys(options: argparse.Namespace) -> int:

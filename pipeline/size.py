@@ -49,8 +49,9 @@ def measure(folder: Path) -> Sizes:
         cwd=folder, capture_output=True, text=True, check=False, timeout=MEASURE_SECONDS,
     )  # fmt: skip
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise PipelineError(f"{folder}: expected loader and monitor to compile; the compiler said: {last[0]}")
+        said, _, errors = done.stderr.strip().rpartition("CompileError: ")
+        last = errors if said else (errors.splitlines() or ["nothing"])[-1]
+        raise PipelineError(f"{folder}: expected loader and monitor to compile; the compiler said: {last}")
     return read(json.loads(done.stdout))
 
 

@@ -9,6 +9,7 @@ from boot.handoff import MONITOR_BASE
 from boot.main import start as loader_start
 from boot.stages import BODY_BASE
 from boot.uefi import start as application_start
+from dsl.compiler.diagnostics import CompileError
 from dsl.compiler.pipeline import compile_program
 from dsl.std.framebuffer import FONT_SIZE
 from pipeline.audit.code import Code, Finding, code_of
@@ -65,4 +66,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CompileError as error:
+        sys.exit(str(error))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from pipeline import assemble, paths
+from dsl.compiler.diagnostics import CompileError
+from pipeline import assemble, cli, paths
 from pipeline.errors import PipelineError, UsageError
 
 pytestmark = pytest.mark.t0
@@ -45,6 +47,19 @@ def test_a_program_that_is_not_there() -> None:
     for name in ("guests.absent.main:start", "guests.witness.main:absent"):
         with pytest.raises(UsageError, match=f"{name}: expected a machine function of that name"):
             assemble.machine_function(name)
+
+
+def test_a_mistake_in_a_programs_module_is_an_error_at_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the build asks for the module, or imports it for its own use."""
+    (tmp_path / "mistaken.py").write_text("x = = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CompileError, match=r"mistaken\.py:1:5: error\[syntax\]: invalid syntax"):
+        assemble.machine_function("mistaken:start")
+    monkeypatch.setattr(cli, "build", lambda _options: __import__("mistaken"))
+    with pytest.raises(PipelineError, match=r"mistaken\.py:1:5: error\[syntax\]: invalid syntax"):
+        cli.perform(argparse.Namespace(verb="build"))
 
 
 def test_an_entry_is_read_from_a_flat_programs_head() -> None:
