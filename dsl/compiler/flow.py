@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dsl.compiler.graph import drop_unreachable, remove_edge
-from dsl.compiler.ir import Block, Function, Value
+from dsl.compiler.graph import decide, drop_unreachable
+from dsl.compiler.ir import Block, Function
 
 
 def simplify_flow(function: Function) -> bool:
@@ -23,24 +23,15 @@ def _fold_branches(function: Function) -> bool:
         if last.operation != "branch":
             continue
         condition = last.arguments[0]
-        if condition.operation == "const":
-            remove_edge(block, block.successors[0 if condition.data == 0 else 1])
-            _become_jump(last)
-            changed = True
-        elif block.successors[0] is block.successors[1] and next(block.successors[0].phis(), None) is None:
-            remove_edge(block, block.successors[1])
-            _become_jump(last)
+        same = block.successors[0] is block.successors[1] and next(block.successors[0].phis(), None) is None
+        if condition.operation == "const" or same:
+            decide(block, 1 if condition.constant == 0 else 0)
             changed = True
         elif condition.operation == "not" and block.successors[0] is not block.successors[1]:
             last.arguments = [condition.arguments[0]]
             block.successors.reverse()
             changed = True
     return changed
-
-
-def _become_jump(terminator: Value) -> None:
-    terminator.operation = "jump"
-    terminator.arguments = []
 
 
 def merge_lines(function: Function) -> bool:

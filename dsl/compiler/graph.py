@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from dsl.compiler.ir import Block, Function, Value
 from dsl.compiler.machine import MachineBlock
+from dsl.lang.operations import BINARY, UNARY, evaluate
 
 B = TypeVar("B", Block, MachineBlock)
 T = TypeVar("T", bound=Hashable)
@@ -154,24 +155,62 @@ def final(value: Value, replaced: dict[Value, Value]) -> Value:
     return value
 
 
-def copy_blocks(blocks: Collection[Block], values: dict[Value, Value], prefix: str) -> dict[Block, Block]:
+def constant_of(value: Value, given: dict[Value, int | None]) -> int | None:
+    """What a value is if some are as given, where these and constants decide it; `given` gets what is found out on the way."""
+    if value not in given:
+        given[value] = value.constant
+        if value.operation in BINARY or value.operation in UNARY:
+            constants = [part for argument in value.arguments if (part := constant_of(argument, given)) is not None]
+            if len(constants) == len(value.arguments):
+                given[value] = evaluate(value.operation, value.width, constants, value.arguments[0].width)
+    return given[value]
+
+
+def copy_blocks(
+    blocks: Collection[Block], values: dict[Value, Value], prefix: str, heads: Collection[Block] = ()
+) -> dict[Block, Block]:
     """Copies of blocks in terms of `values`, which already has what stands for some values (these are not copied) and gets the others.
 
-    Edges among the blocks lead among the copies; those to other blocks lead there still, which do not know of them.
+    Edges among the blocks lead among the copies; those to heads and to other blocks lead there still, and their phis take what is copied.
+    Nothing leads to the copies from elsewhere.
     """
     copies = {block: Block(f"{prefix}.{block.label}", cold=block.cold) for block in blocks}
     for block, copy in copies.items():
-        copy.predecessors = [copies.get(other, other) for other in block.predecessors]
-        copy.successors = [copies.get(other, other) for other in block.successors]
         for old in block.values:
             if old not in values:
-                new = Value(old.operation, old.width, old.arguments, old.data, old.span, copy, secret=old.secret)
-                values[old] = new
-                copy.values.append(new)
+                arguments = [] if old.operation == "phi" else old.arguments
+                values[old] = Value(old.operation, old.width, arguments, old.data, old.span, copy, secret=old.secret)
+                copy.values.append(values[old])
     for copy in copies.values():
         for value in copy.values:
             value.arguments = [values.get(argument, argument) for argument in value.arguments]
+    for block, copy in copies.items():
+        copy.successors = [other if other in heads else copies.get(other, other) for other in block.successors]
+        for original, target in dict(zip(block.successors, copy.successors, strict=True)).items():
+            _enter(target, copy, original, block, values)
     return copies
+
+
+def _enter(target: Block, source: Block, original: Block, came: Block, values: dict[Value, Value]) -> None:
+    """Let control come into a block, or a copy of it, with what the original's phis take where it comes from `came`."""
+    for edge in [edge for edge, block in enumerate(original.predecessors) if block is came]:
+        target.predecessors.append(source)
+        for phi, model in zip(target.phis(), original.phis(), strict=True):
+            phi.arguments.append(values.get(model.arguments[edge], model.arguments[edge]))
+
+
+def redirect(source: Block, block: Block, copy: Block) -> None:
+    """Send the one edge from a source to a block to a copy of that block."""
+    place = source.successors.index(block)
+    _enter(copy, source, block, source, {})
+    remove_edge(source, block)
+    source.successors.insert(place, copy)
+
+
+def decide(block: Block, taken: int) -> None:
+    """Make a branch a jump to successor number `taken`."""
+    remove_edge(block, block.successors[1 - taken])
+    block.terminator.operation, block.terminator.arguments = "jump", []
 
 
 def remove_edge(source: Block, target: Block) -> None:

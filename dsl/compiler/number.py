@@ -7,10 +7,9 @@ the beginning of those that only it leads to; where several lead, a load becomes
 from __future__ import annotations
 
 from dsl.compiler.fold import COMMUTATIVE
-from dsl.compiler.graph import Dominators, final, replace
+from dsl.compiler.graph import Dominators, constant_of, final, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
-from dsl.lang.operations import BINARY, evaluate
 
 DIVISIONS = ("udiv", "urem", "sdiv", "srem")
 Key = tuple[object, ...]
@@ -66,16 +65,7 @@ def _first_loads(block: Block) -> list[Value]:
 
 def _brought(load: Value, join: Block, edge: int, ends: dict[Block, Known], dominators: Dominators) -> Value | None:
     """What memory holds at a load's place where control comes into a join along an edge, if that is known."""
-
-    def constant(value: Value) -> int | None:
-        if value.operation == "phi" and value.block is join:
-            return value.arguments[edge].constant
-        if value.operation not in BINARY or not OPERATIONS[value.operation].pure:
-            return value.constant
-        left, right = map(constant, value.arguments)
-        if left is None or right is None:
-            return None
-        return evaluate(value.operation, value.width, [left, right], value.arguments[0].width)
+    given = {phi: phi.arguments[edge].constant for phi in join.phis()}
 
     def same(wanted: Value, known: Value) -> bool:
         """Whether an address of the join's phis is, with what they take along the edge, a known one."""
@@ -83,7 +73,7 @@ def _brought(load: Value, join: Block, edge: int, ends: dict[Block, Known], domi
             return wanted is known
         if wanted.operation == "phi":
             return wanted.block is join and wanted.arguments[edge] is known
-        if wanted.operation == "add" and constant(wanted.arguments[1]) == 0:
+        if wanted.operation == "add" and constant_of(wanted.arguments[1], given) == 0:
             return same(wanted.arguments[0], known)
         alike = (wanted.operation, wanted.data) == (known.operation, known.data) and OPERATIONS[wanted.operation].pure
         return alike and all(same(*pair) for pair in zip(wanted.arguments, known.arguments, strict=True))

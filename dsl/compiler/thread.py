@@ -10,10 +10,10 @@ from typing import Final
 
 from dsl.compiler.dead import remove_dead
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, drop_unreachable, remove_edge
+from dsl.compiler.graph import Dominators, constant_of, copy_blocks, decide, drop_unreachable, redirect, replace
 from dsl.compiler.inline import COSTS
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
-from dsl.lang.operations import BINARY, UNARY, evaluate
+from dsl.lang.operations import BINARY, UNARY
 
 ROUNDS: Final = 64
 TEST: Final = 3  # instructions of a decided test
@@ -55,18 +55,6 @@ def _tested_phi(condition: Value) -> Value | None:
     return condition if condition.operation == "phi" else None
 
 
-def _decide(condition: Value, phi: Value, constant: int) -> int:
-    """A condition's value where the phi that it depends on has a value."""
-    if condition is phi:
-        return constant
-    if condition.constant is not None:
-        return condition.constant
-    arguments = [_decide(argument, phi, constant) for argument in condition.arguments]
-    known = evaluate(condition.operation, condition.width, arguments, condition.arguments[0].width)
-    assert known is not None
-    return known
-
-
 class _Ways:
     """The ways from the edges that bring constants to a phi to where the branches on it lead."""
 
@@ -74,9 +62,11 @@ class _Ways:
         self.function, self.phi, self.tests, self.dominators = function, phi, tests, dominators
         self.web: Web = {}
         self.entering: dict[int, list[tuple[Block, Block]]] = {}  # by constant, the edges that bring it
-        self.brought: dict[tuple[Block, Block], int] = {}  # the same by edge
+        self.learnt: list[
+            tuple[Value, int, Value]
+        ] = []  # a phi, the number of an edge, and the constant that it brings
         self.copies: dict[int, dict[Block, Block]] = {}  # by constant, the copy of each block of its way
-        self.original: dict[Block, tuple[Block, int]] = {}  # of a copy: what it was copied from, and its constant
+        self.constants: dict[Value, Value] = {}  # the copies of phis, and the constants that these are
         self.defined: dict[Value, dict[Block, Value]] = {}  # of what is copied: the values that stand for it, by block
         self.joined: dict[Value, dict[Block, Value]] = {}  # the same for blocks that only pass one on
         self.unfilled: list[tuple[Value, Value]] = []  # what is copied, and a new phi of its copies
@@ -85,26 +75,26 @@ class _Ways:
     def _collect(self, phi: Value) -> None:
         block = phi.block
         self.web[block] = phi
-        for source, argument in zip(block.predecessors, phi.arguments, strict=True):
-            known = self._known(argument, source)
-            if known is not None:
+        for edge, (source, argument) in enumerate(zip(block.predecessors, phi.arguments, strict=True)):
+            constant = self._constant(argument, source)
+            if constant is not None:
                 if source.successors.count(block) == 1:
-                    self.brought[source, block] = known
-                    self.entering.setdefault(known, []).append((source, block))
+                    self.learnt.append((phi, edge, constant))
+                    self.entering.setdefault(constant.integer, []).append((source, block))
             elif argument.operation == "phi" and argument.block is source and len(source.successors) == 1:
                 if source not in self.web:
                     self._collect(argument)
 
-    def _known(self, value: Value, block: Block) -> int | None:
-        """The constant that a value is at a block's end: a const's, or the phi's where a test found it."""
+    def _constant(self, value: Value, block: Block) -> Value | None:
+        """The constant that a value is at a block's end: itself, or what a test found the phi to be."""
         if value is not self.phi:
-            return value.constant
+            return None if value.constant is None else value
         for test in self.tests:
             condition = test.terminator.arguments[0]
             if condition.operation in ("eq", "ne") and condition.arguments[0] is value:
                 found = test.successors[0 if condition.operation == "eq" else 1]
                 if len(found.predecessors) == 1 and self.dominators.dominates(found, block):
-                    return condition.arguments[1].constant
+                    return None if condition.arguments[1].constant is None else condition.arguments[1]
         return None
 
     def take(self) -> bool:
@@ -117,9 +107,12 @@ class _Ways:
         ways = {constant: self._way(constant) for constant in self.entering}
         if sum(map(self._cost, (block for way in ways.values() for block in way))) > LARGEST:
             return False
+        for phi, edge, brought in self.learnt:
+            phi.arguments[edge] = brought
         for constant, way in ways.items():
             self._copy(constant, way)
         self._redirect()
+        replace(self.function, self.constants)
         drop_unreachable(self.function)
         self._repair()
         return True
@@ -151,7 +144,11 @@ class _Ways:
     def _successors(self, block: Block, constant: int) -> list[Block]:
         if block not in self.tests:
             return block.successors
-        return [block.successors[0 if _decide(block.terminator.arguments[0], self.phi, constant) else 1]]
+        return [block.successors[self._taken(block, constant)]]
+
+    def _taken(self, test: Block, constant: int) -> int:
+        """The number of the successor to which a test sends a constant."""
+        return 0 if constant_of(test.terminator.arguments[0], {self.phi: constant}) else 1
 
     def _cost(self, block: Block) -> int:
         if any(value.operation in ("call", "intrinsic") for value in block.values):
@@ -159,54 +156,33 @@ class _Ways:
         return sum(COSTS.get(value.operation, 1) for value in block.values) - TEST * (block in self.tests)
 
     def _copy(self, constant: int, way: list[Block]) -> None:
-        """Copy the blocks of a way; their edges lead among the copies, and from there to what is not copied."""
+        """Copy the blocks of a way; their edges lead among the copies, but those to phis of the web, and to what is not copied."""
         entry = self.function.blocks[0]
-        known = Value("const", self.phi.width, [], constant, self.phi.span, entry)
-        entry.values.insert(sum(value.operation == "parameter" for value in entry.values), known)
-        copies = self.copies[constant] = {block: Block(f"{block.label}.{constant}", cold=block.cold) for block in way}
-        for block, copy in copies.items():
-            self.original[copy] = block, constant
-            for old in block.values:
-                new = known
-                if old is not self.web.get(block):
-                    arguments = [] if old.operation == "phi" else list(old.arguments)
-                    new = Value(old.operation, old.width, arguments, old.data, old.span, copy, secret=old.secret)
-                    copy.values.append(new)
-                self.defined.setdefault(old, {block: old})[copy] = new
-            if block in self.tests:
-                copy.terminator.operation, copy.terminator.arguments = "jump", []
-        for block, copy in copies.items():
-            leads = block in self.web and block is not self.phi.block
-            for successor in self._successors(block, constant):
-                stays = successor in copies and (leads or successor not in self.web)
-                target = copies[successor] if stays else successor
-                copy.successors.append(target)
-                self._enter(target, copy, successor, block)
+        brought = Value("const", self.phi.width, [], constant, self.phi.span, entry)
+        entry.values.insert(sum(value.operation == "parameter" for value in entry.values), brought)
+        copies = self.copies[constant] = {}
+        leading = [block for block in way if block in self.web and block is not self.phi.block]
+        for part in (*([block] for block in leading), [block for block in way if block not in leading]):
+            values: dict[Value, Value] = {}
+            copies |= copy_blocks(part, values, str(constant), heads=self.web)
+            for old, new in values.items():
+                if old is self.web.get(old.block):
+                    self.constants[new] = brought
+                self.defined.setdefault(old, {old.block: old})[new.block] = self.constants.get(new, new)
+        for test in self.tests:
+            if test in copies:
+                decide(copies[test], self._taken(test, constant))
         place = self.function.blocks.index(self.phi.block)
         self.function.blocks[place:place] = copies.values()
-
-    def _enter(self, target: Block, source: Block, original: Block, came: Block) -> None:
-        """Let control come into a block, or its copy, with what the original takes where control comes from `came`."""
-        edge = original.predecessors.index(came)
-        taken = [
-            phi.arguments[edge] for phi in original.phis() if target is original or phi is not self.web.get(original)
-        ]
-        target.predecessors.append(source)
-        for phi, argument in zip(target.phis(), taken, strict=True):
-            phi.arguments.append(argument)
 
     def _redirect(self) -> None:
         """Send each edge that brings a constant to that constant's copy."""
         for block, phi in self.web.items():
             for source, argument in list(zip(block.predecessors, phi.arguments, strict=True)):
-                came, constant = self.original.get(source, (source, None))
-                known = self.brought.get((came, block), constant if argument is self.phi else None)
-                copy = self.copies[known].get(block) if known is not None else None
+                brought = self.constants.get(argument, argument).constant
+                copy = self.copies.get(brought, {}).get(block) if brought is not None else None
                 if copy is not None and source.successors.count(block) == 1:
-                    self._enter(copy, source, block, source)
-                    place = source.successors.index(block)
-                    remove_edge(source, block)
-                    source.successors.insert(place, copy)
+                    redirect(source, block, copy)
 
     # what is now defined in several places
 

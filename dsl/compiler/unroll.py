@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops, copy_blocks, relabel, step_of
+from dsl.compiler.graph import Dominators, Loops, constant_of, copy_blocks, decide, redirect, relabel
 from dsl.compiler.inline import COSTS
-from dsl.compiler.ir import COMPARISONS, Block, Function, Value
+from dsl.compiler.ir import Block, Function
 from dsl.compiler.number import number
-from dsl.lang.operations import BINARY, UNARY, evaluate
+from dsl.lang.operations import BINARY, UNARY
 
 TURNS: Final = 16
 LARGEST: Final = 96  # instructions of all turns together
@@ -52,53 +52,28 @@ def _size(header: Block, body: list[Block]) -> int:
 
 
 def _turns(header: Block, body: set[Block], before: Block) -> int:
-    """How often the loop turns, if its test compares a counter with a constant; 0: that is not known, or too often."""
-    test = header.terminator.arguments[0]
-    if test.operation not in COMPARISONS:
-        return 0
-    known = [counter for argument in test.arguments if (counter := _counter(argument, header, before))]
-    if len(known) < 2:
-        return 0
+    """How often the loop turns, if constants alone decide that; 0: they do not, or it is too often."""
+    test, edge = header.terminator.arguments[0], header.predecessors.index(before)
     goes_on = int(header.successors[0] in body)
-    width = test.arguments[0].width
-    values = [start for start, _ in known]
+    given = {phi: phi.arguments[edge].constant for phi in header.phis()}
     for turn in range(TURNS + 1):
-        if evaluate(test.operation, 1, values, width) != goes_on:
-            return turn
-        values = [(value + step) % (1 << width) for value, (_, step) in zip(values, known, strict=True)]
+        found = constant_of(test, given)
+        if found != goes_on:
+            return turn if found is not None else 0
+        given = {phi: constant_of(phi.arguments[1 - edge], given) for phi in header.phis()}
     return 0
-
-
-def _counter(value: Value, header: Block, before: Block) -> tuple[int, int] | None:
-    """Start and step of a value of the loop's test: a constant, or a phi to which every turn adds a constant."""
-    if value.constant is not None:
-        return value.constant, 0
-    if value.operation != "phi" or value.block is not header:
-        return None
-    start, step = value.arguments[header.predecessors.index(before)].constant, step_of(value, before)
-    return None if start is None or step is None else (start, step)
 
 
 def _peel(function: Function, header: Block, body: list[Block], before: Block, turns: int) -> None:
     """Put copies of a loop's turns before it; what is left of it leaves at once."""
-    inside = next(successor for successor in header.successors if successor in body)
-    edge = header.predecessors.index(before)
-    latch = header.predecessors[1 - edge]
+    goes_on = 0 if header.successors[0] in body else 1
+    latch = header.predecessors[1 - header.predecessors.index(before)]
     place = function.blocks.index(body[0])
     for turn in range(turns):
-        values: dict[Value, Value] = {phi: phi.arguments[edge] for phi in header.phis()}
-        copies = copy_blocks(body, values, f"turn{turn}")
-        first, last = copies[header], copies[latch]
-        first.predecessors, first.successors = [before], [copies[inside]]
-        first.terminator.operation, first.terminator.arguments = "jump", []
-        before.successors = [first if block is header else block for block in before.successors]
-        last.successors = [header if block is first else block for block in last.successors]
-        header.predecessors[edge] = before = last
-        for phi in header.phis():
-            turned = phi.arguments[1 - edge]
-            phi.arguments[edge] = values.get(turned, turned)
+        copies = copy_blocks(body, {}, f"turn{turn}", heads=(header,))
+        redirect(before, header, copies[header])
+        decide(copies[header], goes_on)
+        before = copies[latch]
         function.blocks[place:place] = copies.values()
         place += len(copies)
-    leaves = int(inside is header.successors[1])
-    header.terminator.arguments = [Value("const", 1, [], leaves, header.terminator.span, header)]
-    header.values.insert(-1, header.terminator.arguments[0])
+    decide(header, 1 - goes_on)
