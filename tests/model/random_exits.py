@@ -184,8 +184,8 @@ def violation(source: Source, fields: dict[object, int]) -> Exit:
 
 def absent_memory(guest: Guest, source: Source) -> Script:
     """Moves of all forms on absent memory, of 64-bit code, and of 32 and 16-bit code below it; some at the end of a page or of memory."""
-    for _ in range(170):
-        bits = source.choice((64, 64, 64, 32, 16))
+    for _ in range(400):
+        bits = source.choice((64, 64, 32, 16, 16))
         code = instruction(source, bits == 64)
         linear = source.choice(
             (
@@ -219,6 +219,7 @@ def protected_memory(guest: Guest, source: Source) -> Script:
     """The same in 32-bit code: without paging, and through page tables of two and three levels, some entries of which are not there."""
     for _ in range(150):
         code, root, second, third = places(source, 4)
+        second |= source.choice((0, 0, 0, 0, 0, 0x4000_0000))  # which may be no memory
         guest.write(code, instruction(source, False))
         kind = source.choice(("none", "short", "short", "pae", "pae"))
         is_large, broken = bool(source.randrange(2)), source.choice((0, 0, 0, 1, 2, 3))
@@ -240,7 +241,8 @@ def protected_memory(guest: Guest, source: Source) -> Script:
                 (third + (linear >> 12 & 511) * 8, leaf & ~LARGE | NOISE, 8),
             ]
         for level, (place, entry, size) in enumerate(rows[: len(rows) - is_large], 1):
-            guest.write(place, (entry & ~PRESENT | (level != broken)).to_bytes(size, "little"))
+            if place < MEMORY:
+                guest.write(place, (entry & ~PRESENT | (level != broken)).to_bytes(size, "little"))
         paging = {"none": (0, 0), "short": (CR0_PG, 0), "pae": (CR0_PG, CR4_PAE)}[kind]
         ignored = source.choice((0, 0x1F if kind == "pae" else 0xFFF, 1 << 32, 1 << 35))
         fields: dict[object, int] = {

@@ -267,6 +267,7 @@ def test_masks_and_shadows() -> None:
 CR0_MOVES = [
     (ET | PE | NE, True), (ET | PE, True), (ET | PE | CD, True), (ET | PE | CD | NW, True), (ET | CD | NW | NE, True),
     (ET | PE | NW, False), (ET | PG, False), (ET | PE | 1 << 32, False), (ET | PE | 1 << 63, False),
+    *((ET | PE | 1 << bit, bit < 32 and 1 << bit != NW) for bit in range(64)),
 ]  # fmt: skip
 
 

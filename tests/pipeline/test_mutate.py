@@ -15,6 +15,7 @@ from pipeline.mutate import Explanation, Options, Result, Subject, read_explanat
 pytestmark = pytest.mark.t1
 FOLDER = "tests/pipeline/mutated/"
 MOST = 80  # percent: of a sample so small that some equivalent ones weigh much
+PIC_SCRIPTS = tuple(f"tests/model/test_source.py::test_code_and_source[pic-{seed}]" for seed in range(2))
 PROGRAM = Subject(("tests.pipeline.mutated.",), (f"{FOLDER}program.py",), ())
 
 
@@ -186,13 +187,14 @@ def test_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("function", "source", "test"),
+    ("function", "source", "tests"),
     [
-        ("dsl.std.print.", "dsl/std/print.py", "tests/std/test_print.py"),
-        ("dsl.std.screen.", "dsl/std/screen.py", "tests/std/test_screen.py"),
+        ("dsl.std.print.", "dsl/std/print.py", ("tests/std/test_print.py",)),
+        ("dsl.std.screen.", "dsl/std/screen.py", ("tests/std/test_screen.py",)),
+        pytest.param("vmm.devices.pic.", "vmm/devices/pic.py", PIC_SCRIPTS, marks=pytest.mark.slow),
     ],
 )
-def test_a_fixed_sample(function: str, source: str, test: str) -> None:
-    """Of two routines of the library that programs share: the tests kill most of the mutants; how many, the verb says."""
-    result = run(function, Subject((function,), (source,), (test,)), Options(40, 1, 1, 20))
+def test_a_fixed_sample(function: str, source: str, tests: tuple[str, ...]) -> None:
+    """Of two routines of the library that programs share, and a device of the monitor's: the tests kill most of the mutants."""
+    result = run(function, Subject((function,), (source,), tests), Options(40, 1, 1, 20))
     assert result.score() >= MOST, "\n".join(mutate.survivors(result))
