@@ -44,3 +44,21 @@ def test_version_is_answered_the_hot_way_and_others_are_not() -> None:
 
     machine_for([BOX], [script], Processor()).run()
     assert answers == [(0, 1, 1), (1, 77, 0)]
+
+
+def test_bytes_to_ports_that_nobody_has_change_nothing_and_words_that_begin_there_do() -> None:
+    """A word to 6Fh chooses the clock's register by its upper byte, to 70h; a byte to 6Fh or 80h chooses none, and 70h itself does."""
+    statuses: list[int] = []
+
+    def script(guest: Guest) -> Script:
+        def out(port: int, value: int, width: int = 1) -> Exit:
+            return Exit(vmx.ExitReason.IO_INSTRUCTION, width - 1 | port << 16, 2, registers={"rax": value})
+
+        for change in (out(0x70, 0x0B), out(0x6F, 0x0D0D, 2), out(0x6F, 0x0B), out(0x80, 0x0B), out(0x70, 0x0B)):
+            yield change
+            yield Exit(vmx.ExitReason.IO_INSTRUCTION, 1 << 3 | 0x71 << 16, 2, registers={"rax": 0})
+            statuses.append(guest["rax"])
+
+    machine_for([BOX], [script], Processor()).run()
+    register_b, valid = 0x02, 0x80
+    assert statuses == [register_b, valid, valid, valid, register_b]

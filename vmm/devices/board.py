@@ -359,6 +359,12 @@ def region_of(board: Board, port: u16) -> u64:
 
 
 @machine
+def is_deaf(port: u16) -> bool:
+    """Say whether a low port has a device in no box: 80h, which systems write to in order to wait, among them."""
+    return port < LOW_PORTS and LOW_ROWS[port] == REGION_COUNT
+
+
+@machine
 def read_byte(board: Board, port: u16, now: u64) -> u8:
     """Read one port."""
     row = region_of(board, port)
