@@ -212,11 +212,8 @@ def unnumbered(operands: str) -> str:
 
 
 def sample(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
-    """That many of them, the same for the same seed, in their own order; all of them where there are not so many."""
-    if count >= len(mutants):
-        return mutants
-    places = sorted(random.Random(seed).sample(range(len(mutants)), count))
-    return [mutants[place] for place in places]
+    """That many of them, the same for the same seed, in no order: what was run of it at any time is a sample, too."""
+    return random.Random(seed).sample(mutants, min(count, len(mutants)))
 
 
 @cache
