@@ -128,6 +128,7 @@ class Compiler:
         program = compiled.load(self.entries, key)
         if program is None:
             from dsl.compiler.diagnostics import CompileError
+            from dsl.compiler.link import LinkError
             from dsl.compiler.pipeline import compile_program
 
             try:
@@ -136,7 +137,7 @@ class Compiler:
                         machine_function(name), base=base, supplied=tables, pool=self.pool, cache=self.entries
                     )
                     program = compiled.keep(self.entries, key, made)
-            except CompileError as error:
+            except (CompileError, LinkError) as error:
                 raise PipelineError(f"compiling {name}:\n{error}") from None
         self.programs[label] = program
         return program
@@ -202,11 +203,14 @@ def system_partition(application: bytes) -> dict[str, bytes]:
 
 
 def loader_stages(loader: bytes, partition_size: int) -> tuple[bytes, bytes]:
-    """Stage 1, and what the BIOS boot partition holds: stage 2, padded, then the loader body."""
+    """Stage 1, and what the BIOS boot partition holds: stage 2, padded, then the loader body. Raises PipelineError if that is too large."""
     from boot import stages
 
     body_lba = disk.BIOS_BOOT_FIRST + disk.sectors_of(stages.STAGE2_SIZE)
-    stage2 = stages.emit_stage2(disk.TERRANE_FIRST, disk.sectors_of(partition_size), body_lba, len(loader))
+    try:
+        stage2 = stages.emit_stage2(disk.TERRANE_FIRST, disk.sectors_of(partition_size), body_lba, len(loader))
+    except ValueError as error:
+        raise PipelineError(str(error)) from None
     whole = stage2.ljust(stages.STAGE2_SIZE, b"\0") + loader
     return stages.emit_stage1(disk.BIOS_BOOT_FIRST), whole
 

@@ -63,7 +63,7 @@ def program_disk(flat: bytes) -> bytes:
     """A disk that boots a flat program."""
     try:
         stage1, stage2 = assemble.loader_stages(flat, len(EMPTY_PARTITION))
-    except ValueError as error:
+    except PipelineError as error:
         raise UsageError(f"the program does not fit where the loader would be: {error}") from None
     return disk.build_disk(stage1, stage2, EMPTY_PARTITION)
 

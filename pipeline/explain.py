@@ -5,6 +5,7 @@ It reads what the last build left in out/: the listing and the map of loader and
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -107,9 +108,11 @@ def address_of(asked: str, names: list[str], out: Path) -> int:
     }
     if asked in found:
         return found[asked]
+    known = {row[3].rpartition(".")[2] for program in names for row in read_map(out / f"{program}.map")}
+    near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(asked, sorted(known), n=1))
     if len(found) == 1:
         return next(iter(found.values()))
-    several = f"several: {', '.join(sorted(found))}" if found else "none"
+    several = f"several: {', '.join(sorted(found))}" if found else f"none (inlined functions have none){near}"
     raise UsageError(f"{asked}: expected an address in hexadecimal, or the name of one symbol, found {several}")
 
 

@@ -63,6 +63,16 @@ class CompileError(Exception):
         super().__init__("\n\n".join(diagnostic.render() for diagnostic in self.diagnostics))
 
 
+class MissingPackage(CompileError):
+    """A package that makes or reads machine code cannot be imported."""
+
+    def __init__(self, problem: ImportError) -> None:
+        super().__init__(())
+        self.args = (
+            f"{problem.name or 'an assembler'}: expected to import it, found: {problem}; python3 build.py setup installs it",
+        )
+
+
 class Reported(Exception):
     """Unwinds to the statement being compiled, after its error was recorded."""
 

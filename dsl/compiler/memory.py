@@ -30,7 +30,7 @@ def field_of(lowering: Lowering, receiver: Typed, name: str, node: ast.Attribute
         case t.StructType(), _:
             return load_operand(lowering, field_place(lowering, receiver, name, node))
         case t.BitsType(layout=layout), _ if name in layout.fields:
-            return bits_field(lowering, receiver, layout.fields[name], layout.storage.width)
+            return bits_field(lowering, receiver, layout.fields[name], layout.storage.width, node)
         case t.RecordType(fields=fields), _ if name in fields:
             start = sum(len(kind.widths) for kind in list(fields.values())[: list(fields).index(name)])
             values = receiver.values[start : start + len(fields[name].widths)]
@@ -73,10 +73,12 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     return Place(receiver.value, field.offset, field.type, f"{kind}.{name}", receiver.in_frame)
 
 
-def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int) -> Typed:
+def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int, node: ast.AST) -> Typed:
     """A field of a Bits value, shifted down; storage: the width of the whole."""
     builder = lowering.builder
     kind = tainted(receiver.taint, field.type)
+    if isinstance(field.type, t.EnumType):
+        public(lowering, receiver, node, f"looked at: {field.name} is a member of {field.type}")
     value = receiver.value
     if field.low:
         value = builder.emit("shr", value, field.low)

@@ -20,6 +20,7 @@ from dsl.compiler.checks import remove_checks
 from dsl.compiler.choose import choose
 from dsl.compiler.code import Code, assemble_function, assemble_items
 from dsl.compiler.dead import remove_dead
+from dsl.compiler.diagnostics import MissingPackage
 from dsl.compiler.elf import write_elf
 from dsl.compiler.finish import finish
 from dsl.compiler.fold import fold
@@ -121,7 +122,10 @@ def compile_program(entry: Any, *, base: int, supplied: Mapping[str, bytes] | No
     with without_collector():
         module = build_module(entry)
         supply(module, supplied or {})
-        return compile_module(module, base=base, **options)
+        try:
+            return compile_module(module, base=base, **options)
+        except ImportError as problem:
+            raise MissingPackage(problem) from None
 
 
 def compile_function(function: Any, **options: Any) -> Program:

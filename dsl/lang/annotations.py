@@ -144,8 +144,8 @@ def _generic(annotation: Any, origin: Any, namespace: Mapping[str, Any]) -> t.Ty
     if origin not in (Array, Untrusted, Secret):
         raise TypeError(f"{_spelling(annotation)} is no type of the language")
     inner = resolve(get_args(annotation)[0], namespace)
-    if origin is Array and isinstance(inner, t.ArrayType | t.RecordType):
-        raise TypeError(f"an Array has no elements of type {inner}")
+    if origin is Array and isinstance(inner, t.ArrayType | t.RecordType | t.QualifiedType):
+        _ = inner.size  # raises TypeError for what has no place in memory
     if origin is not Array and not isinstance(inner, t.ScalarType | t.BoolType):
         raise TypeError(f"{origin.__name__}[T] takes a word, bool, Bits, Enum or address, not {inner}")
     return t.ArrayType(inner) if origin is Array else t.QualifiedType(origin.__name__.lower(), inner)

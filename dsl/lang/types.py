@@ -260,6 +260,8 @@ class QualifiedType(Type):
 
     @cached_property
     def size(self) -> int:
+        if self.taint and isinstance(self.inner, BoolType | EnumType):
+            raise TypeError(f"{self} has no place in memory, whose loads would look at it: keep a word there")
         return self.inner.size
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,7 +130,7 @@ WRONG = {
     ),
     "arrays of arrays": (
         "@machine\ndef entry(a: Array[Array[u8]]) -> u64:\n    return a[0].length\n",
-        "an Array has no elements of type Array[u8]",
+        "Array[u8] has no place in memory",
     ),
     "an untrusted reference": (
         "class A(Struct):\n    x: u64\n@machine\ndef entry(a: Untrusted[A]) -> u64:\n    return a.x\n",
@@ -137,6 +139,21 @@ WRONG = {
     "a public word compared as a secret": (
         f"{ENTRY}    return declassify(constant_time_equal(secret(n), n), 'a test')\n",
         "6:54: error[type-mismatch]: expected a Secret, found u64",
+    ),
+    "a load that looks at a secret": (
+        "class A(Struct):\n    flag: Secret[bool]\n@machine\ndef entry(a: A) -> Secret[bool]:\n    return a.flag\n",
+        "5:5: error[declaration]: A.flag: Secret[bool] has no place in memory, whose loads would look at it",
+    ),
+    "an element that is looked at": (
+        "@machine\ndef entry(a: Array[Untrusted[bool]]) -> Untrusted[bool]:\n    return a[0]\n",
+        "5:14: error[signature]: this annotation is no type of the language: Untrusted[bool] has no place in memory",
+    ),
+    "a secret field that must be a member": (
+        (
+            "from enum import Enum\nclass Kind(Enum):\n    ONE = u8(1)\nclass A(Bits, storage=u64):\n    kind: Kind = bits(3, 0)\n"
+            "@machine\ndef entry(word: Secret[u64]) -> bool:\n    kind = A.from_raw(word).kind\n    return True\n"
+        ),
+        "11:12: error[secret-leak]: Secret[A] is looked at: kind is a member of Kind",
     ),
     "no Python in eval": ('eval("1 +* 2")\n', "4:1: error[module-level]: SyntaxError: invalid syntax"),
 }
@@ -176,6 +193,22 @@ def test_an_error_names_the_cure(statement: str, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as raised:
         compile_function(load_file(path, path.stem).entry)
     assert [error.help for error in raised.value.diagnostics] == [HELP[statement]]
+
+
+@pytest.mark.parametrize("package", ["keystone", "capstone", "peachpy"])
+def test_a_missing_assembler_is_named(package: str) -> None:
+    """Whatever was loaded before: a process of its own, in which the package cannot be imported."""
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from docs.language.primes import start\nfrom dsl.compiler.diagnostics import CompileError\n"
+        "from dsl.compiler.pipeline import compile_function\n"
+        "try:\n    compile_function(start)\nexcept CompileError as error:\n    print(error)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(package), done.stderr
+    assert "expected to import it" in done.stdout
+    assert "build.py setup installs it" in done.stdout
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -62,6 +62,11 @@ def test_a_mistake_in_a_programs_module_is_an_error_at_its_place(
         cli.perform(argparse.Namespace(verb="build"))
 
 
+def test_a_loader_beyond_its_section_is_refused() -> None:
+    with pytest.raises(PipelineError, match="loader body: expected 1024 to 458752 bytes, in 1024s, found 1048576"):
+        assemble.loader_stages(bytes(1 << 20), 1 << 20)
+
+
 def test_an_entry_is_read_from_a_flat_programs_head() -> None:
     """Offset from the base; another magic is refused."""
     assert assemble.entry_of(b"TRNFLAT1" + (0x140).to_bytes(4, "little"), 0x200000) == 0x200140
