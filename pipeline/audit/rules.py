@@ -165,7 +165,6 @@ EXITS: Final = Exits(
         "vmm.exits.stop.handle_triple_fault": 50,
         "vmm.exits.stop.handle_task_switch": 50,
         "vmm.exits.stop.handle_entry_failure": 50,
-        "vmm.exits.stop.handle_unknown_exit": 50,
         "vmm.exits.hypercall.call_log": 40_000,
         "vmm.exits.hypercall.call_endorse": 15_000_000,
         "vmm.exits.hypercall.call_random": 78_000_000,
