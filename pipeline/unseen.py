@@ -17,6 +17,7 @@ REGISTER: Final = re.compile(rf"\b(?:{'|'.join(sorted(NUMBERS, key=len, reverse=
 OPERAND: Final = re.compile(r"(?:[^,\[]|\[[^\]]*\])+")
 HIGH_BYTE: Final = re.compile(r"\b[acdb]h\b")
 NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
+FIELD_WIDTHS: Final = (16, 64, 32, 64)  # of VMCS fields, by bits 14:13 of their encodings (SDM Vol. 3D, appendix B)
 PUTS: Final = {
     "mov", "movabs", "movzx", "movsx", "movsxd", "lea", "pop", "vmread", "shlx", "shrx", "sarx", "rorx", "tzcnt", "lzcnt", "popcnt",
 }  # fmt: skip
@@ -120,7 +121,9 @@ class Values:
         if step.mnemonic == "and" and NUMBER.fullmatch(source):
             old, mask = self.of(written), int(source, 0)
             return old if old[0] == "masked" and old[2] == mask else ("masked", old, mask)
-        return self.new()
+        if step.mnemonic == "vmread" and self.of(source)[0] == "constant":
+            return cut(self.new(), FIELD_WIDTHS[self.of(source)[1] >> 13 & 3])
+        return cut(self.new(), width)  # the upper half of a register becomes zero
 
 
 def cut(key: Any, width: int) -> Any:

@@ -40,6 +40,10 @@ def function(*texts: str) -> Function:
         (("mov eax, 0x681e", "vmread rdx, rax", "mov eax, 0x681e"), True),
         (("mov eax, 0x681e", "vmread rax, rdx", "mov eax, 0x681e"), False),
         (("mov eax, 5", "mov ah, 1", "mov eax, 5"), False),
+        (("add ecx, edx", "mov ecx, ecx"), True),
+        (("add rcx, rdx", "mov ecx, ecx"), False),
+        (("mov eax, 0x440c", "vmread rcx, rax", "mov ecx, ecx"), True),
+        (("mov eax, 0x681e", "vmread rcx, rax", "mov ecx, ecx"), False),
     ],
 )
 def test_an_instruction_that_changes_nothing(texts: tuple[str, ...], is_unseen: bool) -> None:
