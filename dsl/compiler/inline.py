@@ -5,11 +5,12 @@ Functions are visited callees first, so that what is copied is already as small 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, copy_blocks, postorder, relabel, replace
-from dsl.compiler.ir import Block, Callee, Function, Module, Slot, Value
+from dsl.compiler.ir import Block, Function, Module, Slot, Value
 from dsl.compiler.reach import drop_unreached, mentions_of, reached
 
 # Costs are counted in instructions.
@@ -33,51 +34,20 @@ COSTS: Final = {
 
 def inline(module: Module) -> None:
     """Inline in every function of the module; then drop functions and objects that the entry does not reach."""
-    order = _callees_first(module)
-    recursive = _recursive(module)
-    counts = _mentions(module)
-    for symbol in order:
-        function = module.functions[symbol]
-        if function.assembly is None:
+    mentions = {symbol: mentions_of(function) for symbol, function in module.functions.items()}
+    callees = {symbol: [name for name, weight in named if weight == 1] for symbol, named in mentions.items()}
+    recursive = {symbol for symbol in callees if symbol in reached(callees[symbol], lambda name: callees.get(name, ()))}
+    counts = Counter({next(iter(module.functions)): 2})  # how often each symbol is called or named; the entry stays
+    for named in mentions.values():
+        for symbol, weight in named:
+            counts[symbol] += weight
+    for symbol in postorder(callees, lambda symbol: callees.get(symbol, ())):
+        function = module.functions.get(symbol)
+        if function and function.assembly is None:
             fold(function)
             _inline_into(function, module, counts, recursive)
             fold(function)
     drop_unreached(module)
-
-
-def _callees(function: Function) -> list[str]:
-    return [value.data.symbol for value in function.values() if isinstance(value.data, Callee)]
-
-
-def _callees_first(module: Module) -> list[str]:
-    """Symbols in postorder of the call graph."""
-    callees = {symbol: _callees(function) for symbol, function in module.functions.items()}
-    order = postorder(callees, lambda symbol: callees.get(symbol, ()))
-    return [symbol for symbol in order if symbol in callees]
-
-
-def _recursive(module: Module) -> set[str]:
-    """Functions that can reach themselves."""
-    callees = {symbol: _callees(function) for symbol, function in module.functions.items()}
-    return {symbol for symbol in callees if symbol in reached(callees[symbol], lambda name: callees.get(name, ()))}
-
-
-def _mentions(module: Module) -> dict[str, int]:
-    """How often each symbol is called or named; what assembly names counts twice, so that it stays."""
-    counts = dict.fromkeys(module.functions, 0)
-    for symbol, weight in _all_mentions(module):
-        if symbol in counts:
-            counts[symbol] += weight
-    first = next(iter(module.functions))
-    counts[first] += 2
-    return counts
-
-
-def _all_mentions(module: Module) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
-    for function in module.functions.values():
-        found += mentions_of(function)
-    return found
 
 
 def _size(function: Function) -> int:
@@ -85,7 +55,7 @@ def _size(function: Function) -> int:
     return sum(COSTS.get(value.operation, 1) for value in function.values())
 
 
-def _inline_into(function: Function, module: Module, counts: dict[str, int], recursive: set[str]) -> None:
+def _inline_into(function: Function, module: Module, counts: Counter[str], recursive: set[str]) -> None:
     size = _size(function)
     always, looping = _unconditional_and_looping(function)
     replaced: dict[Value, Value] = {}
@@ -104,8 +74,7 @@ def _inline_into(function: Function, module: Module, counts: dict[str, int], rec
                 current = _splice(function, current, call, callee, replaced)
                 size += added
                 for symbol, weight in mentions_of(callee):
-                    if symbol in counts:
-                        counts[symbol] += 0 if once else weight
+                    counts[symbol] += 0 if once else weight
     replace(function, replaced)
     relabel(function)
 
