@@ -29,7 +29,7 @@ def allocate(function: MachineFunction, pool: int | None = None) -> dict[int, Lo
         found = ranges(function)
         colours, failed = _colour(found, allowed, places, first_temporary)
         if not failed:
-            return colours | _share_spills(found, sorted(places))
+            return colours | dict(sorted(places.items()))
         if failed[0] >= first_temporary:
             raise AllocationError(f"{function.symbol}: one instruction needs more than {len(allowed)} registers")
         places.update({number: Spill(number) for number in failed})
@@ -77,18 +77,6 @@ def _choose(members: list[int], free: list[int], found: Ranges, occupied: dict[i
         return saved, register in CALLER_SAVED or occupied[register] != 0
 
     return max(free, key=score)
-
-
-def _share_spills(found: Ranges, spilled: list[int]) -> dict[int, Location]:
-    """Give each spilled register a place in the frame; those that never live together may share one."""
-    places: dict[Spill, int] = {}  # with when each is taken
-    result: dict[int, Location] = {}
-    for number in spilled:
-        mask = found.masks.get(number, 0)
-        place = next((place for place, taken in places.items() if not taken & mask), None) or Spill(number)
-        places[place] = places.get(place, 0) | mask
-        result[number] = place
-    return result
 
 
 # coalescing: registers that a copy joins and that never live at once are given one processor register together

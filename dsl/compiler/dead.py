@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dsl.compiler.ir import OPERATIONS, Function, Value
+from dsl.lang.operations import DIVISIONS
 
-REMOVABLE = ("udiv", "urem", "sdiv", "srem", "parameter")  # their conditions were checked before
+REMOVABLE = (*DIVISIONS, "parameter")  # their conditions were checked before
 
 
 def is_removable(value: Value) -> bool:

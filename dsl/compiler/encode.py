@@ -76,24 +76,6 @@ def _check_form(mnemonic: str, form: Form, operands: tuple[Operand, ...]) -> Non
         raise FormError(f"{mnemonic}: width {widths[0]}, expected one of {form.widths}")
     if len(widths) > 1 and form.source_widths and widths[1] not in form.source_widths:
         raise FormError(f"{mnemonic}: source width {widths[1]}, expected one of {form.source_widths}")
-    for operand in operands:
-        if isinstance(operand, int):
-            _check_immediate(mnemonic, operand, operands[0])
-        elif isinstance(operand, Memory) and not -(1 << 31) <= operand.displacement < 1 << 31:
-            raise FormError(f"{mnemonic}: displacement {operand.displacement:#x} does not fit 32 bits")
-
-
-def _check_immediate(mnemonic: str, value: int, target: Operand) -> None:
-    """Encoders cut oversized immediates without a word, so they are refused here. Only mov to a register takes 64 bits."""
-    assert isinstance(target, Register | Memory)
-    width = target.width
-    if mnemonic == "mov" and width == 64 and isinstance(target, Register):
-        fits = -(1 << 31) <= value < 1 << 64
-    else:
-        bits = min(width, 32)
-        fits = -(1 << bits - 1) <= value < 1 << (bits if width < 64 else 31)
-    if not fits:
-        raise FormError(f"{mnemonic}: immediate {value:#x} does not fit an operand of {width} bits")
 
 
 @cache

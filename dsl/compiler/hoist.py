@@ -92,7 +92,4 @@ def _keep_addresses(body: list[Block], before: Block) -> None:
 def _is_invariant(value: Value, body: set[Block]) -> bool:
     if not OPERATIONS[value.operation].pure or value.operation in STAYS:
         return False
-    for argument in value.arguments:
-        if argument.block in body and argument.operation not in ("const", "symbol", "frame"):
-            return False
-    return True
+    return all(part.block not in body or part.operation in ("const", "symbol", "frame") for part in value.arguments)

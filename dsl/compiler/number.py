@@ -10,8 +10,8 @@ from dsl.compiler.fold import COMMUTATIVE
 from dsl.compiler.graph import Dominators, constant_of, final, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
+from dsl.lang.operations import DIVISIONS
 
-DIVISIONS = ("udiv", "urem", "sdiv", "srem")
 Key = tuple[object, ...]
 # base, offset, width, whether it is seen as a secret: the value there
 Known = dict[tuple[Value, int, int, bool], Value]

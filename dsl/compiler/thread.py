@@ -18,9 +18,8 @@ from dsl.lang.operations import BINARY, UNARY
 ROUNDS: Final = 64
 TEST: Final = 3  # instructions of a decided test
 LARGEST: Final = 64  # instructions that the copies of one phi's ways may have
-Web = dict[
-    Block, Value
-]  # the phi of each block: the one that is tested, and those that it takes from blocks that only jump to it
+# the phi of each block: the one that is tested, and those that it takes from blocks that only jump to it
+Web = dict[Block, Value]
 
 
 def thread(function: Function) -> None:
@@ -62,9 +61,7 @@ class _Ways:
         self.function, self.phi, self.tests, self.dominators = function, phi, tests, dominators
         self.web: Web = {}
         self.entering: dict[int, list[tuple[Block, Block]]] = {}  # by constant, the edges that bring it
-        self.learnt: list[
-            tuple[Value, int, Value]
-        ] = []  # a phi, the number of an edge, and the constant that it brings
+        self.learnt: list[tuple[Value, int, Value]] = []  # phi, number of an edge, and the constant that it brings
         self.copies: dict[int, dict[Block, Block]] = {}  # by constant, the copy of each block of its way
         self.constants: dict[Value, Value] = {}  # the copies of phis, and the constants that these are
         self.defined: dict[Value, dict[Block, Value]] = {}  # of what is copied: the values that stand for it, by block
