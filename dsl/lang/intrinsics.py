@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.failure import CheckFailed, MachineError
 from dsl.lang.instruction import Field, lowers_to
-from dsl.lang.model import FRAME_BASE, FRAME_SIZE, current_machine
+from dsl.lang.model import current_machine
 from dsl.lang.record import Record
 from dsl.lang.words import Word, u8, u16, u32, u64
 
@@ -147,12 +147,6 @@ def read_rflags() -> u64:
     return u64(current_machine().cpu.rflags)
 
 
-@lowers_to("mov {value}, rsp", "-> value:64")
-def read_rsp() -> u64:
-    """The stack pointer, somewhere in this function. The model's is the end of its frames."""
-    return u64(FRAME_BASE + FRAME_SIZE)
-
-
 # Control and debug registers
 
 
@@ -237,12 +231,6 @@ def ltr(selector: u16) -> None:
     current_machine().cpu.selectors["tr"] = int(selector)
 
 
-@lowers_to("str eax", "-> selector:16@rax")
-def str_() -> u16:
-    """The task register's selector."""
-    return u16(current_machine().cpu.selectors.get("tr", 0))
-
-
 @lowers_to("lldt ax", "selector:16@rax", memory="r")
 def lldt(selector: u16) -> None:
     """Load the local descriptor table register; 0: none."""
@@ -264,12 +252,6 @@ def load_data_segments(selector: u16) -> None:
 def reload_code_segment(selector: u16) -> None:
     """Load CS, and go on at the next instruction."""
     current_machine().cpu.selectors["cs"] = int(selector)
-
-
-@lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_FS_BASE:#x}; wrmsr", "base:64@rax", loses="rcx rdx flags")
-def write_fs_base(base: HostVirtual) -> None:
-    """Set the base of FS."""
-    current_machine().write_msr(_FS_BASE, int(base))
 
 
 @lowers_to(f"mov rdx, rax; shr rdx, 32; mov ecx, {_GS_BASE:#x}; wrmsr", "base:64@rax", loses="rcx rdx flags")
@@ -365,20 +347,6 @@ def xrstor64(area: HostVirtual, mask: u64) -> None:
     machine.cpu.extended = machine.memory.read(int(area), 512)
 
 
-@lowers_to("fxsave64 [{area}]", "area:64", memory="w")
-def fxsave64(area: HostVirtual) -> None:
-    """Save x87 and SSE state to 512 bytes, 16-byte aligned."""
-    machine = current_machine()
-    machine.memory.write(int(area), machine.cpu.extended)
-
-
-@lowers_to("fxrstor64 [{area}]", "area:64", memory="r")
-def fxrstor64(area: HostVirtual) -> None:
-    """Restore x87 and SSE state."""
-    machine = current_machine()
-    machine.cpu.extended = machine.memory.read(int(area), 512)
-
-
 # Random numbers
 
 
@@ -457,12 +425,6 @@ def atomic_exchange_u64(address: HostVirtual, value: u64) -> u64:
     return u64(_exchange(address, 8, lambda _previous: int(value)))
 
 
-@lowers_to("xchg dword ptr [{address}], eax", "address:64 value:32@rax -> previous:32@rax", memory="rw")
-def atomic_exchange_u32(address: HostVirtual, value: u32) -> u32:
-    """Put value at address; the previous value."""
-    return u32(_exchange(address, 4, lambda _previous: int(value)))
-
-
 @lowers_to(
     "lock xadd qword ptr [{address}], rax", "address:64 value:64@rax -> previous:64@rax", loses="flags", memory="rw"
 )
@@ -488,17 +450,6 @@ def atomic_add_u32(address: HostVirtual, value: u32) -> u32:
 def atomic_compare_exchange_u64(address: HostVirtual, expected: u64, desired: u64) -> u64:
     """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
     return u64(_exchange(address, 8, lambda previous: int(desired) if previous == int(expected) else previous))
-
-
-@lowers_to(
-    "lock cmpxchg dword ptr [{address}], {desired:32}",
-    "address:64 expected:32@rax desired:32 -> previous:32@rax",
-    loses="flags",
-    memory="rw",
-)
-def atomic_compare_exchange_u32(address: HostVirtual, expected: u32, desired: u32) -> u32:
-    """Put desired at address if the word there is expected; the previous value, which is expected if it was done."""
-    return u32(_exchange(address, 4, lambda previous: int(desired) if previous == int(expected) else previous))
 
 
 # VMX
@@ -567,28 +518,6 @@ def vmptrld(pointer: HostVirtual) -> VmxStatus:
     return VmxStatus.OK
 
 
-def _read_field(encoding: int) -> int:
-    vmx = current_machine().cpu.vmx
-    if vmx.read is not None:
-        value = vmx.read(encoding)
-    else:
-        value = None if vmx.current is None else vmx.structures[vmx.current].get(encoding, 0)
-    if value is None:
-        raise CheckFailed(f"VMREAD of {encoding:#06x} failed")
-    return value
-
-
-def _write_field(encoding: int, value: int) -> None:
-    vmx = current_machine().cpu.vmx
-    if vmx.write is not None:
-        done = vmx.write(encoding, value)
-    elif done := vmx.current is not None:
-        assert vmx.current is not None
-        vmx.structures[vmx.current][encoding] = value
-    if not done:
-        raise CheckFailed(f"VMWRITE of {encoding:#06x} failed")
-
-
 # VMfail sets CF or ZF: the condition "be".
 
 
@@ -598,7 +527,14 @@ def vmread(field: Field[W]) -> W:
 
     The field goes in as its encoding; of the value that comes out the low bits make the field's word.
     """
-    return field.word._wrap(_read_field(field.encoding))
+    vmx = current_machine().cpu.vmx
+    if vmx.read is not None:
+        value = vmx.read(field.encoding)
+    else:
+        value = None if vmx.current is None else vmx.structures[vmx.current].get(field.encoding, 0)
+    if value is None:
+        raise CheckFailed(f"VMREAD of {field.encoding:#06x} failed")
+    return field.word._wrap(value)
 
 
 @lowers_to("vmwrite {field}, {value}", "field:64 value:64", loses="flags", stops_if="be")
@@ -606,19 +542,14 @@ def vmwrite(field: Field[W], value: W) -> None:
     """Write a field of the current VMCS. A failure is a failed check. (The value goes in zero-extended.)"""
     if value.__class__ is not field.word:
         raise TypeError(f"{field!r} takes {field.word.__name__}, not {value.__class__.__name__}")
-    _write_field(field.encoding, int(value))
-
-
-@lowers_to("vmread {value}, {encoding}", "encoding:64 -> value:64", loses="flags", stops_if="be")
-def vmread_raw(encoding: u64) -> u64:
-    """Read a field by its encoding: for dumps and loops over fields."""
-    return u64(_read_field(int(encoding)))
-
-
-@lowers_to("vmwrite {encoding}, {value}", "encoding:64 value:64", loses="flags", stops_if="be")
-def vmwrite_raw(encoding: u64, value: u64) -> None:
-    """Write a field by its encoding: for loops over tables of fields."""
-    _write_field(int(encoding), int(value))
+    vmx = current_machine().cpu.vmx
+    if vmx.write is not None:
+        done = vmx.write(field.encoding, int(value))
+    elif done := vmx.current is not None:
+        assert vmx.current is not None
+        vmx.structures[vmx.current][field.encoding] = int(value)
+    if not done:
+        raise CheckFailed(f"VMWRITE of {field.encoding:#06x} failed")
 
 
 def _invalidate(name: str, kind: u64, descriptor: HostVirtual) -> VmxStatus:

@@ -61,7 +61,6 @@ from dsl.lang import (
     vmclear,
     vmptrld,
     vmread,
-    vmread_raw,
     vmwrite,
     vmxoff,
     vmxon,
@@ -320,7 +319,7 @@ def test_vmx(model: Machine) -> None:
     assert (vmclear(where), vmptrld(where)) == (VmxStatus.OK, VmxStatus.OK)
     vmwrite(rip, u64(2**64 - 1))
     vmwrite(reason, u32(48))
-    assert (vmread(rip), vmread(reason), vmread_raw(u64(0x4402))) == (u64(2**64 - 1), u32(48), u64(48))
+    assert (vmread(rip), vmread(reason)) == (u64(2**64 - 1), u32(48))
     with pytest.raises(TypeError):
         vmwrite(reason, u64(1))  # type: ignore[misc]
     pointer[0] = u64(0x2001)
