@@ -7,18 +7,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
 from dsl.compiler.diagnostics import Reported, suggestion
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
 from dsl.lang.annotations import resolve
 from dsl.lang.types import NONE, U64, ArrayType, Type, WordType
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from dsl.compiler import ir
+from dsl.compiler.lower import Lowering
 from dsl.compiler.machine import ARGUMENTS
 from dsl.compiler.operands import Integer, Named, Typed
 
 if TYPE_CHECKING:
     from dsl.compiler.frontend import Unit
-    from dsl.compiler.lower import Lowering
 
 COUNT: Final = 16  # registers, of 16 bytes each
 ROOM: Final = COUNT * 16 + 8  # what a call pushed leaves the stack 8 bytes off

@@ -10,11 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dsl.compiler import ir
-from dsl.compiler.dead import remove_dead
-from dsl.compiler.flow import merge_lines
-from dsl.compiler.graph import drop_unreachable, final, relabel, replace
 from dsl.compiler.operands import Typed
-from dsl.lang.operations import BINARY, UNARY, evaluate
+from dsl.lang.operations import evaluate
 from dsl.lang.types import Type
 
 Values = tuple[ir.Value, ...]
@@ -73,8 +70,11 @@ class Builder:
     def finish(self, operation: str, arguments: list[ir.Value], data: object = None) -> None:
         """End the block here with a terminator (its edges are made by the caller); what follows is dead."""
         self.append(operation, 0, arguments, data)
-        position = self.position
-        self.position = Position(self.new_block(), position.environment, dead=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """What follows here is not reached."""
+        self.position = Position(self.new_block(), dict(self.environment), dead=True)
 
     def stop(self, position: Position, message: str) -> Position:
         """Stop the machine at a position that is hardly ever reached; where control would go on."""
@@ -119,7 +119,7 @@ class Builder:
         values = tuple(self.phi(block, [binding.values[i] for binding in bindings]) for i in range(len(first.values)))
         agree = all(binding.type == first.type for binding in bindings)
         kind = first.type if agree else self.declared.get(name, first.type)
-        return Typed(kind, values, any(binding.in_frame for binding in bindings))
+        return Typed(kind, values)
 
     def phi(self, block: ir.Block, arguments: list[ir.Value]) -> ir.Value:
         """The value that is arguments[i] when control came from the block's predecessor i."""
@@ -143,7 +143,7 @@ class Builder:
             )
             header.block.values += phis
             loop.phis[name] = phis
-            header.environment[name] = Typed(self.declared.get(name, binding.type), phis, binding.in_frame)
+            header.environment[name] = Typed(self.declared.get(name, binding.type), phis)
         self.position = header
         return loop
 
@@ -156,7 +156,7 @@ class Builder:
         for name, phis in loop.phis.items():
             for phi, value in zip(phis, position.environment[name].values, strict=True):
                 phi.arguments.append(value)
-        self.position = Position(self.new_block(), position.environment, dead=True)
+        self.leave()
 
     def jump(self, target: ir.Block) -> None:
         """End the block here with a jump."""
@@ -188,14 +188,11 @@ class Builder:
 
     def known(self, operation: str, width: int, values: list[ir.Value]) -> ir.Value | None:
         """What a pure operation gives, if its operands say so."""
-        if operation == "select" and values[0].constant is not None:
-            return values[1] if values[0].constant else values[2]
-        if operation in BINARY or operation in UNARY:
-            constants = [value.constant for value in values if value.constant is not None]
-            if len(constants) == len(values):
-                number = evaluate(operation, width, constants, values[0].width)
-                return None if number is None else self.constant(number, width)
-        return None
+        constants = [value.constant for value in values if value.constant is not None]
+        if not values or len(constants) < len(values):
+            return None
+        number = evaluate(operation, width, constants, values[0].width)
+        return None if number is None else self.constant(number, width)
 
     def constant(self, value: int, width: int = 64) -> ir.Value:
         """A constant, taken modulo 2**width."""
@@ -236,28 +233,3 @@ class Builder:
 def connect(source: ir.Block, target: ir.Block) -> None:
     source.successors.append(target)
     target.predecessors.append(source)
-
-
-def clean(function: ir.Function) -> None:
-    """Drop dead blocks, phis that choose between one value and themselves, and what folding left unused; merge straight lines."""
-    drop_unreachable(function)
-    remove_trivial_phis(function)
-    merge_lines(function)
-    remove_dead(function, lambda value: ir.OPERATIONS[value.operation].pure)
-    relabel(function)
-
-
-def remove_trivial_phis(function: ir.Function) -> None:
-    replaced: dict[ir.Value, ir.Value] = {}
-
-    phis = [phi for block in function.blocks for phi in block.phis()]
-    changed = True
-    while changed:
-        changed = False
-        for phi in phis:
-            if phi not in replaced:
-                others = {final(argument, replaced) for argument in phi.arguments} - {phi}
-                if len(others) == 1:
-                    replaced[phi] = others.pop()
-                    changed = True
-    replace(function, replaced)

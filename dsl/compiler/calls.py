@@ -5,24 +5,21 @@ from __future__ import annotations
 import ast
 import builtins
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler.arguments import evaluate_arguments, lower_call
 from dsl.compiler.conditions import bool_value, narrows
-from dsl.compiler.construct import construct, static_method
+from dsl.compiler.construct import construct
 from dsl.compiler.diagnostics import instead
 from dsl.compiler.dispatch import dispatch_call
 from dsl.compiler.fitting import coerce
 from dsl.compiler.library import LIBRARY, ord_
-from dsl.compiler.methods import method
+from dsl.compiler.lower import Lowering
+from dsl.compiler.methods import method, methods_of
 from dsl.compiler.operands import Named, Operand, Typed
 from dsl.compiler.signatures import instruction_signature
 from dsl.lang import types as t
-from dsl.lang.instruction import Field
 from dsl.lang.staging import Dispatch
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def call(lowering: Lowering, node: ast.Call) -> Operand:
@@ -31,14 +28,10 @@ def call(lowering: Lowering, node: ast.Call) -> Operand:
         return bool_value(lowering, node)
     if isinstance(node.func, ast.Attribute):
         receiver, name = lowering.evaluate(node.func.value), node.func.attr
-        if not isinstance(receiver, Named):
+        if not isinstance(receiver, Named) or name in methods_of(receiver)[1]:
             return method(lowering, receiver, name, node)
         if isinstance(receiver.python, Dispatch) and name == "call":
             return dispatch_call(lowering, receiver.python, node)
-        special = static_method(receiver.python, name)
-        if special is not None:
-            lowering.at(node)
-            return lower_call(lowering, node, name, getattr(receiver.python, name), special, receiver, is_method=True)
     callee = lowering.evaluate(node.func)
     if not isinstance(callee, Named):
         raise lowering.error("not-machine", node.func, f"{callee} cannot be called")
@@ -49,8 +42,6 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
     python: Any = callee.python
     if getattr(python, "__machine__", None) is not None:
         return machine_call(lowering, python, node)
-    if getattr(python, "__instruction__", None) is not None:
-        return intrinsic_call(lowering, python, node)
     if isinstance(python, type):
         return construct(lowering, python, node)
     if python is ord:
@@ -60,9 +51,11 @@ def call_named(lowering: Lowering, callee: Named, node: ast.Call) -> Operand:
         help_ = instead(callee.text) if own else "decorate it with @machine"
         raise lowering.error("not-machine", node.func, f"'{callee.text}' is no machine function", help_)
     name = python.__name__
-    if name not in LIBRARY:
-        raise lowering.error("unsupported", node, f"{callee.text} is not called in a machine function", instead(name))
-    return lower_call(lowering, node, name, python, LIBRARY[name], callee, is_method=False)
+    if name in LIBRARY:
+        return lower_call(lowering, node, name, python, LIBRARY[name], callee, is_method=False)
+    if getattr(python, "__instruction__", None) is not None:
+        return intrinsic_call(lowering, python, node)
+    raise lowering.error("unsupported", node, f"{callee.text} is not called in a machine function", instead(name))
 
 
 def discardable(operand: Operand) -> bool:
@@ -105,28 +98,8 @@ def static_argument(lowering: Lowering, operand: Operand, kind: t.Type, node: as
 
 def intrinsic_call(lowering: Lowering, python: Any, node: ast.Call) -> Typed:
     """An instruction: its Python function gives parameters and result, its row the rest."""
-    if python.__name__ in ("vmread", "vmwrite"):
-        return field_access(lowering, python, node)
     signature = instruction_signature(python)
     passed = evaluate_arguments(lowering, node).bind_values(lowering, node, signature.name, signature.parameters)
     builder = lowering.at(node)
     made = lowering.instruction(python, *(value for argument in passed for value in argument.values))
     return Typed(signature.result, builder.results(made, signature.result.widths))
-
-
-def field_access(lowering: Lowering, python: Any, node: ast.Call) -> Typed:
-    """vmread(FIELD) and vmwrite(FIELD, value): the constant Field gives the encoding and the width."""
-    names = ["field"] if python.__name__ == "vmread" else ["field", "value"]
-    bound = evaluate_arguments(lowering, node).bind(lowering, node, python.__name__, names)
-    field, where = bound[0]
-    if not isinstance(field, Named) or not isinstance(field.python, Field):
-        raise lowering.error("type-mismatch", where, f"expected a constant Field, found {field}")
-    word = t.WordType(field.python.word)
-    builder = lowering.at(node)
-    encoding = builder.constant(field.python.encoding)
-    if python.__name__ == "vmread":
-        (found,) = builder.results(lowering.instruction(python, encoding), (64,))
-        return Typed(word, (builder.resize(found, word.width),))
-    value = coerce(lowering, bound[1][0], word, bound[1][1]).value
-    lowering.instruction(python, encoding, builder.resize(value, 64))
-    return Typed(t.NONE)

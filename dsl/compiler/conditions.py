@@ -5,17 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Loop, Position
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import Integer, Named, Operand, Typed
 from dsl.lang.failure import Failure
 from dsl.lang.types import BOOL, FAILURE, FailureType, FallibleType, StructType, Type
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def condition(lowering: Lowering, node: ast.expr) -> tuple[Position, Position]:
@@ -177,7 +174,7 @@ def choose(lowering: Lowering, arms: list[tuple[Position, Typed]]) -> Typed:
     builder.declared[RESULT] = arms[0][1].type
     builder.position = builder.join([position for position, _ in arms])
     binding = builder.environment.pop(RESULT)
-    return Typed(arms[0][1].type, binding.values, binding.in_frame)
+    return Typed(arms[0][1].type, binding.values)
 
 
 def conditional(lowering: Lowering, node: ast.IfExp) -> Typed:

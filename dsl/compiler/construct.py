@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler import ir
-from dsl.compiler.arguments import Arguments, Call, Lower, evaluate_arguments, keyword
+from dsl.compiler.arguments import Arguments, evaluate_arguments, keyword
 from dsl.compiler.diagnostics import instead, suggestion
 from dsl.compiler.fitting import coerce, conversion_help, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.memory import frame_slot, require_member
-from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
-from dsl.lang import intrinsics
+from dsl.compiler.operands import Argument, Integer, Operand, Typed
 from dsl.lang import types as t
-from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import resolve
-from dsl.lang.bits import Bits
-from dsl.lang.staging import PerCpu
-from dsl.lang.struct import Struct
-from dsl.lang.types import U64, tainted
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def construct(lowering: Lowering, python: Any, node: ast.Call) -> Operand:
@@ -40,8 +32,7 @@ def construct(lowering: Lowering, python: Any, node: ast.Call) -> Operand:
             return construct_bits(lowering, kind, arguments, node)
         case t.RecordType(fields=fields):
             parts = arguments.bind_values(lowering, node, name, fields)
-            values = tuple(value for part in parts for value in part.values)
-            return Typed(kind, values, any(part.in_frame for part in parts))
+            return Typed(kind, tuple(value for part in parts for value in part.values))
         case t.FailureType():
             ((operand, where),) = arguments.bind(lowering, node, name, ["code"])
             return construct_failure(lowering, operand, where)
@@ -51,7 +42,7 @@ def construct(lowering: Lowering, python: Any, node: ast.Call) -> Operand:
             return convert_word(lowering, operand, kind, where)
         case t.AddressType():
             public(lowering, operand, where, "an address")
-            return Typed(kind, coerce(lowering, operand, U64, where, literal=True).values)
+            return Typed(kind, coerce(lowering, operand, t.U64, where, literal=True).values)
         case t.EnumType():
             value = coerce(lowering, operand, kind.word, where).value
             lowering.at(node)
@@ -117,47 +108,9 @@ def with_fields(
 
 
 def construct_failure(lowering: Lowering, operand: Operand, node: ast.AST) -> Typed:
-    code = coerce(lowering, operand, U64, node, literal=True).value
+    code = coerce(lowering, operand, t.U64, node, literal=True).value
     builder = lowering.at(node)
     if code.constant == 0:
         raise lowering.error("literal-range", node, "a Failure's code is never 0", "0 stands for success")
     builder.check(builder.emit("ne", code, 0), "a Failure's code is never 0")
     return Typed(t.FAILURE, (code,))
-
-
-# Methods of classes
-
-
-def static_method(python: Any, name: str) -> Lower | None:
-    """What `T.at(...)`, `T.from_raw(...)` and `CPU.current()` do; None for other attributes."""
-    if isinstance(python, PerCpu):
-        return current_cpu if name == "current" else None
-    base = {"at": Struct, "from_raw": Bits}.get(name)
-    if base is None or not isinstance(python, type) or not issubclass(python, base):
-        return None
-    return struct_at if base is Struct else bits_from_raw
-
-
-def struct_at(call: Call) -> Typed:
-    assert isinstance(call.subject, Named)
-    return Typed(t.StructType(call.subject.python), call.typed(0, t.AddressType(HostVirtual)).values)
-
-
-def bits_from_raw(call: Call) -> Typed:
-    assert isinstance(call.subject, Named)
-    kind, taint = t.BitsType(call.subject.python), call.operands[0].taint
-    return Typed(tainted(taint, kind), call.typed(0, tainted(taint, kind.word), literal=True).values)
-
-
-def current_cpu(call: Call) -> Typed:
-    """The current CPU's object: its own address is its first field, read through GS."""
-    assert isinstance(call.subject, Named)
-    python: Any = call.subject.python
-    constants = call.lowering.unit.constants
-    constants.per_cpu = constants.per_cpu or python
-    if constants.per_cpu is not python:
-        raise call.error(
-            "declaration", "the program has another per_cpu(T) already", "GS leads to one Struct: give it both's fields"
-        )
-    made = call.lowering.instruction(intrinsics.read_gs_u64, call.builder.constant(0))
-    return Typed(python.__declaration__.type, call.builder.results(made, (64,)))

@@ -6,20 +6,18 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.arguments import evaluate_arguments
 from dsl.compiler.builder import Position
 from dsl.compiler.conditions import choose
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import Argument, Typed
 from dsl.lang.annotations import resolve
 from dsl.lang.staging import Dispatch
 from dsl.lang.types import EnumType, ScalarType, StaticType
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 HOT: Final = 6  # keys compared one by one, in the table's order; the rest form a tree
 

@@ -1,6 +1,5 @@
-"""References to a function's frame that last longer than what they refer to: kept from an earlier turn of a loop, or stored by a callee.
-
-What a function itself stores or returns is refused where it stands; these two need all of a loop, and all functions.
+"""References to a function's frame that last longer than what they refer to: returned, stored (by a callee, too), or kept from an earlier
+turn of a loop.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsl.compiler import ir
 from dsl.compiler.graph import Dominators
+from dsl.compiler.lower import Lowering
 
 if TYPE_CHECKING:
     from dsl.compiler.frontend import Unit
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 def refuse_escapes(unit: Unit) -> None:
     """Report each object of a frame to which a reference outlives it."""
+    for lowering in unit.lowerings.values():
+        report_outliving(unit, lowering)
+    if unit.diagnostics:
+        return  # what follows is true of whole functions only
     stored = stored_parameters(unit)
     for symbol, function in unit.module.functions.items():
         if any(value.operation == "frame" for value in function.values()):
-            report_kept(unit, function, unit.carried[symbol])
+            report_kept(unit, function, unit.lowerings[symbol].carried)
             report_stored(unit, function, stored)
 
 
@@ -44,6 +48,24 @@ def origins(value: ir.Value) -> set[ir.Value]:
     return {part for part in seen if part.operation in ("frame", "parameter")}
 
 
+def is_of_frame(value: ir.Value) -> bool:
+    """Whether a reference may be one to an object of the function's frame."""
+    return any(origin.operation == "frame" for origin in origins(value))
+
+
+def report_outliving(unit: Unit, lowering: Lowering) -> None:
+    """The function itself stores or returns a reference."""
+    for value, span, place in lowering.stored:
+        if is_of_frame(value):
+            text = f"a reference to this function's frame is stored in {place}"
+            help_ = "the frame is gone when the function returns"
+            unit.error("frame-escape", span, text, help_, lowering.chain)
+    for value, span, kind in lowering.returned:
+        if is_of_frame(value):
+            text = f"{kind} refers to this function's frame, which ends here"
+            unit.error("frame-escape", span, text, "let the caller pass the memory", lowering.chain)
+
+
 def report_kept(unit: Unit, function: ir.Function, carried: dict[ir.Value, str]) -> None:
     """A local takes a reference into the next turn of a loop, to an object that this turn made: the next turn makes its own there."""
     dominators = Dominators(function)
@@ -65,8 +87,9 @@ def stored_parameters(unit: Unit) -> dict[str, dict[int, ir.Span]]:
     while grown:
         grown = False
         for symbol, function in unit.module.functions.items():
+            stores = [(value, span) for value, span, _ in unit.lowerings[symbol].stored]
             passed = [(call.arguments[number], span) for call, number, span in passed_on(function, stored)]
-            for value, span in [*unit.stored[symbol], *passed]:
+            for value, span in [*stores, *passed]:
                 for origin in origins(value):
                     if origin.operation == "parameter" and origin.data not in stored[symbol]:
                         stored[symbol][origin.integer] = span
@@ -86,7 +109,7 @@ def passed_on(function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> l
 
 def report_stored(unit: Unit, function: ir.Function, stored: dict[str, dict[int, ir.Span]]) -> None:
     for call, number, span in passed_on(function, stored):
-        if any(origin.operation == "frame" for origin in origins(call.arguments[number])):
+        if is_of_frame(call.arguments[number]):
             name = call.callee.symbol.rpartition(".")[2]
             text = f"a reference to this function's frame goes to '{name}', which stores it"
             help_ = f"the frame is gone when the function returns, see {span.file}:{span.line}"

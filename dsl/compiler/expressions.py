@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler.diagnostics import suggestion
+from dsl.compiler.lower import Lowering
 from dsl.compiler.memory import element_place, field_of, field_place, load_operand
 from dsl.compiler.operands import LARGEST_INTEGER, Named, Operand, Place, Typed
 from dsl.lang.types import ArrayType
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
-
 
 # Constants and names
 

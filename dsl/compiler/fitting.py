@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from dsl.compiler.diagnostics import Reported
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import Integer, Nothing, Operand, Typed
 from dsl.lang import types as t
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def coerce(lowering: Lowering, operand: Operand, wanted: t.Type, node: ast.AST, literal: bool = False) -> Typed:
@@ -31,18 +28,18 @@ def fit(lowering: Lowering, operand: Operand, wanted: t.Type) -> Typed | None:
     builder = lowering.builder
     match operand, wanted:
         case Typed(type=found, values=values), _ if found.general == wanted.general:
-            return Typed(wanted, values, operand.in_frame)
+            return Typed(wanted, values)
         case Nothing(), t.NoneType_():
             return Typed(wanted)
         case Nothing(), t.StructType(optional=True):
             return Typed(wanted, (builder.constant(0),))
         case Typed(type=t.StructType(python=python), values=values), t.StructType(optional=True):
-            return Typed(wanted, values, operand.in_frame) if python is wanted.python else None
+            return Typed(wanted, values) if python is wanted.python else None
         case Typed(type=t.FailureType(), values=values), t.FallibleType(inner=inner):
             return Typed(wanted, (*values, *(builder.constant(0, width) for width in inner.widths)))
         case _, t.FallibleType(inner=inner):
             within = fit(lowering, operand, inner)
-            return within and Typed(wanted, (builder.constant(0), *within.values), within.in_frame)
+            return within and Typed(wanted, (builder.constant(0), *within.values))
     return None
 
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dsl.compiler import ir
 from dsl.compiler.assembly import enclose, read_assembly
-from dsl.compiler.builder import clean
 from dsl.compiler.constants import Constants
+from dsl.compiler.dead import remove_dead
 from dsl.compiler.diagnostics import CompileError, Diagnostic, Note, Reported
 from dsl.compiler.escape import refuse_escapes
+from dsl.compiler.flow import merge_lines
+from dsl.compiler.grammar import GRAMMAR
+from dsl.compiler.graph import drop_unreachable
 from dsl.compiler.kernels import read_kernel
 from dsl.compiler.lower import Lowering
 from dsl.compiler.reach import drop_unreached
 from dsl.compiler.recursion import refuse_recursion
-from dsl.compiler.signatures import Signature, annotation_help, read_signature
+from dsl.compiler.signatures import Signature, read_signature
 from dsl.compiler.source import Sources, assigned_names, declaration_error
 from dsl.compiler.statements import end
-from dsl.lang.annotations import resolve
 from dsl.lang.failure import DeclarationError
-from dsl.lang.types import Type
 
 if TYPE_CHECKING:
     from dsl.lang.staging import MachineOptions
@@ -37,8 +38,8 @@ def build_module(entry: Callable[..., Any]) -> ir.Module:
     unit.request(entry)
     unit.run()
     refuse_recursion(unit)
+    refuse_escapes(unit)
     if not unit.diagnostics:
-        refuse_escapes(unit)
         enclose(unit)
     if unit.diagnostics:
         raise CompileError(unit.diagnostics)
@@ -66,8 +67,7 @@ class Unit:
         self.pending: list[str] = []
         self.signatures: dict[Callable[..., Any], Signature] = {}
         self.options: dict[str, MachineOptions] = {}
-        self.carried: dict[str, dict[ir.Value, str]] = {}  # by function; see Lowering
-        self.stored: dict[str, list[tuple[ir.Value, ir.Span]]] = {}
+        self.lowerings: dict[str, Lowering] = {}
 
     def report(self, diagnostic: Diagnostic) -> None:
         """Record an error, once."""
@@ -123,14 +123,6 @@ class Unit:
             )
         return self.signatures[python]
 
-    def annotation(self, lowering: Lowering, node: ast.expr) -> Type:
-        """The type that a local's annotation means."""
-        try:
-            return resolve(ast.unparse(node), lowering.namespace)
-        except Exception as problem:  # an annotation is an expression, which may raise anything
-            text = f"this annotation is no type of the language: {problem}"
-            raise lowering.error("signature", node, text, annotation_help(problem, lowering.namespace)) from None
-
     # compiling
 
     def run(self) -> None:
@@ -151,8 +143,8 @@ class Unit:
         function = ir.Function(symbol, signature.widths, signature.result.widths, source.span(node))
         options = python.__machine__
         self.options[symbol] = options
-        lowering = Lowering(self, python, signature, function, request.chain)
-        self.carried[symbol], self.stored[symbol] = lowering.carried, lowering.stored
+        lowering = Lowering(self, GRAMMAR, python, signature, function, request.chain)
+        self.lowerings[symbol] = lowering
         lowering.bind_parameters(node, request.statics)
         if options.naked or options.kernel is not None:
             kernel = options.kernel
@@ -163,7 +155,9 @@ class Unit:
         lowering.enter(symbol, options.depth)
         lowering.body(node.body)
         end(lowering, node)
-        clean(function)
+        drop_unreachable(function)
+        merge_lines(function)
+        remove_dead(function)
         return function
 
 

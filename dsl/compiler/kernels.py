@@ -14,14 +14,12 @@ import warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsl.compiler import ir
 from dsl.compiler.capstone import EncodingError, decode
 from dsl.compiler.code import Code, Line
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
+from dsl.compiler.lower import Lowering
 
 
 def read_kernel(lowering: Lowering, node: ast.FunctionDef, builder: str) -> ir.Kernel:

@@ -10,13 +10,14 @@ from dsl.compiler.arithmetic import WORD_FUNCTIONS
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.memory import frame_slot, zero, zero_elements
 from dsl.compiler.operands import Integer, Operand, Typed
+from dsl.lang import intrinsics
 from dsl.lang import types as t
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.failure import DeclarationError
-from dsl.lang.types import U8, U64, tainted
+from dsl.lang.instruction import Field
 
 HOST_VIRTUAL: Final = t.AddressType(HostVirtual)
-BYTES: Final = t.ArrayType(U8)
+BYTES: Final = t.ArrayType(t.U8)
 
 
 # Memory
@@ -60,7 +61,7 @@ def address_of(call: Call) -> Operand:
 def array_at(call: Call) -> Operand:
     element, address = stored_type(call), call.typed(1, HOST_VIRTUAL)
     call.public(2, "an array's length")
-    return Typed(t.ArrayType(element), (address.value, call.value(2, U64)))
+    return Typed(t.ArrayType(element), (address.value, call.value(2, t.U64)))
 
 
 def frame_array(call: Call) -> Operand:
@@ -133,14 +134,14 @@ def linked_address(symbol: str) -> Lower:
 
 def untrusted(call: Call) -> Operand:
     operand = public_value(call)
-    return Typed(tainted("untrusted", operand.type), operand.values)
+    return Typed(t.tainted("untrusted", operand.type), operand.values)
 
 
 def secret(call: Call) -> Operand:
     operand = public_value(call)
     hidden = call.builder.emit("opaque", operand.value)
     hidden.secret = True
-    return Typed(tainted("secret", operand.type), (hidden,))
+    return Typed(t.tainted("secret", operand.type), (hidden,))
 
 
 def public_value(call: Call) -> Typed:
@@ -162,7 +163,7 @@ def as_secret(call: Call) -> Operand:
     array, kind = call.array(0)
     if kind.element.taint:
         raise call.error("type-mismatch", f"as_secret takes a public array, found {array}", argument=0)
-    return Typed(t.ArrayType(tainted("secret", kind.element), kind.length), array.values, array.in_frame)
+    return Typed(t.ArrayType(t.tainted("secret", kind.element), kind.length), array.values)
 
 
 def declassify_array(call: Call) -> Operand:
@@ -171,7 +172,7 @@ def declassify_array(call: Call) -> Operand:
     if kind.element.taint != "secret":
         text = f"declassify_array takes an Array[Secret[T]], found {array}"
         raise call.error("type-mismatch", text, argument=0)
-    return Typed(t.ArrayType(kind.element.plain, kind.length), array.values, array.in_frame)
+    return Typed(t.ArrayType(kind.element.plain, kind.length), array.values)
 
 
 def ord_(call: Call) -> Operand:
@@ -182,9 +183,33 @@ def ord_(call: Call) -> Operand:
     return Integer(ord(character))
 
 
+# Fields of a VMCS
+
+
+def constant_field(call: Call) -> tuple[t.WordType, ir.Value]:
+    """The constant Field that the first argument names: its word and its encoding."""
+    field = call.python(0)
+    if not isinstance(field, Field):
+        raise call.error("type-mismatch", f"expected a constant Field, found {call.operands[0]}", argument=0)
+    return t.WordType(field.word), call.builder.constant(field.encoding)
+
+
+def vmread(call: Call) -> Operand:
+    word, encoding = constant_field(call)
+    (found,) = call.builder.results(call.lowering.instruction(intrinsics.vmread, encoding), (64,))
+    return Typed(word, (call.builder.resize(found, word.width),))
+
+
+def vmwrite(call: Call) -> Operand:
+    word, encoding = constant_field(call)
+    value = call.typed(1, word).value
+    call.lowering.instruction(intrinsics.vmwrite, encoding, call.builder.resize(value, 64))
+    return NOTHING
+
+
 LIBRARY: Final[dict[str, Lower]] = {
     **by_name(size_of, offset_of, address_of, array_at, frame_array, erase, text, function_address, stop),
-    **by_name(untrusted, secret, declassify, as_secret, declassify_array),
+    **by_name(untrusted, secret, declassify, as_secret, declassify_array, vmread, vmwrite),
     "check_places": linked_bytes("linker.check_places"),
     "check_files": linked_bytes("linker.check_files"),
     "image_base": linked_address("linker.image_base"),

@@ -6,27 +6,23 @@ Statements, expressions, conditions, calls and memory are in modules beside this
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from dsl.compiler import ir, statements
-from dsl.compiler.builder import Builder, Loop, Position
-from dsl.compiler.calls import call
-from dsl.compiler.conditions import bool_value, conditional
+from dsl.compiler import ir
+from dsl.compiler.builder import Builder, Loop
 from dsl.compiler.diagnostics import Note, Reported, instead
-from dsl.compiler.expressions import attribute, constant, named, subscript
-from dsl.compiler.fitting import coerce
-from dsl.compiler.operands import Integer, Operand, Typed
-from dsl.compiler.operators import binary, comparison, unary
+from dsl.compiler.operands import Operand, Typed
 from dsl.compiler.signatures import Signature
 from dsl.compiler.source import SourceFile, assigned_names, declaration_error
 from dsl.lang import types as t
 from dsl.lang.failure import DeclarationError
-from dsl.lang.types import NONE
 
 if TYPE_CHECKING:
     from dsl.compiler.frontend import Unit
+
+Grammar = Mapping[type[ast.AST], Callable[["Lowering", Any], Any]]  # who lowers which node
 
 
 class Lowering:
@@ -35,12 +31,14 @@ class Lowering:
     def __init__(
         self,
         unit: Unit,
+        grammar: Grammar,
         python: Callable[..., Any],
         signature: Signature,
         ir_function: ir.Function,
         chain: tuple[Note, ...],
     ) -> None:
         self.unit = unit
+        self.grammar = grammar
         self.source: SourceFile = unit.sources.file_of(python)
         self.namespace: dict[str, Any] = python.__globals__
         self.signature = signature
@@ -54,7 +52,8 @@ class Lowering:
         self.loop_variables: set[str] = set()
         self.counting: set[str] = set()  # those of open loops, which are read-only
         self.carried: dict[ir.Value, str] = {}  # at a loop's head: locals that bring references from its earlier turns
-        self.stored: list[tuple[ir.Value, ir.Span]] = []  # references that were stored in memory, and where
+        self.stored: list[tuple[ir.Value, ir.Span, str]] = []  # references put into memory, and into which place
+        self.returned: list[tuple[ir.Value, ir.Span, str]] = []  # references in a result, and its type
         self.depth_counter = ""  # the symbol of a recursive function's count of activations
 
     # entry
@@ -115,8 +114,7 @@ class Lowering:
         mark_secrets(extracted, signature.result)
         if not signature.returns:
             builder.finish("stop", [], "a function that never returns did")
-        in_frame = any(argument.in_frame for argument in passed) and has_reference(signature.result)
-        return Typed(signature.result, extracted, in_frame)
+        return Typed(signature.result, extracted)
 
     def instruction(self, python: Any, *inputs: ir.Value) -> ir.Value:
         """Emit an intrinsic; its results are extracted from the value."""
@@ -153,43 +151,14 @@ class Lowering:
         values = binding.values
         if isinstance(self.declared[name], t.FallibleType) and not isinstance(binding.type, t.FallibleType):
             values = values[:1] if binding.type == t.FAILURE else values[1:]  # narrowed: the code, or what follows it
-        return Typed(binding.type, values, binding.in_frame)
-
-    def assign(self, name: str, operand: Operand, node: ast.AST, value: ast.AST) -> None:
-        """Give a local the value of an expression; the first assignment decides its type."""
-        previous = self.builder.environment.get(name)
-        if previous is not None and name in self.counting:
-            raise self.error("loop-variable", node, f"the loop variable '{name}' is read-only", "use another local")
-        if isinstance(operand, Integer):
-            help_ = f"give the literal a type: {self.declared.get(name, 'u64')}({operand.value})"
-            raise self.error("bare-int", value, f"'{name}' would be a bare int", help_)
-        if name == "_":
-            return
-        if operand.plain == NONE:
-            text = f"'{name}' is assigned None, which the call returns"
-            raise self.error("type-mismatch", value, text, "call it as a statement")
-        if name not in self.declared:
-            if not isinstance(operand, Typed):
-                raise self.error("type-mismatch", value, f"'{name}' has no type yet, and {operand} gives it none")
-            self.declared[name] = operand.type.general
-        declared = self.declared[name]
-        stored = coerce(self, operand, declared, value)
-        narrowed = operand.type.general if isinstance(operand, Typed) else declared
-        if stored.in_frame and self.loops and previous is not None and not previous.in_frame:
-            text = f"'{name}' referred to other memory, and would refer to this function's frame"
-            raise self.error("frame-escape", node, text, "use another local")
-        self.builder.environment[name] = Typed(narrowed, stored.values, stored.in_frame)
+        return Typed(binding.type, values)
 
     # expressions and statements
 
     def evaluate(self, node: ast.expr) -> Operand:
         """Lower an expression here; its value."""
-        lower = EXPRESSIONS.get(type(node))
-        if lower is None:
-            name = type(node).__name__
-            help_ = instead(name, "see dsl/README.md, Functions")
-            raise self.error("unsupported", node, f"the expression '{name}' is not in the language", help_)
-        return lower(self, node)
+        operand: Operand = self.lower(node, "expression", type(node).__name__)
+        return operand
 
     def body(self, nodes: list[ast.stmt]) -> None:
         """Lower statements; an error in one does not hide those in the next."""
@@ -204,71 +173,28 @@ class Lowering:
                 self.failed |= assigned_names([statement]) - self.builder.environment.keys()
                 self.failed |= {name for name in assigned_names([statement]) if name not in self.declared}
                 if isinstance(statement, ast.Return | ast.Raise | ast.Try | ast.With | ast.Match):
-                    self.leave_block()
+                    self.builder.leave()
 
     def statement(self, node: ast.stmt) -> None:
         self.at(node)
-        lower = STATEMENTS.get(type(node))
-        if lower is None:
-            name = type(node).__name__
-            help_ = instead(name, "see dsl/README.md, Functions")
-            raise self.error("unsupported", node, f"the statement '{name.lower()}' is not in the language", help_)
-        lower(self, node)
+        self.lower(node, "statement", type(node).__name__.lower())
+
+    def lower(self, node: ast.AST, what: str, name: str) -> Any:
+        """Let the grammar's function for a node lower it."""
+        if type(node) not in self.grammar:
+            help_ = instead(type(node).__name__, "see dsl/README.md, Functions")
+            raise self.error("unsupported", node, f"the {what} '{name}' is not in the language", help_)
+        return self.grammar[type(node)](self, node)
 
     def open_loop(self, assigned: set[str]) -> Loop:
         """Start a loop that assigns these locals; note which of them refer to memory."""
         loop = self.builder.open_loop(assigned)
-        for name, phis in loop.phis.items():
-            if has_reference(self.builder.environment[name].type):
-                self.carried |= dict.fromkeys(phis, name)
+        for name in loop.phis:
+            self.carried |= dict.fromkeys(self.builder.environment[name].references, name)
         return loop
-
-    def leave_block(self) -> None:
-        """What follows here is not reached."""
-        self.builder.position = Position(self.builder.new_block(), dict(self.builder.environment), dead=True)
-
-
-EXPRESSIONS: Final[dict[type[ast.expr], Callable[[Lowering, Any], Operand]]] = {
-    ast.Constant: constant,
-    ast.Name: named,
-    ast.Attribute: attribute,
-    ast.Subscript: subscript,
-    ast.BinOp: binary,
-    ast.UnaryOp: unary,
-    ast.BoolOp: bool_value,
-    ast.Compare: comparison,
-    ast.IfExp: conditional,
-    ast.Call: call,
-}
-STATEMENTS: Final[dict[type[ast.stmt], Callable[[Lowering, Any], None]]] = {
-    ast.Expr: statements.expression_statement,
-    ast.Assign: statements.assign_statement,
-    ast.AnnAssign: statements.annotated_assignment,
-    ast.AugAssign: statements.augmented_assignment,
-    ast.If: statements.if_statement,
-    ast.While: statements.while_statement,
-    ast.For: statements.for_statement,
-    ast.Return: statements.return_statement,
-    ast.Break: statements.leave_loop,
-    ast.Continue: statements.leave_loop,
-    ast.Assert: statements.assert_statement,
-    ast.Pass: lambda lowering, node: None,
-}
 
 
 def mark_secrets(values: tuple[ir.Value, ...], kind: t.Type) -> None:
     """Say of components that come from elsewhere which are secret."""
-    for value, (_, is_secret) in zip(values, kind.parts, strict=True):
-        value.secret = is_secret
-
-
-def has_reference(kind: t.Type) -> bool:
-    """Whether a value of this type may hold a reference to memory."""
-    match kind:
-        case t.StructType() | t.ArrayType():
-            return True
-        case t.RecordType(fields=fields):
-            return any(has_reference(field) for field in fields.values())
-        case t.QualifiedType(inner=inner) | t.WrappedType(inner=inner):
-            return has_reference(inner)
-    return False
+    for value, part in zip(values, kind.parts, strict=True):
+        value.secret = part.secret

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dsl.compiler import ir
 from dsl.compiler.diagnostics import Reported, suggestion
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import Integer, Operand, Place, Typed
 from dsl.lang import intrinsics
 from dsl.lang import types as t
 from dsl.lang.layouts import BitField
-from dsl.lang.types import BOOL, U64, tainted
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 LARGEST_SLOT: Final = 1 << 24  # bytes
 UNROLLED: Final = 64  # bytes up to which zeroing and copying are single loads and stores
@@ -33,14 +30,13 @@ def field_of(lowering: Lowering, receiver: Typed, name: str, node: ast.Attribute
             return bits_field(lowering, receiver, layout.fields[name], layout.storage.width, node)
         case t.RecordType(fields=fields), _ if name in fields:
             start = sum(len(kind.widths) for kind in list(fields.values())[: list(fields).index(name)])
-            values = receiver.values[start : start + len(fields[name].widths)]
-            return Typed(fields[name], values, receiver.in_frame)
+            return Typed(fields[name], receiver.values[start : start + len(fields[name].widths)])
         case t.EnumType(word=word), "value":
-            return Typed(tainted(receiver.taint, word), receiver.values)
+            return Typed(t.tainted(receiver.taint, word), receiver.values)
         case t.ArrayType(length=length), "length":
-            return Typed(U64, (receiver.values[1] if length is None else lowering.builder.constant(length),))
+            return Typed(t.U64, (receiver.values[1] if length is None else lowering.builder.constant(length),))
         case t.FailureType(), "code":
-            return Typed(U64, receiver.values)
+            return Typed(t.U64, receiver.values)
     raise no_field(lowering, receiver, name, node)
 
 
@@ -70,19 +66,19 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     if not isinstance(kind, t.StructType) or kind.optional or name not in kind.layout.fields:
         raise no_field(lowering, receiver, name, node)
     field = kind.layout.fields[name]
-    return Place(receiver.value, field.offset, field.type, f"{kind}.{name}", receiver.in_frame)
+    return Place(receiver.value, field.offset, field.type, f"{kind}.{name}")
 
 
 def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int, node: ast.AST) -> Typed:
     """A field of a Bits value, shifted down; storage: the width of the whole."""
     builder = lowering.builder
-    kind = tainted(receiver.taint, field.type)
+    kind = t.tainted(receiver.taint, field.type)
     if isinstance(field.type, t.EnumType):
         public(lowering, receiver, node, f"looked at: {field.name} is a member of {field.type}")
     value = receiver.value
     if field.low:
         value = builder.emit("shr", value, field.low)
-    if field.type == BOOL:
+    if field.type == t.BOOL:
         return Typed(kind, (builder.emit("trunc", value, width=1),))
     (width,) = field.type.widths
     if field.high + 1 < storage and field.count < width:
@@ -134,15 +130,13 @@ def element_place(lowering: Lowering, array: Typed, index: Operand, node: ast.AS
         assert isinstance(index, Typed)
         wide = builder.resize(index.value, 64)
         builder.check(builder.emit("ult", wide, length), "index")
-        return Place(
-            builder.emit("add", address, scaled(lowering, wide, element.size)), 0, element, what, array.in_frame
-        )
+        return Place(builder.emit("add", address, scaled(lowering, wide, element.size)), 0, element, what)
     if (known < 0 or (length.constant is not None and known >= length.constant)) and not lowering.dead:
         elements = "no negative index exists" if known < 0 else f"the array has {length.constant} elements"
         raise lowering.error("index-range", node, f"the index {known} is out of range", elements)
     if length.constant is None:
         builder.check(builder.emit("ult", builder.constant(known), length), "index")
-    return Place(address, max(known, 0) * element.size, element, what, array.in_frame)
+    return Place(address, max(known, 0) * element.size, element, what)
 
 
 def scaled(lowering: Lowering, count: ir.Value, size: int) -> ir.Value:
@@ -161,10 +155,10 @@ def load_operand(lowering: Lowering, place: Place) -> Typed:
     builder = lowering.builder
     match place.type:
         case t.StructType(optional=False):
-            return Typed(place.type, (builder.add_constant(place.address, place.offset),), place.in_frame)
+            return Typed(place.type, (builder.add_constant(place.address, place.offset),))
         case t.ArrayType(length=int(length)):
             address = builder.add_constant(place.address, place.offset)
-            return Typed(place.type, (address, builder.constant(length)), place.in_frame)
+            return Typed(place.type, (address, builder.constant(length)))
     return load(lowering, place)
 
 
@@ -179,7 +173,7 @@ def load(lowering: Lowering, place: Place) -> Typed:
     kind, how = access(place)
     builder = lowering.builder
     value = builder.load(place.address, kind.size * 8, how)
-    if kind.plain == BOOL:
+    if kind.plain == t.BOOL:
         builder.check(builder.emit("ule", value, 1), "a bool in memory is 0 or 1")
         return Typed(kind, (builder.emit("ne", value, 0),))
     value.secret = kind.taint == "secret"
@@ -196,11 +190,8 @@ def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, val
         text = f"{place.what} is a whole {kind}, which cannot be assigned"
         raise lowering.error("struct-assign", node, text, "copy into it: target.copy_from(source)")
     value = coerce(lowering, operand, kind, value_node)
-    if value.in_frame:
-        text = f"a reference to this function's frame is stored in {place.what}"
-        raise lowering.error("frame-escape", value_node, text, "the frame is gone when the function returns")
     if isinstance(kind, t.StructType):
-        lowering.stored.append((value.value, lowering.source.span(value_node)))
+        lowering.stored.append((value.value, lowering.source.span(value_node), place.what))
     builder = lowering.at(node)
     stored = builder.resize(value.value, 8) if value.value.width == 1 else value.value
     builder.store(place.address, stored, how)
@@ -218,7 +209,7 @@ def frame_slot(lowering: Lowering, kind: t.StructType | t.ArrayType, node: ast.A
     address = builder.emit("frame", data=ir.Slot(max(kind.size, 1), kind.align))
     zero(lowering, address, kind.size)
     length = () if isinstance(kind, t.StructType) else (builder.constant(kind.length or 0),)
-    return Typed(kind, (address, *length), in_frame=True)
+    return Typed(kind, (address, *length))
 
 
 def pieces(size: int) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.arguments import NOTHING, Call, Lower, by_name, evaluate_arguments, lower_call
@@ -12,16 +12,18 @@ from dsl.compiler.conditions import choose, count_up, known_bool
 from dsl.compiler.construct import with_fields
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.fitting import coerce
+from dsl.compiler.lower import Lowering
 from dsl.compiler.memory import copy, fill, load, no_field, scaled, store, zero, zero_elements
-from dsl.compiler.operands import Integer, Operand, Place, Typed
+from dsl.compiler.operands import Integer, Named, Operand, Place, Typed
+from dsl.lang import intrinsics
 from dsl.lang import types as t
+from dsl.lang.addresses import HostVirtual
 from dsl.lang.array import Array
+from dsl.lang.bits import Bits
 from dsl.lang.failure import OUT_OF_RANGE
+from dsl.lang.staging import PerCpu
+from dsl.lang.struct import Struct
 from dsl.lang.taint import Untrusted
-from dsl.lang.types import BOOL, SIGNED, U8, U64, UNSIGNED, tainted
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def method(lowering: Lowering, receiver: Operand, name: str, node: ast.Call) -> Operand:
@@ -41,7 +43,14 @@ def method(lowering: Lowering, receiver: Operand, name: str, node: ast.Call) -> 
 
 
 def methods_of(receiver: Operand) -> tuple[Any, dict[str, Lower]]:
-    """The Python class whose methods a value has, and what they become."""
+    """What has the methods of a value (its Python class), of a class or of a per-CPU object; and what they become."""
+    match receiver:
+        case Named(python=PerCpu() as declared):
+            return declared, by_name(current)
+        case Named(python=type() as python) if issubclass(python, Struct):
+            return python, by_name(at)
+        case Named(python=type() as python) if issubclass(python, Bits):
+            return python, by_name(from_raw)
     match receiver.plain:
         case t.WordType() if receiver.taint == "untrusted":
             return Untrusted, UNTRUSTED_METHODS
@@ -70,7 +79,7 @@ def word_of(call: Call) -> t.WordType:
 
 def same_taint(call: Call, kind: t.Type, *values: ir.Value) -> Typed:
     """A value with the receiver's taint."""
-    return Typed(tainted(call.receiver.taint, kind), values)
+    return Typed(t.tainted(call.receiver.taint, kind), values)
 
 
 def truncate(call: Call) -> Operand:
@@ -85,7 +94,7 @@ def truncate(call: Call) -> Operand:
 
 def as_other_sign(call: Call) -> Operand:
     word = word_of(call)
-    return same_taint(call, (UNSIGNED if word.signed else SIGNED)[word.width], call.receiver.value)
+    return same_taint(call, (t.UNSIGNED if word.signed else t.SIGNED)[word.width], call.receiver.value)
 
 
 def limited(operation: str) -> Lower:
@@ -116,12 +125,12 @@ def trusted(call: Call) -> Operand:
 
 
 def as_u64(call: Call) -> Operand:
-    return same_taint(call, U64, call.receiver.value)
+    return same_taint(call, t.U64, call.receiver.value)
 
 
 def low_mask(call: Call) -> ir.Value:
     """Alignment - 1; the alignment must be a power of two."""
-    alignment = call.value(0, U64)
+    alignment = call.value(0, t.U64)
     builder, known = call.builder, alignment.constant
     mask = builder.emit("sub", alignment, 1)
     if known is None:
@@ -147,7 +156,34 @@ def align_up(call: Call) -> Operand:
 
 def is_aligned(call: Call) -> Operand:
     mask, builder = low_mask(call), call.builder
-    return same_taint(call, BOOL, builder.emit("eq", builder.emit("and", call.receiver.value, mask), 0))
+    return same_taint(call, t.BOOL, builder.emit("eq", builder.emit("and", call.receiver.value, mask), 0))
+
+
+# Classes and the per-CPU object
+
+
+def at(call: Call) -> Typed:
+    assert isinstance(call.subject, Named)
+    return Typed(t.StructType(call.subject.python), call.typed(0, t.AddressType(HostVirtual)).values)
+
+
+def from_raw(call: Call) -> Typed:
+    assert isinstance(call.subject, Named)
+    kind, taint = t.BitsType(call.subject.python), call.operands[0].taint
+    return Typed(t.tainted(taint, kind), call.typed(0, t.tainted(taint, kind.word), literal=True).values)
+
+
+def current(call: Call) -> Typed:
+    """The current CPU's object: its own address is its first field, read through GS."""
+    assert isinstance(call.subject, Named)
+    python: Any = call.subject.python
+    constants = call.lowering.unit.constants
+    constants.per_cpu = constants.per_cpu or python
+    if constants.per_cpu is not python:
+        help_ = "GS leads to one Struct: give it both's fields"
+        raise call.error("declaration", "the program has another per_cpu(T) already", help_)
+    made = call.lowering.instruction(intrinsics.read_gs_u64, call.builder.constant(0))
+    return Typed(python.__declaration__.type, call.builder.results(made, (64,)))
 
 
 # Bits
@@ -210,7 +246,7 @@ def slice_(call: Call) -> Operand:
     distance = scaled(call.lowering, first, element.size)
     if distance.constant != 0:
         start = call.builder.emit("add", start, distance)
-    return Typed(t.ArrayType(element), (start, many), call.receiver.in_frame)
+    return Typed(t.ArrayType(element), (start, many))
 
 
 def array_copy_from(call: Call) -> Operand:
@@ -247,7 +283,7 @@ def array_fill(call: Call) -> Operand:
             store(lowering, Place(cell, 0, element, "an element"), value, where, where)
 
         lowering.at(where)
-        count_up(lowering, "index", Typed(U64, (builder.constant(0),)), length, each)
+        count_up(lowering, "index", Typed(t.U64, (builder.constant(0),)), length, each)
     return NOTHING
 
 
@@ -272,7 +308,7 @@ def array_equals(call: Call) -> Operand:
         builder.position, different = builder.branch(builder.emit("eq", left, right))
         differs.append(different)
 
-    count_up(lowering, "index", Typed(U64, (builder.constant(0),)), call.receiver.values[1], each)
+    count_up(lowering, "index", Typed(t.U64, (builder.constant(0),)), call.receiver.values[1], each)
     same = known_bool(lowering, builder.position, True)
     return choose(lowering, [same, known_bool(lowering, builder.join(differs), False)])
 
@@ -280,13 +316,13 @@ def array_equals(call: Call) -> Operand:
 def byte_place(call: Call, word: t.WordType) -> Place:
     """`word` at a byte offset of an Array[u8]; its element's taint goes with it."""
     element, address = element_of(call), call.receiver.values[0]
-    if element.plain != U8:
+    if element.plain != t.U8:
         text = f"only an Array[u8] has words at byte offsets, found {call.receiver}"
         raise call.error("type-mismatch", text, argument=0)
     offset = call.unsigned(0, "an offset")
     builder = call.lowering.at(call.given[0][1])
     require_room(call, offset, builder.constant(word.size), argument=0)
-    kind = tainted(element.taint, word)
+    kind = t.tainted(element.taint, word)
     if offset.constant is not None:
         return Place(address, offset.constant, kind, "bytes")
     return Place(builder.emit("add", address, offset), 0, kind, "bytes")
@@ -294,7 +330,7 @@ def byte_place(call: Call, word: t.WordType) -> Place:
 
 def load_bytes(width: int, big: bool = False) -> Lower:
     def lower(call: Call) -> Operand:
-        loaded = load(call.lowering, byte_place(call, UNSIGNED[width]))
+        loaded = load(call.lowering, byte_place(call, t.UNSIGNED[width]))
         return Typed(loaded.type, (call.builder.emit("bswap", loaded.value),)) if big else loaded
 
     return lower
@@ -302,7 +338,7 @@ def load_bytes(width: int, big: bool = False) -> Lower:
 
 def store_bytes(width: int, big: bool = False) -> Lower:
     def lower(call: Call) -> Operand:
-        place = byte_place(call, UNSIGNED[width])
+        place = byte_place(call, t.UNSIGNED[width])
         operand, where = call.given[1]
         stored = coerce(call.lowering, operand, place.type, where)
         if big:

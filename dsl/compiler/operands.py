@@ -35,11 +35,10 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Typed(Operand):
-    """A value of the program: its type and its components. in_frame: it refers to memory of this call's frame."""
+    """A value of the program: its type and its components."""
 
     type: Type
     values: tuple[ir.Value, ...] = ()
-    in_frame: bool = False
 
     def __str__(self) -> str:
         return str(self.type)
@@ -49,6 +48,11 @@ class Typed(Operand):
         """The only component."""
         (value,) = self.values
         return value
+
+    @property
+    def references(self) -> list[ir.Value]:
+        """The components that refer to memory."""
+        return [value for value, part in zip(self.values, self.type.parts, strict=True) if part.refers]
 
     @property
     def plain(self) -> Type:
@@ -109,4 +113,3 @@ class Place:
     offset: int
     type: Type
     what: str
-    in_frame: bool = False

@@ -6,17 +6,14 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dsl.compiler import ir
 from dsl.compiler.conditions import bool_value, narrows
 from dsl.compiler.fitting import coerce, conversion_help, public, taint_barrier
+from dsl.compiler.lower import Lowering
 from dsl.compiler.operands import LARGEST_INTEGER, Integer, Operand, Typed
 from dsl.lang import types as t
-from dsl.lang.types import BOOL, U64, tainted
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ def common_type(
             smaller, larger = sorted((each.plain for each in kinds), key=lambda each: getattr(each, "width", 0))
             raise lowering.error("type-mismatch", node, text, conversion_help(Typed(smaller), larger))
     first, second = (single_value(lowering, operand, kind, node) for operand in (left, right))
-    return first, second, tainted(taint, kind)
+    return first, second, t.tainted(taint, kind)
 
 
 def common_taint(lowering: Lowering, operands: list[Operand], node: ast.AST) -> str:
@@ -196,12 +193,12 @@ def shift_count(lowering: Lowering, right: Operand, word: t.WordType, node: ast.
 def address_arithmetic(lowering: Lowering, sign: Sign, left: Typed, right: Operand, node: ast.AST) -> Typed:
     """A + n, a - n, and the distance a - b."""
     if sign.words == "sub" and isinstance(right, Typed) and right.type == left.type:
-        return Typed(U64, (lowering.at(node).emit("sub", left.value, right.value),))
+        return Typed(t.U64, (lowering.at(node).emit("sub", left.value, right.value),))
     if sign.words not in ("add", "sub"):
         help_ = "align_down and align_up align; as_u64() gives the number"
         raise lowering.error("type-mismatch", node, f"an address has no operator '{sign.text}'", help_)
     public(lowering, right, node, "part of an address")
-    offset = coerce(lowering, right, U64, node, literal=True).value
+    offset = coerce(lowering, right, t.U64, node, literal=True).value
     return Typed(left.type, (lowering.at(node).emit(sign.words, left.value, offset),))
 
 
@@ -230,7 +227,7 @@ def comparison(lowering: Lowering, node: ast.Compare) -> Typed:
     left, right = lowering.evaluate(node.left), lowering.evaluate(node.comparators[0])
     builder = lowering.at(node)
     if isinstance(left, Integer) and isinstance(right, Integer) and sign.integers is not None:
-        return Typed(BOOL, (builder.constant(sign.integers(left.value, right.value), 1),))
+        return Typed(t.BOOL, (builder.constant(sign.integers(left.value, right.value), 1),))
     first, second, common = common_type(lowering, left, right, node, sign.text)
     kind = common.plain
     if common.taint == "secret":
@@ -243,7 +240,7 @@ def comparison(lowering: Lowering, node: ast.Compare) -> Typed:
         first, second = second, first
     signed = isinstance(kind, t.ScalarType) and kind.word.signed
     prefix = "" if sign.words in ("eq", "ne") else "s" if signed else "u"
-    return Typed(tainted(common.taint, BOOL), (builder.emit(prefix + sign.words, first, second),))
+    return Typed(t.tainted(common.taint, t.BOOL), (builder.emit(prefix + sign.words, first, second),))
 
 
 def compares(sign: Sign, kind: t.Type) -> bool:

@@ -34,7 +34,7 @@ Refuse = Callable[[ast.AST, str, str], Exception]  # makes the error at a node f
 
 def read_signature(function: Callable[..., Any], node: ast.FunctionDef, refuse: Refuse) -> Signature:
     """The signature of a machine function; raises what `refuse` makes at the first part that is not in the language."""
-    arguments = node.args
+    arguments, told = node.args, function.__annotations__
     if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kw_defaults:
         text = f"'{node.name}' has default, * or ** parameters"
         raise refuse(node, text, "a machine function takes a fixed list of parameters")
@@ -42,11 +42,11 @@ def read_signature(function: Callable[..., Any], node: ast.FunctionDef, refuse: 
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument.annotation is None:
             raise refuse(argument, f"the parameter '{argument.arg}' has no type", "annotate it: name: u64")
-        parameters[argument.arg] = resolve(function, argument.arg, argument.annotation, refuse)
+        parameters[argument.arg] = resolve(told[argument.arg], function.__globals__, argument.annotation, refuse)
     if node.returns is None:
         raise refuse(node, f"'{node.name}' has no result type", "annotate it: -> None")
-    returns = function.__annotations__.get("return") not in (NoReturn, "NoReturn")
-    result = resolve(function, "return", node.returns, refuse) if returns else NONE
+    returns = told.get("return") not in (NoReturn, "NoReturn")
+    result = resolve(told["return"], function.__globals__, node.returns, refuse) if returns else NONE
     return Signature(node.name, parameters, result, returns)
 
 
@@ -58,14 +58,15 @@ def instruction_signature(function: Any) -> Signature:
     return Signature(function.__name__, kinds, result, returns=True)
 
 
-def resolve(function: Callable[..., Any], name: str, node: ast.AST, refuse: Refuse) -> Type:
+def resolve(annotation: Any, namespace: dict[str, Any], node: ast.AST, refuse: Refuse) -> Type:
+    """The type that an annotation means; raises what `refuse` makes if it is none."""
     try:
-        return resolve_annotation(function.__annotations__[name], function.__globals__)
+        return resolve_annotation(annotation, namespace)
     except Exception as problem:  # an annotation is an expression, which may raise anything
         raise refuse(
             node,
             f"this annotation is no type of the language: {problem}",
-            annotation_help(problem, function.__globals__),
+            annotation_help(problem, namespace),
         ) from None
 
 

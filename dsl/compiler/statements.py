@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from dsl.compiler.builder import Loop, Position
 from dsl.compiler.calls import call, discardable
 from dsl.compiler.conditions import condition, count_up, narrows, truth
 from dsl.compiler.expressions import place_of
 from dsl.compiler.fitting import coerce, public
+from dsl.compiler.lower import Lowering
 from dsl.compiler.memory import load, store
 from dsl.compiler.operands import Integer, Named, Nothing, Operand, Typed
 from dsl.compiler.operators import operate
+from dsl.compiler.signatures import resolve
 from dsl.compiler.source import assigned_names
 from dsl.lang import types as t
-from dsl.lang.types import NONE, U64
-
-if TYPE_CHECKING:
-    from dsl.compiler.lower import Lowering
 
 
 def expression_statement(lowering: Lowering, node: ast.Expr) -> None:
@@ -52,27 +49,51 @@ def assign_statement(lowering: Lowering, node: ast.Assign) -> None:
 
 def assign_target(lowering: Lowering, target: ast.expr, operand: Operand, value: ast.expr) -> None:
     if isinstance(target, ast.Name):
-        lowering.assign(target.id, operand, target, value)
+        assign(lowering, target.id, operand, target, value)
     else:
         store(lowering, place_of(lowering, target), operand, target, value)
+
+
+def assign(lowering: Lowering, name: str, operand: Operand, node: ast.AST, value: ast.AST) -> None:
+    """Give a local the value of an expression; the first assignment decides its type."""
+    previous = lowering.builder.environment.get(name)
+    if previous is not None and name in lowering.counting:
+        raise lowering.error("loop-variable", node, f"the loop variable '{name}' is read-only", "use another local")
+    if isinstance(operand, Integer):
+        help_ = f"give the literal a type: {lowering.declared.get(name, 'u64')}({operand.value})"
+        raise lowering.error("bare-int", value, f"'{name}' would be a bare int", help_)
+    if name == "_":
+        return
+    if operand.plain == t.NONE:
+        text = f"'{name}' is assigned None, which the call returns"
+        raise lowering.error("type-mismatch", value, text, "call it as a statement")
+    if name not in lowering.declared:
+        if not isinstance(operand, Typed):
+            raise lowering.error("type-mismatch", value, f"'{name}' has no type yet, and {operand} gives it none")
+        lowering.declared[name] = operand.type.general
+    declared = lowering.declared[name]
+    stored = coerce(lowering, operand, declared, value)
+    narrowed = operand.type.general if isinstance(operand, Typed) else declared
+    lowering.builder.environment[name] = Typed(narrowed, stored.values)
 
 
 def annotated_assignment(lowering: Lowering, node: ast.AnnAssign) -> None:
     if not isinstance(node.target, ast.Name):
         raise lowering.error("unsupported", node.target, "only a local can be annotated")
-    name, kind = node.target.id, lowering.unit.annotation(lowering, node.annotation)
+    name, text = node.target.id, ast.unparse(node.annotation)
+    kind = resolve(text, lowering.namespace, node.annotation, lambda *says: lowering.error("signature", *says))
     if lowering.declared.setdefault(name, kind.general) != kind.general:
         text = f"'{name}' is {lowering.declared[name]}, and is annotated {kind}"
         raise lowering.error("type-mismatch", node.annotation, text, "a local has one type")
     if node.value is not None:
-        lowering.assign(name, lowering.evaluate(node.value), node.target, node.value)
+        assign(lowering, name, lowering.evaluate(node.value), node.target, node.value)
 
 
 def augmented_assignment(lowering: Lowering, node: ast.AugAssign) -> None:
     if isinstance(node.target, ast.Name):
         left: Operand = lowering.read(node.target.id, node.target)
         right = lowering.evaluate(node.value)
-        lowering.assign(node.target.id, operate(lowering, node.op, left, right, node), node.target, node)
+        assign(lowering, node.target.id, operate(lowering, node.op, left, right, node), node.target, node)
         return
     place = place_of(lowering, node.target)
     left = load(lowering, place)
@@ -153,7 +174,7 @@ def loop_range(lowering: Lowering, node: ast.expr) -> tuple[Typed, Typed, bool]:
     if name == "rounds" and not isinstance(ends[0], Integer):
         text = f"the bound of rounds must be an int constant, found {ends[0]}"
         raise lowering.error("static-argument", node.args[0], text)
-    counted = next((end for end in ends if isinstance(end, Typed)), Typed(U64))
+    counted = next((end for end in ends if isinstance(end, Typed)), Typed(t.U64))
     public(lowering, counted, node, "the end of a loop")
     if not counted.is_unsigned:
         raise lowering.error("type-mismatch", node, f"a loop counts unsigned words, found {counted}")
@@ -176,7 +197,7 @@ def leave_loop(lowering: Lowering, node: ast.Break | ast.Continue) -> None:
         raise lowering.error("unsupported", node, "not in a loop")
     loop = lowering.loops[-1]
     (loop.breaks if isinstance(node, ast.Break) else loop.continues).append(lowering.builder.position)
-    lowering.leave_block()
+    lowering.builder.leave()
 
 
 def assert_statement(lowering: Lowering, node: ast.Assert) -> None:
@@ -204,9 +225,7 @@ def return_statement(lowering: Lowering, node: ast.Return) -> None:
     operand: Operand = Nothing() if node.value is None else lowering.evaluate(node.value)
     where = node.value or node
     result = coerce(lowering, operand, lowering.signature.result, where)
-    if result.in_frame:
-        text = f"{result} refers to this function's frame, which ends here"
-        raise lowering.error("frame-escape", where, text, "let the caller pass the memory")
+    lowering.returned += [(value, lowering.source.span(where), str(result)) for value in result.references]
     lowering.at(node)
     lowering.leave(result.values)
 
@@ -217,7 +236,7 @@ def end(lowering: Lowering, node: ast.FunctionDef) -> None:
         return
     lowering.builder.span = lowering.source.span(node.body[-1])
     result = lowering.signature.result
-    if (result.inner if isinstance(result, t.FallibleType) else result) != NONE:
+    if (result.inner if isinstance(result, t.FallibleType) else result) != t.NONE:
         text = f"'{node.name}' can end without returning {result}"
         raise lowering.error("missing-return", node.body[-1], text, "return on every path, or stop(...)")
     lowering.leave(coerce(lowering, Nothing(), result, node.body[-1]).values)

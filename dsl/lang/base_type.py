@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, dataclass_transform
+from typing import Any, NamedTuple, dataclass_transform
+
+
+class Part(NamedTuple):
+    """One of the IR values that hold a value: its width in bits, whether it is secret, whether it is a reference to memory."""
+
+    width: int
+    secret: bool = False
+    refers: bool = False
 
 
 @dataclass_transform(frozen_default=True)
@@ -16,14 +24,14 @@ class Type:
         dataclass(frozen=True)(cls)
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
-        """The IR values that hold a value: of each its width in bits, and whether it is secret."""
+    def parts(self) -> tuple[Part, ...]:
+        """The IR values that hold a value."""
         return ()
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
         """The widths of those."""
-        return tuple(width for width, _ in self.parts)
+        return tuple(part.width for part in self.parts)
 
     @property
     def size(self) -> int:

@@ -10,6 +10,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from dsl.lang.base_type import Part
 from dsl.lang.base_type import Type as Type
 from dsl.lang.failure import CheckFailed, Failure
 from dsl.lang.words import i8, i16, i32, i64, u8, u16, u32, u64
@@ -31,7 +32,7 @@ class NoneType_(Type):
 class BoolType(Type):
     """Python's bool: IR width 1 in a register, one byte in memory."""
 
-    parts = ((1, False),)
+    parts = (Part(1),)
     size = 1
 
     def __str__(self) -> str:
@@ -75,8 +76,8 @@ class ScalarType(NamedType):
         raise NotImplementedError
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
-        return ((self.word.width, False),)
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.word.width),)
 
     @cached_property
     def size(self) -> int:
@@ -160,7 +161,7 @@ class StructType(NamedType):
     """A reference to a Struct: an address. optional: may be None (0); in memory then the reference, else the Struct itself."""
 
     optional: bool = False
-    parts = ((64, False),)
+    parts = (Part(64, refers=True),)
 
     def __str__(self) -> str:
         return f"{self.python.__name__} | None" if self.optional else str(self.python.__name__)
@@ -206,7 +207,7 @@ class RecordType(NamedType):
         return self.python.__record__  # type: ignore[no-any-return]
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
+    def parts(self) -> tuple[Part, ...]:
         return tuple(part for field in self.fields.values() for part in field.parts)
 
 
@@ -215,7 +216,7 @@ class ArrayType(Type):
 
     element: Type
     length: int | None = None
-    parts = ((64, False), (64, False))
+    parts = (Part(64, refers=True), Part(64))
 
     def __str__(self) -> str:
         return f"Array[{self.element}]"
@@ -255,8 +256,8 @@ class QualifiedType(Type):
         return f"{self.qualifier.capitalize()}[{self.inner}]"
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
-        return tuple((width, self.qualifier == "secret") for width, _ in self.inner.parts)
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(part._replace(secret=self.qualifier == "secret") for part in self.inner.parts)
 
     @cached_property
     def size(self) -> int:
@@ -317,7 +318,7 @@ class WrappedType(Type):
     inner: Type
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
+    def parts(self) -> tuple[Part, ...]:
         return self.inner.parts
 
     def holds(self, value: Any) -> bool:
@@ -334,7 +335,7 @@ class StaticType(WrappedType):
 class FailureType(Type):
     """Failure alone (after narrowing): its code."""
 
-    parts = ((64, False),)
+    parts = (Part(64),)
 
     def __str__(self) -> str:
         return "Failure"
@@ -350,8 +351,8 @@ class FallibleType(WrappedType):
         return f"{self.inner} | Failure"
 
     @property
-    def parts(self) -> tuple[tuple[int, bool], ...]:
-        return ((64, False), *self.inner.parts)
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(64), *self.inner.parts)
 
     @property
     def general(self) -> Type:

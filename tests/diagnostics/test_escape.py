@@ -10,7 +10,7 @@ from tests.diagnostics.test_diagnostics import compile_text
 
 HEAD = """from __future__ import annotations
 
-from dsl.lang import Record, Ref, Struct, frame_array, machine, static, u8, u64, upto
+from dsl.lang import Record, Ref, Struct, address_of, frame_array, machine, static, u8, u64, upto
 
 
 class Box(Struct):
@@ -74,6 +74,9 @@ STORED = "which stores it"
         ),
         (f"{LOOP}        box = Box()\n        total = size_of_box(box, total)\n", ""),
         (f"    spare = Box()\n{LOOP}        last, spare = spare, last\n        last.size += turn\n", ""),
+        (f"    own = Box()\n    last = OTHER\n{LOOP}        last = own\n        last.size = turn\n", ""),
+        ("    if count == 1:\n        last = OTHER\n    ROOT.next = last\n", "is stored in Box.next"),
+        ("    ROOT.next = Box.at(address_of(last))\n", "is stored in Box.next"),
         ("    keep(count, last)\n", STORED),
         ("    total = pass_on(same(last), count)\n", STORED),
         ("    keep(count, OTHER)\n    total = size_of_box(last, pass_on(OTHER, count))\n", ""),
