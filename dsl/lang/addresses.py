@@ -7,20 +7,15 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar, overload
 
 from dsl.lang.failure import CheckFailed
-from dsl.lang.words import Number, u64
+from dsl.lang.words import Number, comparing, u64
 
 _A = TypeVar("_A", bound="Address")
 
 
 def _comparing(compute: Callable[[int, int], bool]) -> Callable[[_A, _A], bool]:
-    """A comparison; with an address of another kind it is a TypeError."""
-
-    def operate(self: _A, other: _A) -> bool:
-        if other.__class__ is not self.__class__:
-            raise TypeError(f"comparison of {self.__class__.__name__} with {other.__class__.__name__}")
-        return compute(self._value, other._value)
-
-    return operate
+    """A comparison; with an address of another kind, or a number, it is a TypeError."""
+    operate: Any = comparing(compute)
+    return operate  # type: ignore[no-any-return]
 
 
 class Address(Number, width=64):

@@ -73,12 +73,6 @@ class Tainted(Generic[T]):
         def __rshift__(self, count: Unsigned | int) -> Self: ...
         def __invert__(self) -> Self: ...
     else:
-        __add__, __radd__ = _kept(operator.add), _reflected(operator.add)
-        __sub__, __rsub__ = _kept(operator.sub), _reflected(operator.sub)
-        __mul__, __rmul__ = _kept(operator.mul), _reflected(operator.mul)
-        __and__, __rand__ = _kept(operator.and_), _reflected(operator.and_)
-        __or__, __ror__ = _kept(operator.or_), _reflected(operator.or_)
-        __xor__, __rxor__ = _kept(operator.xor), _reflected(operator.xor)
         __hash__ = None
 
         def __lshift__(self, count):
@@ -138,15 +132,6 @@ class Untrusted(Tainted[T]):
         def __le__(self, other: Self | T | int) -> Untrusted[bool]: ...
         def __gt__(self, other: Self | T | int) -> Untrusted[bool]: ...
         def __ge__(self, other: Self | T | int) -> Untrusted[bool]: ...
-    else:
-        __floordiv__ = _kept(operator.floordiv)
-        __mod__ = _kept(operator.mod)
-        __eq__ = _kept(operator.eq)
-        __ne__ = _kept(operator.ne)
-        __lt__ = _kept(operator.lt)
-        __le__ = _kept(operator.le)
-        __gt__ = _kept(operator.gt)
-        __ge__ = _kept(operator.ge)
 
 
 class Secret(Tainted[T]):
@@ -171,6 +156,13 @@ class Secret(Tainted[T]):
             raise TypeError("a Secret is not compared: constant_time_equal")
 
         __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+
+
+for _name in ("add", "sub", "mul", "and", "or", "xor"):
+    setattr(Tainted, f"__{_name}__", _kept(getattr(operator, f"__{_name}__")))
+    setattr(Tainted, f"__r{_name}__", _reflected(getattr(operator, f"__{_name}__")))
+for _name in ("floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Untrusted, f"__{_name}__", _kept(getattr(operator, f"__{_name}__")))
 
 
 def _require_reason(reason: object) -> None:

@@ -45,7 +45,7 @@ def _word(like: _W, literal: int) -> _W:
     return word(literal)  # type: ignore[no-any-return]
 
 
-def _comparing(compute: _Compute) -> Callable[[_W, _W | int], bool]:
+def comparing(compute: _Compute) -> Callable[[_W, _W | int], bool]:
     """A comparison. Beside what has another type it is a TypeError; a tainted value answers itself."""
 
     def operate(self: _W, other: Any) -> Any:
@@ -110,6 +110,10 @@ class Number:
         word._value = ((number + cls._bias) & cls._mask) - cls._bias
         return word
 
+    def _number(self, other: Any) -> Any:
+        """Other's value as a plain number if it may stand beside self, else NotImplemented."""
+        return other._value if other.__class__ is self.__class__ else NotImplemented
+
     def __hash__(self) -> int:
         return hash(self._value)
 
@@ -155,7 +159,6 @@ class Word(Number):
             return word
 
     def _number(self, other: Any) -> Any:
-        """Other's value as a plain number if it may stand beside self, else NotImplemented."""
         if other.__class__ is self.__class__:
             return other._value
         return _word(self, other)._value if other.__class__ is int else NotImplemented
@@ -167,9 +170,9 @@ class Word(Number):
     __or__, __ror__ = _wrapping(operator.or_)
     __xor__, __rxor__ = _wrapping(operator.xor)
     __lshift__, __rshift__ = _shifting(operator.lshift), _shifting(operator.rshift)
-    __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)  # type: ignore[assignment]  # refuse two widths
-    __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
-    __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
+    __eq__, __ne__ = comparing(operator.eq), comparing(operator.ne)  # type: ignore[assignment]  # refuse two widths
+    __lt__, __le__ = comparing(operator.lt), comparing(operator.le)
+    __gt__, __ge__ = comparing(operator.gt), comparing(operator.ge)
     __hash__ = Number.__hash__
 
     def __invert__(self) -> Self:
