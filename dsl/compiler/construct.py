@@ -94,10 +94,8 @@ def with_fields(
         value = coerce(lowering, operand, field.type, where).value
         builder, limit = lowering.at(where), (1 << field.count) - 1
         if field.count < value.width:
-            if value.constant is not None and value.constant > limit and not lowering.dead:
-                text = f"{value.constant} does not fit in {name}, which has {field.count} bits"
-                raise lowering.error("literal-range", where, text)
-            builder.check(builder.emit("ule", value, limit), f"{name} overflows")
+            text = f"{value.constant} does not fit in {name}, which has {field.count} bits"
+            lowering.require("literal-range", builder.emit("ule", value, limit), f"{name} overflows", where, text)
         value = builder.resize(value, word.width)
         if field.low:
             value = builder.emit("shl", value, field.low)
@@ -109,8 +107,6 @@ def with_fields(
 
 def construct_failure(lowering: Lowering, operand: Operand, node: ast.AST) -> Typed:
     code = coerce(lowering, operand, t.U64, node, literal=True).value
-    builder = lowering.at(node)
-    if code.constant == 0:
-        raise lowering.error("literal-range", node, "a Failure's code is never 0", "0 stands for success")
-    builder.check(builder.emit("ne", code, 0), "a Failure's code is never 0")
+    holds, text = lowering.at(node).emit("ne", code, 0), "a Failure's code is never 0"
+    lowering.require("literal-range", holds, text, node, text, "0 stands for success")
     return Typed(t.FAILURE, (code,))

@@ -8,7 +8,7 @@ from dsl.compiler import ir
 from dsl.compiler.arguments import NOTHING, Call, Lower, by_name
 from dsl.compiler.arithmetic import WORD_FUNCTIONS
 from dsl.compiler.diagnostics import suggestion
-from dsl.compiler.memory import frame_slot, zero, zero_elements
+from dsl.compiler.memory import frame_slot, zero
 from dsl.compiler.operands import Integer, Operand, Typed
 from dsl.lang import intrinsics
 from dsl.lang import types as t
@@ -75,15 +75,11 @@ def erase(call: Call) -> Operand:
     """Zero a Struct or Array with accesses that no pass removes."""
     (operand,) = call.operands
     if isinstance(operand, Typed) and isinstance(operand.type, t.StructType) and not operand.type.optional:
-        zero(call.lowering, operand.value, operand.type.size, volatile=True)
+        zero(call.lowering, operand.value, call.builder.constant(1), operand.type.size, volatile=True)
         return NOTHING
     array, kind = call.array(0)
     address, length = array.values
-    if length.constant is not None:
-        zero(call.lowering, address, length.constant * kind.element.size, volatile=True)
-    else:
-        call.lowering.at(call.given[0][1])
-        zero_elements(call.lowering, address, length, kind.element.size)
+    zero(call.lowering, address, length, kind.element.size, volatile=True)
     return NOTHING
 
 

@@ -126,6 +126,12 @@ class Lowering:
         """Record an error at a node; raise the result to go on with the next statement."""
         return self.unit.error(code, self.source.span(node), text, help, self.chain)
 
+    def require(self, code: str, holds: ir.Value, message: str, node: ast.AST, text: str, help: str = "") -> None:
+        """Stop the machine here unless `holds`; what is known to fail already is an error at the node."""
+        if holds.constant == 0 and not self.dead:
+            raise self.error(code, node, text, help)
+        self.builder.check(holds, message)
+
     def at(self, node: ast.AST) -> Builder:
         """The builder, set to give new values this node's span."""
         self.builder.span = self.source.span(node)

@@ -15,6 +15,7 @@ from dsl.lang import types as t
 from dsl.lang.layouts import BitField
 
 LARGEST_SLOT: Final = 1 << 24  # bytes
+LARGEST_OFFSET: Final = 1 << 30  # bytes: what an access holds beside the parts of its address, well below 2**31
 UNROLLED: Final = 64  # bytes up to which zeroing and copying are single loads and stores
 
 
@@ -66,7 +67,8 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     if not isinstance(kind, t.StructType) or kind.optional or name not in kind.layout.fields:
         raise no_field(lowering, receiver, name, node)
     field = kind.layout.fields[name]
-    return Place(receiver.value, field.offset, field.type, f"{kind}.{name}")
+    offset = lowering.builder.constant(field.offset)
+    return displaced(lowering, receiver.value, offset, field.type, f"{kind}.{name}")
 
 
 def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int, node: ast.AST) -> Typed:
@@ -122,21 +124,23 @@ def element_place(lowering: Lowering, array: Typed, index: Operand, node: ast.AS
     if not isinstance(index, Integer) and not index.is_unsigned:
         raise lowering.error("type-mismatch", node, f"an index is an unsigned word, found {index}")
     assert isinstance(array.type, t.ArrayType)
-    assert isinstance(index, Typed | Integer)
     element, (address, length) = array.type.element, array.values
-    what = f"an element of {array}"
-    known = index.value if isinstance(index, Integer) else index.value.constant
-    if known is None:
-        assert isinstance(index, Typed)
-        wide = builder.resize(index.value, 64)
-        builder.check(builder.emit("ult", wide, length), "index")
-        return Place(builder.emit("add", address, scaled(lowering, wide, element.size)), 0, element, what)
-    if (known < 0 or (length.constant is not None and known >= length.constant)) and not lowering.dead:
-        elements = "no negative index exists" if known < 0 else f"the array has {length.constant} elements"
-        raise lowering.error("index-range", node, f"the index {known} is out of range", elements)
-    if length.constant is None:
-        builder.check(builder.emit("ult", builder.constant(known), length), "index")
-    return Place(address, max(known, 0) * element.size, element, what)
+    assert isinstance(index, Typed | Integer)
+    wide = builder.constant(index.value) if isinstance(index, Integer) else builder.resize(index.value, 64)
+    known = index.value if isinstance(index, Integer) else wide.constant
+    holds = builder.emit("ult", wide, length) if known == wide.constant else builder.constant(0, 1)
+    room = "no array is that long" if length.constant is None else f"the array has {length.constant} elements"
+    room = "no negative index exists" if (known or 0) < 0 else room
+    lowering.require("index-range", holds, "index", node, f"the index {known} is out of range", room)
+    return displaced(lowering, address, scaled(lowering, wide, element.size), element, f"an element of {array}")
+
+
+def displaced(lowering: Lowering, address: ir.Value, distance: ir.Value, kind: t.Type, what: str) -> Place:
+    """The place at a distance in bytes from an address: in the access itself where it can be."""
+    known = distance.constant
+    if known is not None and known < LARGEST_OFFSET:
+        return Place(address, known, kind, what)
+    return Place(lowering.builder.emit("add", address, distance), 0, kind, what)
 
 
 def scaled(lowering: Lowering, count: ir.Value, size: int) -> ir.Value:
@@ -207,7 +211,7 @@ def frame_slot(lowering: Lowering, kind: t.StructType | t.ArrayType, node: ast.A
         text = f"{kind} takes {kind.size:,} bytes of the stack, expected at most {LARGEST_SLOT:,}"
         raise lowering.error("literal-range", node, text, "declare it with static or static_array")
     address = builder.emit("frame", data=ir.Slot(max(kind.size, 1), kind.align))
-    zero(lowering, address, kind.size)
+    zero(lowering, address, builder.constant(1), kind.size)
     length = () if isinstance(kind, t.StructType) else (builder.constant(kind.length or 0),)
     return Typed(kind, (address, *length))
 
@@ -222,24 +226,24 @@ def pieces(size: int) -> list[tuple[int, int]]:
     return result
 
 
-def zero(lowering: Lowering, address: ir.Value, size: int, volatile: bool = False) -> None:
-    """Zero `size` bytes; volatile: no pass may remove it."""
+def zero(lowering: Lowering, address: ir.Value, count: ir.Value, size: int, volatile: bool = False) -> None:
+    """Zero count elements of `size` bytes; volatile: no pass may remove it (an intrinsic none removes anyhow)."""
     builder = lowering.builder
-    if size > UNROLLED:
-        zero_elements(lowering, address, builder.constant(size), 1)
+    if count.constant is None or count.constant * size > UNROLLED:
+        fill(lowering, address, builder.constant(0, 8), count, size)
         return
-    for offset, width in pieces(size):
+    for offset, width in pieces(count.constant * size):
         builder.store(address, builder.constant(0, width), ir.Access(offset, volatile))
 
 
-def zero_elements(lowering: Lowering, address: ir.Value, count: ir.Value, size: int) -> None:
-    """Zero count elements of `size` bytes by an intrinsic, which no pass removes."""
-    builder = lowering.builder
-    words = whole_words(lowering, count, size)
-    if words is None:
-        fill(lowering, address, builder.constant(0, 8), scaled(lowering, count, size))
+def fill(lowering: Lowering, address: ir.Value, byte: ir.Value, count: ir.Value, size: int) -> None:
+    """Set every byte of count elements of `size` bytes, by words if their number and the byte are known well enough."""
+    words = None if byte.constant is None else whole_words(lowering, count, size)
+    if words is None or byte.constant is None:
+        lowering.instruction(intrinsics.fill_bytes, address, byte, scaled(lowering, count, size))
     else:
-        lowering.instruction(intrinsics.fill_words, address, builder.constant(0), words)
+        word = lowering.builder.constant(byte.constant * 0x0101_0101_0101_0101)
+        lowering.instruction(intrinsics.fill_words, address, word, words)
 
 
 def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | None:
@@ -249,11 +253,6 @@ def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | No
     if count.constant is not None and count.constant * size % 8 == 0:
         return lowering.builder.constant(count.constant * size // 8)
     return None
-
-
-def fill(lowering: Lowering, address: ir.Value, byte: ir.Value, size: ir.Value) -> None:
-    """Set `size` bytes to `byte`."""
-    lowering.instruction(intrinsics.fill_bytes, address, byte, size)
 
 
 def copy(lowering: Lowering, target: ir.Value, source: ir.Value, count: ir.Value, size: int) -> None:

@@ -13,7 +13,7 @@ from dsl.compiler.construct import with_fields
 from dsl.compiler.diagnostics import suggestion
 from dsl.compiler.fitting import coerce
 from dsl.compiler.lower import Lowering
-from dsl.compiler.memory import copy, fill, load, no_field, scaled, store, zero, zero_elements
+from dsl.compiler.memory import copy, displaced, fill, load, no_field, scaled, store, zero
 from dsl.compiler.operands import Integer, Named, Operand, Place, Typed
 from dsl.lang import intrinsics
 from dsl.lang import types as t
@@ -131,15 +131,12 @@ def as_u64(call: Call) -> Operand:
 def low_mask(call: Call) -> ir.Value:
     """Alignment - 1; the alignment must be a power of two."""
     alignment = call.value(0, t.U64)
-    builder, known = call.builder, alignment.constant
+    builder = call.builder
     mask = builder.emit("sub", alignment, 1)
-    if known is None:
-        zero_ = builder.constant(0)
-        single = builder.emit("eq", builder.emit("and", alignment, mask), zero_)
-        fits = builder.emit("and", single, builder.emit("ne", alignment, zero_))
-        builder.check(fits, "an alignment is a power of two")
-    elif known & (known - 1) or not known:
-        raise call.error("literal-range", f"the alignment {known} is no power of two", argument=0)
+    single = builder.emit("eq", builder.emit("and", alignment, mask), 0)
+    fits = builder.emit("and", single, builder.emit("ne", alignment, 0))
+    text = f"the alignment {alignment.constant} is no power of two"
+    call.lowering.require("literal-range", fits, "an alignment is a power of two", call.given[0][1], text)
     return mask
 
 
@@ -213,7 +210,7 @@ def struct_copy_from(call: Call) -> Operand:
 
 
 def clear(call: Call) -> Operand:
-    zero(call.lowering, call.receiver.value, call.receiver.type.size)
+    zero(call.lowering, call.receiver.value, call.builder.constant(1), call.receiver.type.size)
     return NOTHING
 
 
@@ -228,15 +225,14 @@ def element_of(call: Call) -> t.Type:
 def require_room(call: Call, offset: ir.Value, size: ir.Value, argument: int | None = None) -> None:
     """Offset + size <= length, without a sum that could wrap: size <= length and offset <= length - size."""
     length = call.receiver.values[1]
-    builder = call.builder if argument is None else call.lowering.at(call.given[argument][1])
+    where = call.node if argument is None else call.given[argument][1]
+    builder = call.lowering.at(where)
     fits = builder.emit("ule", size, length)
     behind = builder.emit("ule", offset, builder.emit("sub", length, size))
-    first, count, room = offset.constant, size.constant, length.constant
-    if first is not None and count is not None and room is not None and first + count > room and not call.lowering.dead:
-        text = f"{count} elements at {first} do not lie in an array of {room}"
-        raise call.error("index-range", text, argument=argument)
-    builder.check(fits, "index")
-    builder.check(behind, "index")
+    first = "any offset" if offset.constant is None else offset.constant
+    text = f"{size.constant} elements at {first} do not lie in an array of {length.constant}"
+    call.lowering.require("index-range", fits, "index", where, text)
+    call.lowering.require("index-range", behind, "index", where, text)
 
 
 def slice_(call: Call) -> Operand:
@@ -268,13 +264,8 @@ def array_fill(call: Call) -> Operand:
     value = call.typed(0, element)
     builder, (address, length) = call.builder, call.receiver.values
     known = value.value.constant
-    byte = (known or 0) & 0xFF
-    if element.size == 1:
-        fill(lowering, address, builder.resize(value.value, 8), length)
-    elif known == 0:
-        zero_elements(lowering, address, length, element.size)
-    elif known == int.from_bytes(bytes([byte]) * element.size, "little"):
-        fill(lowering, address, builder.constant(byte, 8), scaled(lowering, length, element.size))
+    if element.size == 1 or known == int.from_bytes(bytes([(known or 0) & 0xFF]) * element.size, "little"):
+        fill(lowering, address, builder.resize(value.value, 8), length, element.size)
     else:
         where = call.given[0][1]
 
@@ -323,9 +314,7 @@ def byte_place(call: Call, word: t.WordType) -> Place:
     builder = call.lowering.at(call.given[0][1])
     require_room(call, offset, builder.constant(word.size), argument=0)
     kind = t.tainted(element.taint, word)
-    if offset.constant is not None:
-        return Place(address, offset.constant, kind, "bytes")
-    return Place(builder.emit("add", address, offset), 0, kind, "bytes")
+    return displaced(call.lowering, address, offset, kind, "bytes")
 
 
 def load_bytes(width: int, big: bool = False) -> Lower:

@@ -153,10 +153,8 @@ def require_divisible(
 
 
 def nonzero_divisor(lowering: Lowering, divisor: ir.Value, node: ast.AST) -> None:
-    builder = lowering.at(node)
-    if divisor.constant == 0 and not lowering.dead:
-        raise lowering.error("division-by-zero", node, "the divisor is zero")
-    builder.check(builder.emit("ne", divisor, 0), "division by zero")
+    holds = lowering.at(node).emit("ne", divisor, 0)
+    lowering.require("division-by-zero", holds, "division by zero", node, "the divisor is zero")
 
 
 def shift(lowering: Lowering, sign: Sign, left: Operand, right: Operand, node: ast.AST) -> Typed:
@@ -182,11 +180,9 @@ def shift_count(lowering: Lowering, right: Operand, word: t.WordType, node: ast.
         return builder.constant(right.value % word.width if wraps else right.value, word.width)
     if not isinstance(right, Typed) or not right.is_unsigned:
         raise lowering.error("type-mismatch", node, f"a shift count is an unsigned word, found {right}")
-    known = right.value.constant
     if not wraps:
-        if known is not None and known >= word.width and not lowering.dead:
-            raise lowering.error("shift-range", node, f"{word} is shifted by {known}")
-        builder.check(builder.emit("ult", right.value, word.width), "shift count")
+        below, text = builder.emit("ult", right.value, word.width), f"{word} is shifted by {right.value.constant}"
+        lowering.require("shift-range", below, "shift count", node, text)
     return builder.resize(right.value, word.width)
 
 

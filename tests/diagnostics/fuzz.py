@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = ("boot", "vmm", "dsl/std", "guests")
 SECONDS: Final = 30  # of processor time for one source
 MEMORY: Final = 3 << 30  # bytes of address space, beyond what the process has
-CODE: Final = re.compile(r"(?:error|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
+CODE: Final = re.compile(r"(?:error|require|Diagnostic|error_in_file)\(\s*\"([a-z-]+)\"")
 
 
 @dataclass

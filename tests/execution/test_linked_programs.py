@@ -15,6 +15,8 @@ from dsl.lang import (
     Array,
     HostVirtual,
     Record,
+    Struct,
+    array,
     asm,
     check_files,
     check_places,
@@ -36,6 +38,13 @@ COUNTER: Final = static_array(u64, 2)
 STEP: Final = 3
 
 
+class Long(Struct):
+    """A field that lies where no displacement reaches."""
+
+    text: Array[u8] = array(1 << 33)
+    last: u64
+
+
 class Many(Record):
     """More results than System V returns."""
 
@@ -47,6 +56,14 @@ class Many(Record):
     f: u64
     g: u64
     h: u64
+
+
+@machine
+def far(words: Array[u64], place: Long) -> u64:
+    """Constant places more than 2**31 bytes from where they are counted."""
+    place.last = words[1 << 30]
+    place.text[1 << 32] = u8(7)
+    return place.text.slice(1 << 31, 1 << 32).load_u64(0x7FFF_FFF9)
 
 
 @machine
@@ -209,6 +226,17 @@ def test_naked_functions() -> None:
     for world in (Native(program), Emulated(program)):
         assert world.call(program.entry, [10])[0] == 1310
         assert world.call(program.entry, [2])[0] == 402
+
+
+@pytest.mark.t1
+def test_far_places() -> None:
+    """An element, a field and a word of bytes that lie further away than a displacement reaches."""
+    emulated, words, place = Emulated(compile_function(far)), 0x10_0000_0000, 0x20_0000_0000
+    for page in (words + (1 << 33), place + (1 << 33), place + (1 << 32) - 4096):
+        emulated.engine.mem_map(page, 8192)
+    emulated.engine.mem_write(words + (1 << 33), bytes([9]))
+    assert emulated.call(emulated.program.entry, [words, 1 << 31, place])[0] == 7 << 56
+    assert emulated.read(place + (1 << 33), 1) == bytes([9])
 
 
 @pytest.mark.t1
