@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
-from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 from dsl.compiler import ir
 from dsl.compiler.builder import Builder
 from dsl.compiler.operands import LARGEST_INTEGER, Integer, Named, Nothing, Operand, Typed
-from dsl.compiler.source import Sources
 from dsl.lang.addresses import Address
 from dsl.lang.annotations import resolve
 from dsl.lang.array import Array
@@ -27,9 +23,8 @@ from dsl.lang.words import Word
 class Constants:
     """Turns Python objects into operands, and memory objects into DataObjects of the module."""
 
-    def __init__(self, module: ir.Module, sources: Sources) -> None:
+    def __init__(self, module: ir.Module) -> None:
         self.module = module
-        self.sources = sources
         self.symbols: dict[Declaration, str] = {}
         self.texts: dict[bytes, str] = {}
         self.per_cpu: Any = None  # the program's, once it is used
@@ -64,10 +59,6 @@ class Constants:
             return Typed(kind, values) if all(parts) else None
         return Typed(kind, (builder.constant(kind.encode(python), kind.widths[0]),))
 
-    @cached_property
-    def holders(self) -> dict[Declaration, list[Holder]]:
-        return holders()
-
     # memory objects
 
     def memory_object(self, builder: Builder, declaration: Declaration, text: str) -> Typed:
@@ -80,8 +71,7 @@ class Constants:
     def object_symbol(self, declaration: Declaration, text: str) -> str:
         """The symbol of a memory object; at its first use it joins the module."""
         if declaration not in self.symbols:
-            name = declared_name(self.holders.get(declaration, []), self.sources)
-            symbol = self.symbols[declaration] = name or f"unnamed.{text}.{len(self.symbols)}"
+            symbol = self.symbols[declaration] = declaration.symbol or f"unnamed.{text}.{len(self.symbols)}"
             content = {"table": declaration.content, "supplied": b""}.get(declaration.kind)
             self.module.objects[symbol] = ir.DataObject(symbol, declaration.size(), declaration.alignment(), content)
             if declaration.kind == "supplied":
@@ -98,25 +88,3 @@ class Constants:
             self.texts[content] = symbol
             self.module.objects[symbol] = ir.DataObject(symbol, len(content), 1, content)
         return self.texts[content]
-
-
-Holder = tuple[str, str, ModuleType]  # module's name, name in it, module
-
-
-def holders() -> dict[Declaration, list[Holder]]:
-    """By the Declaration of a memory object: every module-level name that holds the object."""
-    found: dict[Declaration, list[Holder]] = {}
-    for module_name, module in sorted(sys.modules.items()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, Array | Struct) and value.__declaration__ is not None:
-                found.setdefault(value.__declaration__, []).append((module_name, name, module))
-    return found
-
-
-def declared_name(candidates: list[Holder], sources: Sources) -> str | None:
-    """`module.NAME` of the assignment among them: importers of the name do not count."""
-    for module_name, name, module in candidates:
-        filename = getattr(module, "__file__", None)
-        if filename and name in sources.file(filename, module_name).assigned:
-            return f"{module_name}.{name}"
-    return f"{candidates[0][0]}.{candidates[0][1]}" if candidates else None

@@ -61,7 +61,7 @@ class Unit:
     def __init__(self) -> None:
         self.sources = Sources()
         self.module = ir.Module()
-        self.constants = Constants(self.module, self.sources)
+        self.constants = Constants(self.module)
         self.diagnostics: list[Diagnostic] = []
         self.requests: dict[str, Request] = {}
         self.pending: list[str] = []

@@ -40,13 +40,6 @@ class SourceFile:
         """Top-level functions by name; the last definition counts, as it does in Python."""
         return {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
 
-    @cached_property
-    def assigned(self) -> set[str]:
-        """Names that top-level statements assign, as opposed to import."""
-        plain = [statement for statement in self.tree.body if not isinstance(statement, ast.FunctionDef | ast.ClassDef)]
-        nodes = (node for statement in plain for node in ast.walk(statement))
-        return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
     def line(self, number: int) -> str:
         """The text of line `number`, which counts from 1; empty outside the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""

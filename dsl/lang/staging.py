@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import FunctionType
@@ -31,9 +32,17 @@ _HIGHEST_ALIGN: Final = 1 << 30
 # Memory objects
 
 
+def _names_in_making() -> dict[str, Any]:
+    """The names of the module that is being imported."""
+    frame = sys._getframe()
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_globals
+
+
 @dataclass(eq=False, slots=True)
 class Declaration:
-    """A memory object of a program. Its symbol comes from the module-level name that holds it.
+    """A memory object of a program. Its symbol comes from the name that holds it in the module that declares it.
 
     kind: static (one Struct), static_array, table (content), supplied (content given at the build), per_cpu (no memory of its own).
     type: the Struct's, or of one element. length: of elements; of a static: 1.
@@ -45,6 +54,13 @@ class Declaration:
     align: int | None = None  # bytes; None: what the type needs
     content: bytes | None = None
     name: str | None = None  # of a supplied table
+    names: dict[str, Any] = field(default_factory=_names_in_making, repr=False)  # of the module
+
+    @property
+    def symbol(self) -> str | None:
+        """`module.NAME`; None if the module has no name for it."""
+        found = (name for name, value in self.names.items() if getattr(value, "__declaration__", None) is self)
+        return next((f"{self.names['__name__']}.{name}" for name in found), None)
 
     @property
     def is_writable(self) -> bool:
