@@ -14,9 +14,9 @@ from dsl.compiler.builder import Builder
 from dsl.compiler.diagnostics import Reported, suggestion
 from dsl.compiler.fitting import coerce, public
 from dsl.compiler.lower import Lowering
-from dsl.compiler.operands import Argument, Integer, Named, Operand, Typed
+from dsl.compiler.operands import Argument, Named, Operand, Typed
 from dsl.lang.annotations import resolve
-from dsl.lang.types import NONE, U64, ArrayType, Type, WordType
+from dsl.lang.types import NONE, U64, ArrayType, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +150,6 @@ class Call:
             return python
         found = self.given[number][0]
         raise self.error("type-mismatch", f"{what} must be a literal text, found {found}", argument=number)
-
-    def integer(self, number: int, what: str) -> int:
-        """An int that must be known at build time."""
-        operand = self.given[number][0]
-        if isinstance(operand, Integer):
-            return operand.value
-        if isinstance(operand, Typed) and isinstance(operand.type, WordType) and operand.value.constant is not None:
-            return operand.value.constant
-        raise self.error("static-argument", f"{what} must be an int constant, found {operand}", argument=number)
 
     def array(self, number: int) -> tuple[Typed, ArrayType]:
         """An Array and its type."""

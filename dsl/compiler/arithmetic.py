@@ -15,7 +15,7 @@ from dsl.compiler.operands import Integer, Operand, Typed
 from dsl.compiler.operators import common_taint, common_type, nonzero_divisor, shift_count
 from dsl.lang.arithmetic import Carry, SecretCarry, SecretWide, Wide
 from dsl.lang.failure import OUT_OF_RANGE
-from dsl.lang.types import U64, FallibleType, RecordType, Type, WordType, tainted
+from dsl.lang.types import U64, FallibleType, RecordType, WordType, tainted
 
 SECRET_U64: Final = tainted("secret", U64)
 
@@ -29,25 +29,20 @@ def word_argument(call: Call, number: int, name: str, unsigned: bool = False) ->
     return operand, operand.plain
 
 
-def two_words(call: Call, first: int = 0, secrets: bool = False) -> tuple[ir.Value, ir.Value, WordType, str]:
-    """Two arguments of one word type, and their taint; secrets: both are secret, otherwise none is."""
+def two_words(call: Call, first: int = 0, secrets: bool = False) -> tuple[ir.Value, ir.Value, WordType]:
+    """Two arguments of one word type. secrets: both are secret; otherwise none is tainted."""
     operands = call.operands[first : first + 2]
     if all(isinstance(operand, Integer) for operand in operands):
         raise call.error("bare-int", f"{call.name} of two literals has no width", "give one a type: u64(...)")
     left, right, kind = common_type(call.lowering, operands[0], operands[1], call.node, call.name)
     if not isinstance(kind.plain, WordType):
         raise call.error("type-mismatch", f"{call.name} takes words, found {kind.plain}")
-    if kind.taint == "secret" and not secrets:
+    if kind.taint and not secrets:
         raise taint_barrier(call.lowering, kind, call.node, f"an argument of {call.name}")
     for number, operand in enumerate(operands, first):
         if secrets and operand.taint != "secret":
             raise call.error("type-mismatch", f"expected a Secret, found {operand}", "secret(x) makes one", number)
-    return left, right, kind.plain, kind.taint
-
-
-def refuse_taint(call: Call, taint: str, kind: Type, use: str) -> None:
-    if taint:
-        raise taint_barrier(call.lowering, tainted(taint, kind), call.node, use)
+    return left, right, kind.plain
 
 
 # Bits of one word
@@ -82,10 +77,10 @@ def counting(operation: str) -> Lower:
 
 def choosing(greatest: bool) -> Lower:
     def lower(call: Call) -> Operand:
-        first, second, word, taint = two_words(call)
+        first, second, word = two_words(call)
         builder = call.builder
         below = builder.emit("slt" if word.signed else "ult", *((first, second) if greatest else (second, first)))
-        return Typed(tainted(taint, word), (builder.emit("select", below, second, first),))
+        return Typed(word, (builder.emit("select", below, second, first),))
 
     return lower
 
@@ -117,7 +112,7 @@ def u64_arguments(call: Call) -> tuple[list[ir.Value], str]:
 def pair(call: Call, taint: str, plain: type, shielded: type, *values: ir.Value) -> Typed:
     """A Record of two words, of the class that fits the taint."""
     if taint == "untrusted":
-        refuse_taint(call, taint, U64, "part of multi-word arithmetic")
+        raise taint_barrier(call.lowering, tainted(taint, U64), call.node, "part of multi-word arithmetic")
     return Typed(RecordType(shielded if taint else plain), values)
 
 
@@ -162,8 +157,7 @@ def checked(operation: str) -> Lower:
     """W | Failure: the wrapped result, and whether it is another than without wrapping."""
 
     def lower(call: Call) -> Operand:
-        first, second, word, taint = two_words(call)
-        refuse_taint(call, taint, word, "checked")
+        first, second, word = two_words(call)
         builder = call.builder
         result = builder.emit(operation, first, second)
         if operation == "mul":
@@ -206,11 +200,10 @@ def truncating(operation: str) -> Lower:
     """Signed division toward zero. MIN / -1 wraps: dividing by -1 is negating, and leaves no remainder."""
 
     def lower(call: Call) -> Operand:
-        first, second, word, taint = two_words(call)
+        first, second, word = two_words(call)
         if not word.signed:
             text = f"signed words only, found {word}"
             raise call.error("type-mismatch", text, "// and % divide unsigned words")
-        refuse_taint(call, taint, word, "divided")
         nonzero_divisor(call.lowering, second, call.node)
         builder = call.builder
         is_minus_one = builder.emit("eq", second, -1)
@@ -228,7 +221,7 @@ def truncating(operation: str) -> Lower:
 
 def constant_time_equal(call: Call) -> Operand:
     """1 if equal, else 0, by arithmetic that the optimiser cannot see through."""
-    first, second, _, _ = two_words(call, secrets=True)
+    first, second, _ = two_words(call, secrets=True)
     builder = call.builder
     difference = builder.emit("opaque", builder.resize(builder.emit("xor", first, second), 64))
     either = builder.emit("or", difference, builder.emit("neg", difference))
@@ -238,7 +231,7 @@ def constant_time_equal(call: Call) -> Operand:
 def constant_time_select(call: Call) -> Operand:
     """A if flag is 1, b if it is 0, by masks."""
     flag = call.typed(0, SECRET_U64).value
-    first, second, word, _ = two_words(call, first=1, secrets=True)
+    first, second, word = two_words(call, first=1, secrets=True)
     builder = call.builder
     mask = builder.resize(builder.emit("neg", builder.emit("opaque", flag)), word.width)
     chosen = builder.emit("and", mask, builder.emit("xor", first, second))

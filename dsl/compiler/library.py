@@ -65,10 +65,13 @@ def array_at(call: Call) -> Operand:
 
 
 def frame_array(call: Call) -> Operand:
-    element, count = stored_type(call), call.integer(1, "a frame array's length")
-    if count < 0:
-        raise call.error("literal-range", f"an array's length is not negative, found {count}", argument=1)
-    return frame_slot(call.lowering, t.ArrayType(element, count), call.node)
+    element, count = stored_type(call), call.operands[1]
+    if not isinstance(count, Integer):
+        text = f"a frame array's length must be an int constant, found {count}"
+        raise call.error("static-argument", text, argument=1)
+    if count.value < 1:
+        raise call.error("literal-range", f"an array's length is at least 1, found {count.value}", argument=1)
+    return frame_slot(call.lowering, t.ArrayType(element, count.value), call.node)
 
 
 def erase(call: Call) -> Operand:
