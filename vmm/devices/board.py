@@ -344,11 +344,19 @@ WRITES: Final = dispatch(
 
 
 @machine
+def low_row(port: u16) -> u64:
+    """Return the row of a port below LOW_PORTS that some box may have; REGION_COUNT for none. Of other ports, which may come here by
+    speculation, only the low byte counts: no index leads beyond the table.
+    """
+    return u64(LOW_ROWS[port.truncate(u8)])
+
+
+@machine
 def region_of(board: Board, port: u16) -> u64:
     """Return the row of REGIONS that holds the port in this box; REGION_COUNT for none."""
     found = u64(REGION_COUNT)
     if port < LOW_PORTS:
-        found = u64(LOW_ROWS[port])
+        found = low_row(port)
     else:
         for row in upto(u64(HIGH_COUNT)):
             if port - REGION_FIRST[row] < REGION_PORTS[row]:
@@ -361,7 +369,7 @@ def region_of(board: Board, port: u16) -> u64:
 @machine
 def is_deaf(port: u16) -> bool:
     """Say whether a low port has a device in no box: 80h, which systems write to in order to wait, among them."""
-    return port < LOW_PORTS and LOW_ROWS[port] == REGION_COUNT
+    return port < LOW_PORTS and low_row(port) == REGION_COUNT
 
 
 @machine
