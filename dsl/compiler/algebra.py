@@ -54,11 +54,6 @@ def sub(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
         return f.constant(0, value.width)
     if left.constant == 0:
         return f.make("neg", value.width, right)
-    if left.operation == "add":
-        if left.arguments[1] is right:
-            return left.arguments[0]
-        if left.arguments[0] is right:
-            return left.arguments[1]
     return None
 
 
@@ -139,9 +134,6 @@ def bitwise_and(f: Folder, value: Value, left: Value, right: Value) -> Value | N
         return left
     if known == 0:
         return right
-    if known is not None and left.operation == "zext":
-        ones = all_ones(left.arguments[0].width)
-        return left if known & ones == ones else None
     return joined(f, value, left, right)
 
 
@@ -176,10 +168,6 @@ def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
     known = right.constant
     if (known is not None and known % value.width == 0) or left.constant == 0:
         return left
-    there_and_back = (left.operation, value.operation) == ("shl", "shr")
-    if known is not None and there_and_back and left.arguments[1].constant == known:
-        mask = all_ones(value.width) >> known % value.width
-        return f.make("and", value.width, left.arguments[0], f.constant(mask, value.width))
     return None
 
 
@@ -232,10 +220,6 @@ def trunc(f: Folder, value: Value, left: Value) -> Value | None:
         if inner.width == width:
             return inner
         return f.make("trunc" if inner.width > width else left.operation, width, inner)
-    if left.operation == "and" and width > 1:
-        known = left.arguments[1].constant
-        if known is not None and known & all_ones(width) == all_ones(width):
-            return f.make("trunc", width, left.arguments[0])
     return None
 
 
@@ -249,8 +233,6 @@ def select(f: Folder, value: Value, flag: Value, chosen: Value, other: Value) ->
     if (yes, no) in ((1, 0), (0, 1)):
         bit = flag if yes else f.make("not", 1, flag)
         return bit if value.width == 1 else f.make("zext", value.width, bit)
-    if flag.operation == "not":
-        return f.make("select", value.width, flag.arguments[0], other, chosen)
     return None
 
 

@@ -18,7 +18,7 @@ def place_carries(function: Function) -> None:
     used = users(function)
     for block in function.blocks:
         for sum_ in [value for value in block.values if value.operation in ("add", "sub")]:
-            for carry in used[sum_] if sum_.operation == "add" else _comparisons_of(sum_, used):
+            for carry in used[sum_ if sum_.operation == "add" else sum_.arguments[0]]:
                 if carry.block is block and is_carry_of(carry, sum_):
                     _move_behind(block, sum_, carry, used)
                     break
@@ -44,10 +44,6 @@ def carry_taken(value: Value) -> tuple[Value, Value, Value] | None:
             if wide.arguments[0].arguments[0].operation != "const":
                 return other, wide, wide.arguments[0]
     return None
-
-
-def _comparisons_of(difference: Value, used: dict[Value, list[Value]]) -> list[Value]:
-    return used[difference.arguments[0]]
 
 
 def _move_behind(block: Block, sum_: Value, carry: Value, used: dict[Value, list[Value]]) -> None:

@@ -53,9 +53,8 @@ def _walk(dominators: Dominators, taken: dict[tuple[Value, Block], Taken], decid
 def _learn_edge(block: Block, facts: Facts) -> None:
     """A block with one predecessor knows the condition that led to it."""
     if len(block.predecessors) == 1:
-        source = block.predecessors[0]
-        if source.terminator.operation == "branch" and source.successors[0] is not source.successors[1]:
-            facts.learn(source.terminator.arguments[0], source.successors[0] is block)
+        (source,) = block.predecessors
+        facts.follow(source, source.successors.index(block))
 
 
 def _learn_phi(phi: Value, facts: Facts, taken: dict[tuple[Value, Block], Taken]) -> None:
@@ -85,8 +84,7 @@ def _note_taken(
 ) -> None:
     """Note what phis take along an edge, with the condition that leads there."""
     mark = len(facts.undo)
-    if block.terminator.operation == "branch" and block.successors[0] is not block.successors[1]:
-        facts.learn(block.terminator.arguments[0], index == 0)
+    facts.follow(block, index)
     back = dominators.dominates(successor, block)
     edge = successor.predecessors.index(block)
     for phi in successor.phis():

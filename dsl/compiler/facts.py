@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from dsl.compiler.algebra import all_ones
-from dsl.compiler.ir import Value
+from dsl.compiler.ir import Block, Value
 from dsl.lang.operations import BINARY, UNARY, as_signed
 
 DEPTH: Final = 6  # how far a bound is looked for through operations
@@ -30,7 +30,6 @@ class Facts:
         self.conditions: dict[Value, bool] = {}
         self.above: dict[Value, Edges] = {}  # left: right and k of each fact
         self.below: dict[Value, Edges] = {}  # right: left and k
-        self.different: dict[tuple[Value, Value], bool] = {}
         self.undo: list[Callable[[], object]] = []
 
     def set(self, table: dict[K, V], key: K, new: V) -> None:
@@ -40,6 +39,11 @@ class Facts:
     def back_to(self, mark: int) -> None:
         while len(self.undo) > mark:
             self.undo.pop()()
+
+    def follow(self, block: Block, index: int) -> None:
+        """Take in what holds where a block's edge number `index` leads."""
+        if block.terminator.operation == "branch" and block.successors[0] is not block.successors[1]:
+            self.learn(block.terminator.arguments[0], index == 0)
 
     def learn(self, condition: Value, holds: bool) -> None:
         """Take in that a condition is true (or false) from here on."""
@@ -61,7 +65,6 @@ class Facts:
                 left, right = right, left
         if operation == "ne":
             for first, second in ((left, right), (right, left)):
-                self.set(self.different, (first, second), True)
                 if self.gap(first, second) <= 0:
                     self.limit(first, second, -1)
             return
@@ -190,6 +193,6 @@ class Facts:
         if operation in ("ult", "ule"):
             least = -1 if operation == "ult" else 0
             return True if up <= least else False if down < -least else None
-        if up < 0 or down < 0 or (left, right) in self.different:
+        if up < 0 or down < 0:
             return operation == "ne"
         return operation == "eq" if up == down == 0 else None

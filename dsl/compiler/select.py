@@ -23,7 +23,6 @@ from dsl.compiler.machine import (
     Memory,
     Register,
     Source,
-    fits_signed_32,
     inverse,
 )
 from dsl.compiler.select_arithmetic import ARITHMETIC, PLAIN, set_carry
@@ -121,9 +120,9 @@ def select_store(s: Selector, value: Value) -> None:
     s.emit("mov", place, shared)
 
 
-def immediate_or_register(s: Selector, value: Value) -> int | Register:
+def immediate_or_register(s: Selector, value: Value, width: int = 0) -> int | Register:
     number = s.immediate(value)
-    return number if number is not None else s.register(value, value.width)
+    return number if number is not None else s.register(value, width or value.width)
 
 
 def updates_in_place(s: Selector, value: Value) -> bool:
@@ -145,9 +144,7 @@ def select_call(s: Selector, value: Value) -> None:
     s.machine.calls = True
     for position, argument in enumerate(value.arguments[len(ARGUMENTS) :]):
         s.machine.outgoing = max(s.machine.outgoing, 8 * position + 8)
-        number = s.immediate(argument) if argument.width == 64 else argument.constant
-        fitting = number if number is not None and fits_signed_32(number) else s.register(argument, 64)
-        s.emit("mov", Memory(64, base=RSP, displacement=8 * position), fitting)
+        s.emit("mov", Memory(64, base=RSP, displacement=8 * position), immediate_or_register(s, argument, 64))
     inputs = s.sources(ARGUMENTS, value.arguments)
     extracts = [user for user in s.users[value] if user.operation == "extract" and user in s.demanded]
     outputs = [(s.result(user).number, RESULTS[user.integer]) for user in extracts]

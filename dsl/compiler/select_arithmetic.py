@@ -27,13 +27,8 @@ def select_plain(s: Selector, value: Value) -> None:
         return
     if value not in s.flags_wanted and (select_carry(s, value) or (operation == "add" and select_sum(s, value))):
         return
-    if left.operation == "const":
-        target = s.result(value)
-        s.load_constant(target.number, left.integer)
-        s.emit(operation, target, s.operand(right))
-    else:
-        other = s.operand(right)
-        s.emit(operation, s.copied(value, left), other)
+    other = s.operand(right)
+    s.emit(operation, s.copied(value, left), other)
 
 
 def better_swapped(s: Selector, value: Value) -> bool:
