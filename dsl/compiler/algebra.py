@@ -14,15 +14,6 @@ from dsl.lang.operations import as_signed
 if TYPE_CHECKING:
     from dsl.compiler.fold import Folder
 
-INVERSE: Final = {
-    "eq": ("ne", False),
-    "ne": ("eq", False),
-    "ult": ("ule", True),
-    "ule": ("ult", True),
-    "slt": ("sle", True),
-    "sle": ("slt", True),
-}
-
 
 def all_ones(width: int) -> int:
     return (1 << width) - 1
@@ -154,13 +145,7 @@ def bitwise_xor(f: Folder, value: Value, left: Value, right: Value) -> Value | N
 
 
 def bitwise_not(f: Folder, value: Value, left: Value) -> Value | None:
-    if left.operation == "not":
-        return left.arguments[0]
-    if left.operation in INVERSE:
-        operation, swapped = INVERSE[left.operation]
-        first, second = left.arguments
-        return f.make(operation, 1, second, first) if swapped else f.make(operation, 1, first, second)
-    return None
+    return left.arguments[0] if left.operation == "not" else None
 
 
 def shift(f: Folder, value: Value, left: Value, right: Value) -> Value | None:
