@@ -7,6 +7,7 @@ without a stack. Nothing is signed and nothing is measured: this is for learning
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,15 @@ def program_disk(flat: bytes) -> bytes:
     return disk.build_disk(stage1, stage2, EMPTY_PARTITION)
 
 
+def stopped_at(program: Any, log: Path) -> str:
+    """The failed check at which a program without exception handlers ended, from the registers in Bochs' log; else nothing."""
+    registers = log.read_text(errors="replace") if log.exists() else ""
+    places = re.findall(r"\bRIP=([0-9a-f]+)", registers)
+    checks = {program.linked.base + offset: trap for offset, trap in program.linked.checks}
+    trap = checks.get(int(places[-1], 16)) if places else None
+    return f"a check failed at {trap.file}:{trap.line}\n" if trap else ""
+
+
 def boot(asked: str, memory: int, cpu: str, seconds: float) -> int:
     """Compile, boot in Bochs, show what the program sends to the serial port, until it turns the machine off."""
     bochs.check_installed()
@@ -94,7 +104,7 @@ def boot(asked: str, memory: int, cpu: str, seconds: float) -> int:
                 machine.read(1.0)
             except EmulatorError as error:
                 if TURNED_OFF not in str(error):
-                    raise
+                    raise PipelineError(f"{stopped_at(program, machine.folder / 'bochs.log')}{error}") from None
                 say("The program turned the machine off")
                 return OK
     raise PipelineError(

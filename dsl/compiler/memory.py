@@ -197,8 +197,20 @@ def store(lowering: Lowering, place: Place, operand: Operand, node: ast.AST, val
     if isinstance(kind, t.StructType):
         lowering.stored.append((value.value, lowering.source.span(value_node), place.what))
     builder = lowering.at(node)
+    refuse_constant(lowering, place.address)
     stored = builder.resize(value.value, 8) if value.value.width == 1 else value.value
     builder.store(place.address, stored, how)
+
+
+def refuse_constant(lowering: Lowering, address: ir.Value) -> None:
+    """An error if memory at this address, which is written, is that of a table or a text."""
+    while address.operation == "add":
+        address = address.arguments[0]
+    if address.operation == "symbol" and isinstance(address.data, ir.Address):
+        item = lowering.unit.module.objects.get(address.data.symbol)
+        if item is not None and item.content is not None:
+            help_, span = "static_array(T, n) can be written", lowering.builder.span
+            raise lowering.unit.error("type-mismatch", span, "a table or a text is read-only", help_, lowering.chain)
 
 
 # Frame slots, zeroing, copying
@@ -232,12 +244,14 @@ def zero(lowering: Lowering, address: ir.Value, count: ir.Value, size: int, vola
     if count.constant is None or count.constant * size > UNROLLED:
         fill(lowering, address, builder.constant(0, 8), count, size)
         return
+    refuse_constant(lowering, address)
     for offset, width in pieces(count.constant * size):
         builder.store(address, builder.constant(0, width), ir.Access(offset, volatile))
 
 
 def fill(lowering: Lowering, address: ir.Value, byte: ir.Value, count: ir.Value, size: int) -> None:
     """Set every byte of count elements of `size` bytes, by words if their number and the byte are known well enough."""
+    refuse_constant(lowering, address)
     words = None if byte.constant is None else whole_words(lowering, count, size)
     if words is None or byte.constant is None:
         lowering.instruction(intrinsics.fill_bytes, address, byte, scaled(lowering, count, size))
@@ -258,6 +272,7 @@ def whole_words(lowering: Lowering, count: ir.Value, size: int) -> ir.Value | No
 def copy(lowering: Lowering, target: ir.Value, source: ir.Value, count: ir.Value, size: int) -> None:
     """Copy count elements of `size` bytes between areas that are equal or do not overlap."""
     builder = lowering.builder
+    refuse_constant(lowering, target)
     if count.constant is not None and count.constant * size <= UNROLLED:
         for offset, width in pieces(count.constant * size):
             builder.store(target, builder.load(source, width, ir.Access(offset)), ir.Access(offset))

@@ -155,6 +155,18 @@ WRONG = {
         ),
         "11:12: error[secret-leak]: Secret[A] is looked at: kind is a member of Kind",
     ),
+    "a table that is written": (
+        f"T: Final = table(u8, b'abc')\n{ENTRY}    T[n] = u8(1)\n    return n\n",
+        "7:5: error[type-mismatch]: a table or a text is read-only",
+    ),
+    "a text that is filled": (
+        f"{ENTRY}    name = text('abc')\n    name.slice(1, 2).fill(u8(0))\n    return n\n",
+        "7:5: error[type-mismatch]: a table or a text is read-only",
+    ),
+    "a table that is copied to": (
+        f"T: Final = table(u8, b'abc')\n{ENTRY}    T.copy_from(text('xyz'))\n    return n\n",
+        "7:5: error[type-mismatch]: a table or a text is read-only",
+    ),
     "no Python in eval": ('eval("1 +* 2")\n', "4:1: error[module-level]: SyntaxError: invalid syntax"),
 }
 

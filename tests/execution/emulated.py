@@ -50,6 +50,7 @@ class Emulated:
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_ICELAKE_SERVER)
         self.engine.mem_map(program.base, program.memory_size)
         self.engine.mem_write(program.base, program.image)
+        self.engine.mem_protect(program.base, len(program.image), uc.UC_PROT_READ | uc.UC_PROT_EXEC)
         self.engine.mem_map(STACK, STACK_SIZE)
         self.engine.mem_map(RETURN, 0x1000)
         self.traps = {address for address, text in _texts(program) if text == "ud2"}

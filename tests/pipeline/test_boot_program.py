@@ -62,6 +62,20 @@ def test_a_program_that_does_not_end_is_ended(endless: Path) -> None:
         boot_program.boot(str(endless), 32, "corei7_skylake_x", 3)
 
 
+@pytest.mark.t2
+@needs_bochs
+def test_a_failed_check_is_told_with_its_line(tmp_path: Path) -> None:
+    """The program has no exception handlers: its ud2 ends the machine."""
+    path = tmp_path / "failing.py"
+    path.write_text(
+        "from dsl.lang import asm, machine, static_array, u8, u64\n\nSTACK = static_array(u8, 4096)\n\n\n"
+        "@machine\ndef main(n: u64) -> None:\n    STACK[n | 8192] = u8(1)\n\n\n"
+        '@machine(naked=True)\ndef start() -> None:\n    asm("lea rsp, [rip + {end} + 4096]; call {main}", end=STACK, main=main)\n'
+    )
+    with pytest.raises(PipelineError, match=r"^a check failed at failing\.py:8\n"):
+        boot_program.boot(str(path), 32, "corei7_skylake_x", 30)
+
+
 @pytest.mark.t0
 def test_what_cannot_run_is_refused(endless: Path) -> None:
     with pytest.raises(UsageError, match="expected a Python file, found none"):
