@@ -13,7 +13,7 @@ import pytest
 
 from dsl.lang import Array, CheckFailed, Record, Stopped, Struct
 from dsl.lang.types import StructType
-from dsl.std import dice, ed25519, scalar25519, sha256, sha256_bulk, x509
+from dsl.std import dice, ed25519, scalar25519, sha256, sha256_bulk, sha512, x509
 from dsl.std.edwards25519_tables import SPACING, TEETH
 from tests.std.inside import places
 from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters
@@ -38,7 +38,12 @@ PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
 HARDWARE: Final = ("find_generator", "hardware_word", "gather", "random_start", "random_fill")  # see test_random.py
 KEYS: Final = (bytes(range(1, 33)), b"\xff" * 32)
 NUMBERS: Final = (0, 1, 2, 7, 8, 31, 63, 64, 65, 99, 100, 101, 111, 112, 127, 128, 255, 660, 1 << 32, (1 << 64) - 1)
+HASHED: Final = (  # what SHA-512 bounds
+    *("expand_seed.seed", "hash_challenge.message", "hash_nonce.message", "hkdf_expand.information", "hmac.message"),
+    *("hmac_update.data", "sha512.data", "sha512_update.data"),
+)
 ENDS: Final = {  # lengths at which something just fits, in addition to those that every array is given
+    "write_configuration.name": [dice.VERSION_OFFSET - dice.NAME_OFFSET, 68 - dice.NAME_OFFSET + 1],
     "write_device_certificate.out": [len(x509.DEVICE.content)],
     "write_layer_certificate.out": [len(x509.LAYER.content)],
     "write_endorsement.out": [len(x509.ENDORSEMENT.content)],
@@ -50,8 +55,10 @@ ENDS: Final = {  # lengths at which something just fits, in addition to those th
         x509.LAYER_IDENTIFIERS + 20,
         x509.LAYER_IDENTIFIERS + x509.SUBJECT_AFTER_ISSUER + 20,
     ],
+    **{name: [(sha512.BLOCKS_MOST + 1) * sha512.BLOCK_SIZE] for name in HASHED},
     "select_comb.bits": [tooth * SPACING + 1 for tooth in range(1, TEETH)],
 }
+FEW: Final = 12  # elements: every length below is tried
 STREAMED: Final = (1, 55, 56, 63, 64, 100, 111, 112, 127, 128, 191)
 STOPS: Final = "stops"
 STD: Final = f"{ROOT}/dsl/std/"
@@ -108,7 +115,9 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
             lengths = {0, 1, 8, 16, 24, 60, 80, 90, count // 2, count - 8, count - 1} & set(range(count)) | {
                 count + 1,
                 130,
+                300,
             }
+            lengths |= set(range(count if count < FEW else 0))
             lengths |= {end - below for end in ENDS.get(f"{function.__name__}.{name}", []) for below in (0, 1)}
             others = [
                 bytearray((bytes(value) + b"\xa5" * size * length)[: length * size]) for length in sorted(lengths)

@@ -23,12 +23,14 @@ from dsl.std.scalar25519 import (
     scalar_digits,
     scalar_is_reduced,
     scalar_multiply_add,
+    scalar_reduce,
     scalar_reduce_hash,
     scalar_signed_bits,
     subtract_order_once,
     subtract_words,
 )
 from dsl.std.x25519 import CURVE_CONSTANT, ladder_step
+from tests.std.inside import places
 from tests.worlds import CPython, Native, Unicorn, World
 
 PRIME: Final = field.PRIME
@@ -349,6 +351,23 @@ def test_scalar_reduce(world: World, number: int) -> None:
     out = bytearray(32)
     world.call(scalar_reduce_hash, out, number.to_bytes(64, "little"))
     assert int.from_bytes(out, "little") == number % ORDER
+
+
+@pytest.mark.t1
+def test_reductions_next_to_multiples_of_the_order() -> None:
+    """What is left of L, or beyond it, in each word: of numbers, and of products with a sum."""
+    for bit, sign in product((0, 1, 63, 64, 65, 127, 128, 129, 191, 192, 251), (-1, 0, 1)):
+        for factor in (1, 2, 3, mixed(3), mixed(4), (1 << 259) - 7):
+            number = factor * ORDER + sign * (1 << bit)
+            for world in places(scalar_reduce):
+                out = bytearray(32)
+                world.call(scalar_reduce, out, number.to_bytes(64, "little"))
+                assert int.from_bytes(out, "little") == number % ORDER, (factor, bit, sign)
+        left, right = mixed(4) >> 1, mixed(4) >> 1
+        addend = (sign * (1 << bit) - left * right) % ORDER
+        for world in places(scalar_multiply_add):
+            world.call(scalar_multiply_add, out, pack(left), pack(right), pack(addend))
+            assert int.from_bytes(out, "little") == sign * (1 << bit) % ORDER, (left, right, addend)
 
 
 @pytest.mark.t1
