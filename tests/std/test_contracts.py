@@ -5,6 +5,7 @@ What CPython does is found once and kept: it does not depend on the emitted code
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Final, get_args, get_origin
@@ -58,6 +59,7 @@ ENDS: Final = {  # lengths at which something just fits, in addition to those th
     **{name: [(sha512.BLOCKS_MOST + 1) * sha512.BLOCK_SIZE] for name in HASHED},
     "select_comb.bits": [tooth * SPACING + 1 for tooth in range(1, TEETH)],
 }
+NOISE: Final = hashlib.shake_256(b"behind").digest(1 << 17)
 FEW: Final = 12  # elements: every length below is tried
 STREAMED: Final = (1, 55, 56, 63, 64, 100, 111, 112, 127, 128, 191)
 STOPS: Final = "stops"
@@ -119,9 +121,7 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
             }
             lengths |= set(range(count if count < FEW else 0))
             lengths |= {end - below for end in ENDS.get(f"{function.__name__}.{name}", []) for below in (0, 1)}
-            others = [
-                bytearray((bytes(value) + b"\xa5" * size * length)[: length * size]) for length in sorted(lengths)
-            ]
+            others = [bytearray((bytes(value) + NOISE)[: length * size]) for length in sorted(lengths)]
         else:
             others = [with_lengths(kind, bytes(value), length) for length in STREAMED if lengths_of(kind)]
         for other in others:

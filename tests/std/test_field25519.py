@@ -381,6 +381,18 @@ def test_scalar_is_reduced(number: int) -> None:
     assert Native().call(scalar_is_reduced, number.to_bytes(32, "little")) == (number < ORDER)
 
 
+@pytest.mark.t1
+def test_each_word_beside_the_orders() -> None:
+    """A word that is one less than that of L, as much, or one more, in all combinations: borrows come and go between them."""
+    for steps in product((-1, 0, 1), repeat=4):
+        number = ORDER + sum(step << 64 * index for index, step in enumerate(steps))
+        for world in places(scalar_is_reduced):
+            assert world.call(scalar_is_reduced, number.to_bytes(32, "little")) == (number < ORDER), steps
+        words = bytearray(number.to_bytes(40, "little"))
+        Native().call(subtract_order_once, words)
+        assert int.from_bytes(words, "little") == number % ORDER, steps
+
+
 @worlds
 @settings(deadline=None, max_examples=40)
 @given(
