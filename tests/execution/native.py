@@ -58,11 +58,11 @@ entry:
     mov rax, {poison}
     rep stosq
     mov rbx, rax
-    mov rbp, rax
-    mov r12, rax
-    mov r13, rax
-    mov r14, rax
-    mov r15, rax
+    lea rbp, [rax + 1]
+    lea r12, [rax + 2]
+    lea r13, [rax + 3]
+    lea r14, [rax + 4]
+    lea r15, [rax + 5]
     mov rdi, qword ptr [r11]
     mov rsi, qword ptr [r11 + 8]
     mov rdx, qword ptr [r11 + 16]
@@ -81,10 +81,15 @@ entry:
     mov qword ptr [r11 + 136], r10
     mov rax, {poison}
     sub rbx, rax
+    inc rax
     sub rbp, rax
+    inc rax
     sub r12, rax
+    inc rax
     sub r13, rax
+    inc rax
     sub r14, rax
+    inc rax
     sub r15, rax
     or rbx, rbp
     or rbx, r12
