@@ -293,6 +293,19 @@ def test_mov_to_cr0() -> None:
     play(script, TestBox("a", b"\xf4", StartMode.PROTECTED))
 
 
+def test_mov_to_cr0_that_leaves_real_mode() -> None:
+    """Of the shadow, only the bits change that are the monitor's: PE is for the MOV itself, which runs again."""
+
+    def script(guest: Guest) -> Script:
+        shadow = guest[vmx.CR0_READ_SHADOW]
+        yield Exit(REASON.CONTROL_REGISTER_ACCESS, cr_access(0, 0, 0), 3, registers=CANARIES | {"rax": ET | PE | CD})
+        assert guest.event == 0
+        assert guest[vmx.CR0_READ_SHADOW] == shadow | CD
+        assert not shadow & PE
+
+    play(script)
+
+
 def test_mov_to_cr4_with_masked_bits() -> None:
     """VMXE, and every other bit that a guest has not, is #GP."""
 

@@ -107,7 +107,8 @@ def run_command(controller: KeyboardController, command: u8) -> None:
     elif command == READ_OUTPUT_PORT:
         put(controller, controller.output_port, False)
     elif command >= PULSE:
-        controller.reset_asked = controller.reset_asked or command & OUTPUT_NOT_RESET == 0
+        if command & OUTPUT_NOT_RESET == 0:
+            controller.reset_asked = True
     else:
         switch(controller, command)
 
