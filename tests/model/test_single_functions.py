@@ -41,10 +41,11 @@ def test_check_range() -> None:
 
 
 def test_each_day_of_the_calendar() -> None:
-    """The registers of the date, of each day of years of all kinds, at once: weekday, day, month, year, century."""
+    """The registers of the date, of each day of years of all kinds and around each end of February in 430 years."""
     world = Emulated(compile_function(date_register))
     content = {MEMORY: bytes(STATUS_B) + bytes([BINARY]) + bytes(64)}
     days = [date(year, 1, 1) + timedelta(day) for year in (1970, 1999, 2000, 2024, 2100) for day in range(366)]
+    days += [date(year, 2, 27) + timedelta(day) for year in range(1970, 2400) for day in range(4)]
     for day in days:
         number = (day - date(1970, 1, 1)).days
         expected = {
