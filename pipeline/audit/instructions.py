@@ -18,23 +18,27 @@ NEVER: Final = {  # mnemonic: why no program has it
     "bextr": "Unicorn, which tests this code, executes it wrongly",
     "int3": "a breakpoint",
     "syscall": "no ring 3", "sysret": "no ring 3", "sysretq": "no ring 3", "sysexit": "no ring 3", "sysexitq": "no ring 3",
-     "swapgs": "GS is the monitor's own, always",
+    "sysenter": "no ring 3", "swapgs": "GS is the monitor's own, always", "retf": "no code segment but one", "iret": "no 16 bits",
+    "iretd": "no 32 bits", "std": "text that compilers and people write takes DF for 0", "int1": "a breakpoint",
 }  # fmt: skip
 PRIVILEGED: Final = frozenset(
     (
-        "cli", "sti", "hlt", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invpcid", "wbinvd", "wrmsr", "xsetbv", "iretq",
-        "retfq", "vmxon", "vmxoff", "vmlaunch", "vmresume", "vmclear", "vmptrld", "vmptrst", "invept", "invvpid",
-        "int", "popf", "popfq", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "wrpkru", "getsec", "rsm", "monitor", "mwait",
-        "vmrun", "vmload", "vmsave", "clgi", "stgi", "skinit",
+        "cli", "sti", "hlt", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invpcid", "wbinvd", "wbnoinvd", "wrmsr", "xsetbv",
+        "iretq", "retfq", "vmxon", "vmxoff", "vmlaunch", "vmresume", "vmclear", "vmptrld", "vmptrst", "invept", "invvpid",
+        "int", "popf", "popfq", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "wrpkru", "getsec", "rsm", "stac", "clac", "monitor",
+        "mwait", "vmrun", "vmload", "vmsave", "clgi", "stgi", "skinit",
         # these change the guest's registers, and name none
         "emms", "fninit", "ldmxcsr", "vldmxcsr", "fxrstor", "fxrstor64", "xrstor", "xrstor64", "xrstors", "xrstors64",
         "vzeroall", "vzeroupper",
     )
 )  # fmt: skip
-WRITES_CONTROL: Final = re.compile(r"mov [cd]r\d+, ")
+WRITES_OTHERS: Final = {  # what a move changes that is no general register -> how its instructions look
+    "mov to control register": re.compile(r"mov [cd]r\d+, "),
+    "load of a segment register": re.compile(r"(?:mov|pop) [c-gs]s\b|l[dfegs]s "),
+}
 MSR_NUMBER: Final = re.compile(r"mov ecx, ((?:0x)?[0-9a-f]+)")
 WRITES_ECX: Final = re.compile(
-    r"(?!cmp|test|push|bt )\w+ (?:ecx|rcx|cl|cx)\b|(?:cpuid|rdtscp|call|rep|loop|xgetbv)\b|(?:xchg|xadd|mulx) .*\b[er]?cx\b"
+    r"(?!cmp |test|push|bt )\w+ (?:ecx|rcx|c[hlx])\b|(?:cpuid|rdtscp|call|rep|loop|xgetbv)\b|(?:xchg|xadd|mulx) .*\b[er]?cx\b"
 )
 
 
@@ -94,7 +98,7 @@ def problems(code: Code, step: Step, allowed: Allowed) -> Iterator[tuple[str, st
         yield "vector", "expected general registers, found a vector register"
     if step.mnemonic in NEVER:
         yield "never", f"expected no {step.mnemonic}: {NEVER[step.mnemonic]}"
-    name = "mov to control register" if WRITES_CONTROL.match(step.text) else step.mnemonic
+    name = next((name for name, form in WRITES_OTHERS.items() if form.match(step.text)), step.mnemonic)
     if name in PRIVILEGED or name != step.mnemonic:
         homes = allowed.homes.get(name, ())
         if file not in homes:

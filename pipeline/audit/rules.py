@@ -79,6 +79,7 @@ MONITOR_HOMES: Final = {
     "lidt": ("vmm/cpu.py",),
     "ltr": ("vmm/cpu.py",),
     "retfq": ("vmm/cpu.py",),
+    "load of a segment register": ("vmm/cpu.py",),
     "invlpg": ("vmm/address_space.py",),
     "wrmsr": ("vmm/apic.py", "vmm/cpu.py", "vmm/switch.py", "vmm/vmx/capability.py"),
     "xsetbv": ("vmm/exits/cpuid.py", "vmm/exits/registers.py", "vmm/switch.py"),
@@ -113,6 +114,7 @@ APPLICATION_HOMES: Final = {
     "hlt": (*LOADER_HOMES["hlt"], "boot/firmware.py", "boot/uefi.py"),
     "lgdt": ("boot/uefi.py",),
     "retfq": ("boot/uefi.py",),
+    "load of a segment register": ("boot/uefi.py",),
     "wrmsr": ("boot/quiet.py", "boot/uefi.py"),
     "mov to control register": (*LOADER_HOMES["mov to control register"], "boot/uefi.py"),
 }

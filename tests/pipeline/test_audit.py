@@ -153,6 +153,18 @@ def msr_of_a_product() -> None:
 
 
 @machine(naked=True)
+def msr_of_an_exchange() -> None:
+    """By an instruction whose name begins like one that writes nothing."""
+    asm("mov ecx, 0x1b\n cmpxchg ecx, edx\n wrmsr\n ret")
+
+
+@machine(naked=True)
+def msr_with_another_byte() -> None:
+    """The second byte of the number is not what was loaded."""
+    asm("mov ecx, 0x1b\n mov ch, dl\n wrmsr\n ret")
+
+
+@machine(naked=True)
 def computed_msr() -> None:
     """From the caller."""
     asm("mov ecx, edi\n wrmsr\n ret")
@@ -179,6 +191,8 @@ def pages_off() -> None:
 SAMPLES: Final[dict[str, str | bytes]] = {  # as Capstone names it: text for Keystone, if it is not that alone; bytes where it knows none
     "invd": "", "bzhi": "bzhi rax, rbx, rcx", "bextr": "bextr rax, rbx, rcx", "int3": "", "syscall": "", "sysret": b"\x0f\x07",
     "sysretq": b"\x48\x0f\x07", "sysexit": b"\x0f\x35", "sysexitq": b"\x48\x0f\x35",
+    "sysenter": "", "retf": b"\xcb", "iret": b"\x66\xcf", "iretd": b"\xcf", "std": "", "int1": b"\xf1", "wbnoinvd": b"\xf3\x0f\x09",
+    "stac": "", "clac": "",
     "swapgs": "", "cli": "", "sti": "", "hlt": "", "lgdt": "lgdt [rdi]", "lidt": "lidt [rdi]", "lldt": "lldt ax", "ltr": "ltr ax",
     "lmsw": "lmsw ax", "clts": "", "invlpg": "invlpg [rdi]", "invpcid": "invpcid rax, [rdi]", "wbinvd": "", "wrmsr": "", "xsetbv": "",
     "iretq": "", "retfq": "", "vmxon": "vmxon [rdi]", "vmxoff": "", "vmlaunch": "", "vmresume": "", "vmclear": "vmclear [rdi]",
@@ -216,9 +230,22 @@ def test_an_instruction_away_from_home_is_found(mnemonic: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["mov cr0, rax", "mov cr3, rax", "mov cr4, rax", "mov cr8, rax", "mov dr7, rax", "mov dr6, rax"]
+    "text",
+    [
+        *("mov cr0, rax", "mov cr3, rax", "mov cr4, rax", "mov cr8, rax", "mov dr7, rax", "mov dr6, rax"),
+        *(
+            "mov ds, ax",
+            "mov es, [rdi]",
+            "mov ss, eax",
+            "mov gs, rax",
+            "pop fs",
+            "pop gs",
+            "lss eax, [rdi]",
+            "lgs rax, [rdi]",
+        ),
+    ],
 )
-def test_a_control_register_written_away_from_home_is_found(text: str) -> None:
+def test_a_register_of_the_system_written_away_from_home_is_found(text: str) -> None:
     assert [finding.rule for finding in check_instructions(planted_code(text), STRICT)] == ["home"]
 
 
@@ -261,6 +288,8 @@ def test_a_listed_msr_at_home_is_fine() -> None:
         (unlisted_msr, HOME, "wrmsr", "expected one of the listed MSRs, found 0x1d9"),
         (computed_msr, HOME, "wrmsr", "as a constant, found a computed one"),
         (msr_of_a_product, HOME, "wrmsr", "as a constant, found a computed one"),
+        (msr_of_an_exchange, HOME, "wrmsr", "as a constant, found a computed one"),
+        (msr_with_another_byte, HOME, "wrmsr", "as a constant, found a computed one"),
         (msr_by_two_ways, HOME, "wrmsr", "as a constant, found a computed one"),
         (stops_interrupts, STRICT, "home", "expected cli in no file"),
         (pages_off, STRICT, "home", "expected mov to control register in no file"),
