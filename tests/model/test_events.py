@@ -320,6 +320,24 @@ def test_an_nmi_just_before_the_entry_is_seen(symbol: str, offset: int) -> None:
     assert seen == ([(0, 0), (1, 0)] if symbol == STUB else [(1, 0), (1, 0)])
 
 
+def test_an_nmi_before_an_entry_keeps_its_event() -> None:
+    """What the entry was to deliver is delivered by the next, though another interrupt waits, and the PIC is done with the first."""
+
+    def script(guest: Guest) -> Script:
+        automatic_end = ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 3), (0x21, 0xFC))
+        for port, value in (*automatic_end, *PROGRAM_PIT, (0x64, 0xD2), (0x60, 0x55)):
+            yield out(port, value)
+        yield Exit(REASON.PREEMPTION_TIMER, fields=CLOSED, ticks=TEN_MS)
+        assert guest.event == 0
+        guest.machine.interrupt_at(monitor().symbols[STUB][0] + 6, vector=2)
+        for vector in (0x20, 0x21):
+            yield Exit(REASON.PREEMPTION_TIMER, fields=OPEN)
+            assert guest.event == VALID | EXTERNAL | vector
+            assert cpu_word(guest.machine, "nmi_count") == 1
+
+    play(script, LONG)
+
+
 def test_an_nmi_after_a_hot_exit_keeps_the_guest_s_registers() -> None:
     """The stub that a hot exit goes back through is left for the NMI: what CPUID answered, RBX too, is still there at the entry."""
 
