@@ -151,6 +151,11 @@ class Call:
         found = self.given[number][0]
         raise self.error("type-mismatch", f"{what} must be a literal text, found {found}", argument=number)
 
+    def reason(self, number: int) -> None:
+        """A literal text with a word in it, that says why a taint may end here."""
+        if not self.text(number, "the reason").strip():
+            raise self.error("type-mismatch", "expected a reason in words, found none", argument=number)
+
     def array(self, number: int) -> tuple[Typed, ArrayType]:
         """An Array and its type."""
         operand = self.given[number][0]

@@ -53,6 +53,8 @@ def shifting(operation: str) -> Lower:
 
     def lower(call: Call) -> Operand:
         value, word = word_argument(call, 0, "a rotate or shift", unsigned=operation.startswith("rot"))
+        if value.taint == "untrusted":
+            raise taint_barrier(call.lowering, value.type, call.node, f"an argument of {call.name}")
         count, where = call.given[1]
         amount = shift_count(call.lowering, count, word, where, wraps=True)
         name = "sar" if operation == "shr" and word.signed else operation
@@ -66,8 +68,8 @@ def counting(operation: str) -> Lower:
 
     def lower(call: Call) -> Operand:
         value, word = word_argument(call, 0, "this function", unsigned=True)
-        if value.taint == "secret" and operation != "bswap":
-            raise taint_barrier(call.lowering, value.type, call.node, "counted")
+        if value.taint == "untrusted" or (value.taint and operation != "bswap"):
+            raise taint_barrier(call.lowering, value.type, call.node, f"an argument of {call.name}")
         if operation == "bswap" and word.width == 8:
             return value
         return Typed(value.type, (call.builder.emit(operation, value.value),))
@@ -105,14 +107,14 @@ def widening(taint: str) -> Lower:
 def u64_arguments(call: Call) -> tuple[list[ir.Value], str]:
     """Arguments that are all u64, some perhaps Secret or Untrusted; and the taint."""
     taint = common_taint(call.lowering, call.operands, call.given[0][1])
+    if taint == "untrusted":
+        raise taint_barrier(call.lowering, tainted(taint, U64), call.node, "part of multi-word arithmetic")
     kinds = [tainted(operand.taint, U64) for operand in call.operands]
     return [call.typed(number, kind).value for number, kind in enumerate(kinds)], taint
 
 
 def pair(call: Call, taint: str, plain: type, shielded: type, *values: ir.Value) -> Typed:
     """A Record of two words, of the class that fits the taint."""
-    if taint == "untrusted":
-        raise taint_barrier(call.lowering, tainted(taint, U64), call.node, "part of multi-word arithmetic")
     return Typed(RecordType(shielded if taint else plain), values)
 
 

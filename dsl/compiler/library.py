@@ -152,7 +152,7 @@ def public_value(call: Call) -> Typed:
 
 def declassify(call: Call) -> Operand:
     operand = call.operands[0]
-    call.text(1, "the reason")
+    call.reason(1)
     if not isinstance(operand, Typed) or operand.taint != "secret":
         raise call.error("type-mismatch", f"declassify takes a Secret, found {operand}", argument=0)
     return Typed(operand.plain, (call.builder.emit("opaque", operand.value, data=ir.DECLASSIFIED),))
@@ -167,7 +167,7 @@ def as_secret(call: Call) -> Operand:
 
 def declassify_array(call: Call) -> Operand:
     array, kind = call.array(0)
-    call.text(1, "the reason")
+    call.reason(1)
     if kind.element.taint != "secret":
         text = f"declassify_array takes an Array[Secret[T]], found {array}"
         raise call.error("type-mismatch", text, argument=0)

@@ -150,6 +150,8 @@ class Lowering:
         binding = self.builder.environment.get(name)
         if binding is None:
             text, help_ = f"'{name}' is not assigned on every path to here", "assign it before the branch or loop"
+            if name in self.statics:
+                text, help_ = f"'{name}' is a Static parameter, which is not assigned", "use a local of another name"
             if name in self.loop_variables:
                 text = f"the loop variable '{name}' has no value after its loop"
                 help_ = "copy it to a local inside the loop"

@@ -24,16 +24,16 @@ UNROLLED: Final = 64  # bytes up to which zeroing and copying are single loads a
 
 def field_of(lowering: Lowering, receiver: Typed, name: str, node: ast.Attribute) -> Typed:
     """`receiver.name` as a value."""
-    match receiver.plain, name:
+    match receiver.type, name:
         case t.StructType(), _:
             return load_operand(lowering, field_place(lowering, receiver, name, node))
         case t.BitsType(layout=layout), _ if name in layout.fields:
-            return bits_field(lowering, receiver, layout.fields[name], layout.storage.width, node)
+            return bits_field(lowering, receiver, layout.fields[name], layout.storage.width)
         case t.RecordType(fields=fields), _ if name in fields:
             start = sum(len(kind.widths) for kind in list(fields.values())[: list(fields).index(name)])
             return Typed(fields[name], receiver.values[start : start + len(fields[name].widths)])
         case t.EnumType(word=word), "value":
-            return Typed(t.tainted(receiver.taint, word), receiver.values)
+            return Typed(word, receiver.values)
         case t.ArrayType(length=length), "length":
             return Typed(t.U64, (receiver.values[1] if length is None else lowering.builder.constant(length),))
         case t.FailureType(), "code":
@@ -71,24 +71,21 @@ def field_place(lowering: Lowering, receiver: Typed, name: str, node: ast.AST) -
     return displaced(lowering, receiver.value, offset, field.type, f"{kind}.{name}")
 
 
-def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int, node: ast.AST) -> Typed:
+def bits_field(lowering: Lowering, receiver: Typed, field: BitField, storage: int) -> Typed:
     """A field of a Bits value, shifted down; storage: the width of the whole."""
     builder = lowering.builder
-    kind = t.tainted(receiver.taint, field.type)
-    if isinstance(field.type, t.EnumType):
-        public(lowering, receiver, node, f"looked at: {field.name} is a member of {field.type}")
     value = receiver.value
     if field.low:
         value = builder.emit("shr", value, field.low)
     if field.type == t.BOOL:
-        return Typed(kind, (builder.emit("trunc", value, width=1),))
+        return Typed(field.type, (builder.emit("trunc", value, width=1),))
     (width,) = field.type.widths
     if field.high + 1 < storage and field.count < width:
         value = builder.emit("and", value, (1 << field.count) - 1)
     value = builder.resize(value, width)
     if isinstance(field.type, t.EnumType):
         require_member(lowering, value, field.type, field.count)
-    return Typed(kind, (value,))
+    return Typed(field.type, (value,))
 
 
 def require_member(lowering: Lowering, word: ir.Value, kind: t.EnumType, bits: int) -> None:

@@ -23,7 +23,7 @@ from dsl.lang.bits import Bits
 from dsl.lang.failure import OUT_OF_RANGE
 from dsl.lang.staging import PerCpu
 from dsl.lang.struct import Struct
-from dsl.lang.taint import Untrusted
+from dsl.lang.taint import Secret, Untrusted
 
 
 def method(lowering: Lowering, receiver: Operand, name: str, node: ast.Call) -> Operand:
@@ -51,9 +51,13 @@ def methods_of(receiver: Operand) -> tuple[Any, dict[str, Lower]]:
             return python, by_name(at)
         case Named(python=type() as python) if issubclass(python, Bits):
             return python, by_name(from_raw)
+    if receiver.taint == "untrusted":
+        return Untrusted, UNTRUSTED_METHODS if isinstance(receiver.plain, t.WordType) else {"trusted": trusted}
     match receiver.plain:
-        case t.WordType() if receiver.taint == "untrusted":
-            return Untrusted, UNTRUSTED_METHODS
+        case t.WordType() if receiver.taint:
+            return Secret, by_name(truncate)
+        case _ if receiver.taint:
+            return Secret, {}
         case t.WordType(python=python, signed=signed):
             return python, SIGNED_METHODS if signed else UNSIGNED_METHODS
         case t.AddressType(python=python):
@@ -64,7 +68,7 @@ def methods_of(receiver: Operand) -> tuple[Any, dict[str, Lower]]:
             return python, STRUCT_METHODS
         case t.ArrayType():
             return Array, ARRAY_METHODS
-    return Untrusted, {"trusted": trusted} if receiver.taint == "untrusted" else {}
+    return None, {}
 
 
 # Words
@@ -114,10 +118,7 @@ def limited(operation: str) -> Lower:
 
 
 def trusted(call: Call) -> Operand:
-    reason = call.python(0)
-    if not isinstance(reason, str) or not reason.strip():
-        text, help_ = "trusted takes a reason in words", 'x.trusted("why any value is harmless")'
-        raise call.error("type-mismatch", text, help_, argument=0)
+    call.reason(0)
     return Typed(call.receiver.plain, call.receiver.values)
 
 
@@ -166,8 +167,8 @@ def at(call: Call) -> Typed:
 
 def from_raw(call: Call) -> Typed:
     assert isinstance(call.subject, Named)
-    kind, taint = t.BitsType(call.subject.python), call.operands[0].taint
-    return Typed(t.tainted(taint, kind), call.typed(0, t.tainted(taint, kind.word), literal=True).values)
+    kind = t.BitsType(call.subject.python)
+    return Typed(kind, call.typed(0, kind.word, literal=True).values)
 
 
 def current(call: Call) -> Typed:
@@ -189,7 +190,7 @@ def current(call: Call) -> Typed:
 def raw(call: Call) -> Operand:
     kind = call.receiver.plain
     assert isinstance(kind, t.BitsType)
-    return same_taint(call, kind.word, call.receiver.value)
+    return Typed(kind.word, (call.receiver.value,))
 
 
 def with_(call: Call) -> Operand:

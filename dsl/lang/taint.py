@@ -71,6 +71,7 @@ class Tainted(Generic[T]):
         def __rxor__(self, other: T | int) -> Self: ...
         def __lshift__(self, count: Unsigned | int) -> Self: ...
         def __rshift__(self, count: Unsigned | int) -> Self: ...
+        def __neg__(self) -> Self: ...
         def __invert__(self) -> Self: ...
     else:
         __hash__ = None
@@ -80,6 +81,9 @@ class Tainted(Generic[T]):
 
         def __rshift__(self, count):
             return self._of(self._value >> count)
+
+        def __neg__(self):
+            return self._of(-self._value)
 
         def __invert__(self):
             return self._of(~self._value)

@@ -148,12 +148,41 @@ WRONG = {
         "@machine\ndef entry(a: Array[Untrusted[bool]]) -> Untrusted[bool]:\n    return a[0]\n",
         "5:14: error[signature]: this annotation is no type of the language: Untrusted[bool] has no place in memory",
     ),
-    "a secret field that must be a member": (
+    "a field of a secret": (
+        "class A(Bits, storage=u64):\n    on: bool = bit(0)\n@machine\ndef entry(a: Secret[A]) -> bool:\n    b = a.on\n    return True\n",
+        "8:9: error[no-attribute]: Secret[A] has no 'on'",
+    ),
+    "Bits of what a guest chose": (
         (
-            "from enum import Enum\nclass Kind(Enum):\n    ONE = u8(1)\nclass A(Bits, storage=u64):\n    kind: Kind = bits(3, 0)\n"
-            "@machine\ndef entry(word: Secret[u64]) -> bool:\n    kind = A.from_raw(word).kind\n    return True\n"
+            "class A(Bits, storage=u64):\n    on: bool = bit(0)\n"
+            f"{ENTRY}    a = A.from_raw(untrusted(n))\n    return n\n"
         ),
-        "11:12: error[secret-leak]: Secret[A] is looked at: kind is a member of Kind",
+        "8:20: error[type-mismatch]: expected u64, found Untrusted[u64]",
+    ),
+    "a method of what is inside a taint": (
+        f"{ENTRY}    return u64(untrusted(GuestPhysical(n)).is_aligned(8))\n",
+        "6:16: error[no-attribute]: Untrusted[GuestPhysical] has no 'is_aligned'",
+    ),
+    "the sign of a secret": (f"{ENTRY}    s = secret(n).as_signed()\n    return n\n", "6:9: error[no-attribute]"),
+    "bits of what a guest chose, turned": (
+        f"{ENTRY}    x = rotate_left(untrusted(n), 3)\n    return n\n",
+        "6:9: error[untrusted-use]: Untrusted[u64] is an argument of rotate_left",
+    ),
+    "bits of what a guest chose, counted": (
+        f"{ENTRY}    x = population_count(untrusted(n))\n    return n\n",
+        "6:9: error[untrusted-use]: Untrusted[u64] is an argument of population_count",
+    ),
+    "a high half of what a guest chose": (
+        f"{ENTRY}    x = multiply_high(untrusted(n), n)\n    return n\n",
+        "6:9: error[untrusted-use]: Untrusted[u64] is part of multi-word arithmetic",
+    ),
+    "no reason": (
+        f"{ENTRY}    return declassify(secret(n), ' ')\n",
+        "6:34: error[type-mismatch]: expected a reason in words, found none",
+    ),
+    "a Static parameter that is assigned": (
+        f"@machine\ndef f(n: u64, s: Static[u64]) -> u64:\n    s = s + 1\n    return n + s\n{ENTRY}    return f(n, u64(3))\n",
+        "6:9: error[unassigned]: 's' is a Static parameter, which is not assigned",
     ),
     "a table that is written": (
         f"T: Final = table(u8, b'abc')\n{ENTRY}    T[n] = u8(1)\n    return n\n",

@@ -28,6 +28,7 @@ from dsl.lang import (
     declassify,
     declassify_array,
     frame_array,
+    i8,
     multiply_high,
     multiply_wide,
     rotate_left,
@@ -83,6 +84,7 @@ def test_shape_changes_keep_the_taint(kind: tuple[Any, Any]) -> None:
         (make(u32(6)) << 1, u32(12)),
         (make(u32(6)) >> u8(1), u32(3)),
         (~make(u32(0)), u32(2**32 - 1)),
+        (-make(i8(-128)), i8(-128)),
         (make(u32(0x1FF)).truncate(u8), u8(0xFF)),
         (widen(u64, make(u32(7))), u64(7)),
     ):
