@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 import pytest
 
-from dsl.std.x25519 import x25519
+from dsl.std.field25519 import PRIME
+from dsl.std.scalar25519 import ORDER
+from dsl.std.x25519 import CURVE_CONSTANT, x25519
 from tests.std.vectors import x25519_wycheproof
 from tests.worlds import CPython, Native, Unicorn, World
 
@@ -66,6 +69,36 @@ def test_native_wycheproof() -> None:
     for vector in vectors:
         assert shared(Native(), vector.private, vector.public) == vector.shared, vector
     assert len(vectors) == 4 * 518
+
+
+def ladder(scalar: int, u: int) -> int:
+    """The u-coordinate of any multiple of a point, in Python's integers (RFC 7748, section 5); 0 for the point at infinity."""
+    x2, z2, x3, z3 = 1, 0, u, 1
+    for bit in reversed(range(scalar.bit_length())):
+        if scalar >> bit & 1:
+            x2, z2, x3, z3 = x3, z3, x2, z2
+        a, b, cross, other = x2 + z2, x2 - z2, (x3 - z3) * (x2 + z2), (x3 + z3) * (x2 - z2)
+        e = a * a - b * b
+        x3, z3 = (cross + other) ** 2 % PRIME, u * (cross - other) ** 2 % PRIME
+        x2, z2 = a * a * b * b % PRIME, e * (a * a + CURVE_CONSTANT * e) % PRIME
+        if scalar >> bit & 1:
+            x2, z2, x3, z3 = x3, z3, x2, z2
+    return x2 * pow(z2, -1, PRIME) % PRIME if z2 else 0
+
+
+@pytest.mark.t1
+def test_results_that_are_small_numbers() -> None:
+    """Points whose multiple is a small number or one just below p: such a product is p or more before it is written canonically."""
+    source, tried = random.Random(7748), 0
+    for result in [*range(2, 400), *(PRIME - number for number in range(1, 200))]:
+        if ladder(ORDER + 1, result) != result:
+            continue  # not of prime order
+        tried += 1
+        scalar = bytearray(source.randbytes(32))
+        scalar[0], scalar[31] = scalar[0] & 0xF8, scalar[31] & 0x7F | 0x40
+        point = ladder(pow(int.from_bytes(scalar, "little"), -1, ORDER), result)
+        assert shared(Native(), bytes(scalar), point.to_bytes(32, "little")) == result.to_bytes(32, "little")
+    assert tried > 20
 
 
 @pytest.mark.t1
