@@ -18,7 +18,8 @@ def place_of(world: Ported, address: int) -> tuple[bool, str]:
     line = world.write(0, bytes(8 + LINE_CAPACITY))
     found = world.call(line, address) & 0xFF
     size = int.from_bytes(world.get(0, 8), "little")
-    return bool(found), world.get(8, size).decode()
+    assert found in (0, 1)
+    return found == 1, world.get(8, size).decode()
 
 
 def test_places_of_checks() -> None:

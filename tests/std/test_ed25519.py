@@ -220,6 +220,17 @@ def test_a_proof_that_is_not_reduced_is_refused_at_once(emu: Unicorn) -> None:
 
 
 @pytest.mark.t1
+@pytest.mark.parametrize("name", [name for name, (_, is_point) in ENCODINGS.items() if not is_point])
+def test_a_key_that_is_no_point_is_refused_at_once(name: str, emu: Unicorn) -> None:
+    """Before anything is multiplied: a good signature takes twenty times as many instructions."""
+    good = ed25519_signatures()[1]
+    assert is_accepted(emu, good)
+    whole = emu.instructions
+    assert not is_accepted(emu, Signature(ENCODINGS[name][0], good.message, good.signature, False))
+    assert emu.instructions < whole // 20
+
+
+@pytest.mark.t1
 def test_every_bit_of_a_signature_counts() -> None:
     """One flipped bit anywhere in signature or key is refused."""
     good = ed25519_signatures()[5]

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.t1
 FONT = bytes(glyph ^ (line * 37) & 0xFF for glyph in range(95) for line in range(16))
 SCREEN, TEXT, FONT_PLACE, PIXELS = 0x0, 0x100, 0x1000, 0x2000
 AREA = 0x34000  # of pixels, guards included
+BEFORE = 0x404  # bytes of the first guard: an address without a zero byte
 PAST = b"\x11\x22\x33\x44" * (AREA // 4)
 SHAPES = [
     (43, 53, 47),
@@ -35,7 +36,7 @@ def drawn(width: int, height: int, pitch: int, said: bytes) -> tuple[bytes, byte
         machine.memory.write(MEMORY + PIXELS, PAST)
         screen = Framebuffer.at(HostVirtual(MEMORY + SCREEN))
         shape = (u32(width), u32(height), u32(pitch * 4))
-        framebuffer_start(screen, HostVirtual(MEMORY + PIXELS + 0x400), *shape, HostVirtual(MEMORY + FONT_PLACE))
+        framebuffer_start(screen, HostVirtual(MEMORY + PIXELS + BEFORE), *shape, HostVirtual(MEMORY + FONT_PLACE))
         framebuffer_clear(screen, u32(height))
         text: Array[u8] = array_at(u8, HostVirtual(MEMORY + TEXT), u64(len(said)))
         framebuffer_write(screen, text)
@@ -51,7 +52,7 @@ def test_it_draws_the_same(shape: tuple[int, int, int]) -> None:
         start, clear, write = (
             Ported(function) for function in (framebuffer_start, framebuffer_clear, framebuffer_write)
         )
-        arguments = (MEMORY + SCREEN, MEMORY + PIXELS + 0x400, width, height, pitch * 4, MEMORY + FONT_PLACE)
+        arguments = (MEMORY + SCREEN, MEMORY + PIXELS + BEFORE, width, height, pitch * 4, MEMORY + FONT_PLACE)
         start.call(*arguments)
         screen = start.struct(SCREEN, Framebuffer)
         for world in (clear, write):
@@ -75,7 +76,7 @@ def test_each_pixel_of_the_font_becomes_as_many(scale: int) -> None:
     said, width, height = b"a~\x07", 24 * scale + 5, 16 * scale
     world = Ported(framebuffer_write)
     world.write(PIXELS, PAST)
-    fields = (MEMORY + PIXELS + 0x400, width, 3 | 1 << 32, 0, scale, MEMORY + FONT_PLACE)
+    fields = (MEMORY + PIXELS + BEFORE, width, 3 | 1 << 32, 0, scale, MEMORY + FONT_PLACE)
     screen = world.write(SCREEN, b"".join(field.to_bytes(8, "little") for field in fields))
     world.write(FONT_PLACE, FONT)
     world.call(screen, world.write(TEXT, said), len(said))
@@ -86,4 +87,4 @@ def test_each_pixel_of_the_font_becomes_as_many(scale: int) -> None:
             for x in range(8 * scale):
                 ink = glyph[y // scale] << x // scale & 0x80
                 pixels[y * width + column * 8 * scale + x] = int(INK).to_bytes(4, "little") if ink else bytes(4)
-    assert world.get(PIXELS, AREA) == PAST[:0x400] + b"".join(pixels) + PAST[0x400 + 4 * width * height :]
+    assert world.get(PIXELS, AREA) == PAST[:BEFORE] + b"".join(pixels) + PAST[BEFORE + 4 * width * height :]
