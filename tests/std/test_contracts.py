@@ -57,6 +57,8 @@ ENDS: Final = {  # lengths at which something just fits, in addition to those th
         x509.LAYER_IDENTIFIERS + x509.SUBJECT_AFTER_ISSUER + 20,
     ],
     **{name: [(sha512.BLOCKS_MOST + 1) * sha512.BLOCK_SIZE] for name in HASHED},
+    "sha256_finish.digest": [30, 32],
+    "sha512_finish.digest": [62, 64],
     "select_comb.bits": [tooth * SPACING + 1 for tooth in range(1, TEETH)],
 }
 NOISE: Final = hashlib.shake_256(b"behind").digest(1 << 17)
@@ -125,7 +127,16 @@ def cases(function: Callable[..., Any]) -> Iterator[list[Argument]]:
         else:
             others = [with_lengths(kind, bytes(value), length) for length in STREAMED if lengths_of(kind)]
         for other in others:
-            yield [*good[:index], other, *good[index + 1 :]]
+            changed = [*good[:index], other, *good[index + 1 :]]
+            yield changed
+            if get_origin(kind) is not Array and not isinstance(
+                value, int
+            ):  # what waits in a stream, and a little more
+                kinds = parameters(function).values()
+                yield [
+                    each[:20] if get_origin(given) is Array and not isinstance(each, int) else each
+                    for each, given in zip(changed, kinds, strict=True)
+                ]
 
 
 def lengths_of(kind: Any, offset: int = 0) -> list[int]:
