@@ -207,7 +207,7 @@ def absent_memory(guest: Guest, source: Source) -> Script:
 
 CR0_PG, CR4_PAE = 1 << 31, 1 << 5
 NOISE: Final = 0x7F0_0000_0000_0F7E  # bits of an entry that say nothing about the address
-PRESENT, LARGE = 1, 1 << 7
+PRESENT, LARGE, EFER_NXE = 1, 1 << 7, 1 << 11
 
 
 def places(source: Source, count: int) -> list[int]:
@@ -248,6 +248,7 @@ def protected_memory(guest: Guest, source: Source) -> Script:
         fields: dict[object, int] = {
             vmx.GUEST_CR0: guest[vmx.GUEST_CR0] & ~CR0_PG | paging[0], vmx.GUEST_CR4: guest[vmx.GUEST_CR4] & ~CR4_PAE | paging[1],
             vmx.GUEST_CR3: root | ignored, vmx.GUEST_RIP: code if kind == "none" else linear,
+            vmx.GUEST_EFER: source.choice((0, 0, 1, EFER_NXE)),
         }  # fmt: skip
         yield violation(source, fields)
 

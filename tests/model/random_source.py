@@ -17,6 +17,7 @@ REASON: Final = vmx.ExitReason
 COM1, PIC1, PIC2, PIT, SPEAKER, KEYBOARD, CLOCK, PCI = 0x3F8, 0x20, 0xA0, 0x40, 0x61, 0x60, 0x70, 0xCF8
 MICROSECOND: Final = TSC_HZ // 1_000_000
 IF, TF, SINGLE_STEP, NMI_BLOCKED = 1 << 9, 1 << 8, 1 << 14, 1 << 3
+ARITHMETIC: Final = 0xCD5  # CF, PF, AF, ZF, SF, DF, OF
 VALID, HAS_ERROR = 1 << 31, 1 << 11
 FRAME: Final = 2 << 20
 MEMORY: Final = 3 * FRAME  # of each box that does what it likes
@@ -42,7 +43,7 @@ class Source(random.Random):
 
     def state(self) -> dict[object, int]:
         """Flags and interrupt shadow, as a processor may have them."""
-        flags = 2 | self.choice((0, IF)) | self.choice((0, 0, 0, TF))
+        flags = 2 | self.choice((0, IF)) | self.choice((0, 0, 0, TF)) | self.getrandbits(12) & ARITHMETIC
         shadow = self.choice((0, 0, 0, 2, 1 if flags & IF else 0))
         pending = SINGLE_STEP if shadow and flags & TF else 0
         shadow |= self.choice((0, 0, NMI_BLOCKED))

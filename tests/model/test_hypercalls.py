@@ -19,7 +19,7 @@ from dsl.hw import vmx
 from dsl.lang import Array, Failure, Untrusted, machine, u8, u64
 from tests.model.image import EVENT_LOG, QUOTE, QUOTE_SIGNATURE
 from tests.model.machine import ModelFailure, RandomWords
-from tests.model.start import machine_for
+from tests.model.start import machine_for, play
 from tests.model.vmx_operation import GENERAL, Exit, Guest, Script, VmxMachine
 from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
@@ -274,6 +274,18 @@ def test_thousands_of_calls_at_the_boundaries() -> None:
         (LOG, NOT_PERMITTED),
     ):  # fmt: skip
         assert tally.statuses.get((number, status), 0) > 0, (number, status)
+
+
+def test_endorse_looks_at_its_answer_s_place_first() -> None:
+    """All of the answer must lie in memory, to the last byte; only then is the request looked at, whose data is too long here."""
+
+    def script(guest: Guest) -> Script:
+        guest.write(REQUEST + 64, b"\x01\x01")
+        for place, status in ((MEMORY - ENDORSEMENT_SIZE, BAD_SIZE), (MEMORY - ENDORSEMENT_SIZE + 1, BAD_ADDRESS)):
+            yield Exit(vmx.ExitReason.VMCALL, length=3, registers=GOOD_ENDORSE | {"rdx": place})
+            assert guest["rax"] == status
+
+    play(script, TestBox("a", b"\xf4", StartMode.LONG))
 
 
 def test_random_bytes_stay_nowhere_else() -> None:
