@@ -212,8 +212,8 @@ def unnumbered(operands: str) -> str:
 
 
 def sample(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
-    """That many of them, the same for the same seed, in no order: what was run of it at any time is a sample, too."""
-    return random.Random(seed).sample(mutants, min(count, len(mutants)))
+    """That many of them, the same for the same seed, in no order: what was run of it at any time is a sample, too. All of them: as they are."""
+    return mutants if count >= len(mutants) else random.Random(seed).sample(mutants, count)
 
 
 @cache
