@@ -212,7 +212,7 @@ def unnumbered(operands: str) -> str:
 
 
 def sample(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
-    """That many of them, the same for the same seed, in no order: what was run of it at any time is a sample, too. All of them: as they are."""
+    """That many of them, the same for the same seed, in no order: what was run of it at any time is a sample, too. All: as they are."""
     return mutants if count >= len(mutants) else random.Random(seed).sample(mutants, count)
 
 
