@@ -70,6 +70,8 @@ def machine_call(lowering: Lowering, python: Any, node: ast.Call) -> Typed:
     """A direct call; a function with Static parameters is specialised for their values."""
     arguments = evaluate_arguments(lowering, node)
     parameters = lowering.unit.signature(python).parameters
+    if not any(isinstance(kind, t.StaticType) for kind in parameters.values()):
+        lowering.unit.request(python, (), lowering.source.span(node), lowering.chain)  # an error here hides none in it
     bound = arguments.bind(lowering, node, f"'{python.__name__}'", list(parameters))
     statics: list[object] = []
     passed: list[Typed] = []

@@ -180,6 +180,10 @@ WRONG = {
         f"{ENTRY}    return declassify(secret(n), ' ')\n",
         "6:34: error[type-mismatch]: expected a reason in words, found none",
     ),
+    "an error behind a wrong call": (
+        f"@machine\ndef f(n: u64) -> u64:\n    return n.foo\n{ENTRY}    return f(u8(1))\n",
+        "6:12: error[no-attribute]: u64 has no 'foo'",
+    ),
     "a Static parameter that is assigned": (
         f"@machine\ndef f(n: u64, s: Static[u64]) -> u64:\n    s = s + 1\n    return n + s\n{ENTRY}    return f(n, u64(3))\n",
         "6:9: error[unassigned]: 's' is a Static parameter, which is not assigned",
