@@ -225,7 +225,7 @@ def hypercall_script(examples: int, seed: int, tally: Tally) -> Callable[[Guest]
         for example in range(examples):
             call, ring = random_call(source), source.choice((0, 0, 0, 0, 0, 0, 0, 1, 2, 3))
             if example == examples // 2:
-                call, ring = GOOD_ENDORSE, 0
+                call, ring = dict(GOOD_ENDORSE), 0
             memory = bytes(engine.mem_read(frame, MEMORY)) if call["rax"] == ENDORSE else b""
             if call["rax"] == ENDORSE and expected_answer(call, ring, memory).status == OK:
                 good_requests += 1
