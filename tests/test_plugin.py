@@ -178,3 +178,16 @@ def test_the_model_makes_the_manual_s_checks(vmx: Vmx) -> None:
     """An entry with an empty VMCS breaks rules, which are named."""
     with pytest.raises(ModelFailure, match="VM entry: "):
         vmx(enter)
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("world", ["emu", "native", "vmx"])
+def test_wrong_arguments_are_named(world: str, request: pytest.FixtureRequest) -> None:
+    """Too few, a number for an array, an array for a number: never a call with what happens to fit."""
+    call = request.getfixturevalue(world)
+    with pytest.raises(TypeError, match="element: expected 2 arguments, found 1"):
+        call(element, b"abc")
+    with pytest.raises(TypeError, match="element: argument 1: expected bytes or a bytearray, found 3"):
+        call(element, 3, 3)
+    with pytest.raises(TypeError, match="element: argument 2: expected an int or a bool, found b'abc'"):
+        call(element, b"abc", b"abc")

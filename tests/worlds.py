@@ -61,7 +61,14 @@ def is_array(kind: Any) -> bool:
 def flatten(function: Callable[..., Any], arguments: tuple[Argument, ...], place: Callable[[bytes], int]) -> list[int]:
     """The System V components of the arguments, once `place` has put each buffer somewhere."""
     components: list[int] = []
-    for kind, value in zip(parameter_types(function), arguments, strict=True):
+    kinds, name = parameter_types(function), function.__name__
+    if len(kinds) != len(arguments):
+        raise TypeError(f"{name}: expected {len(kinds)} arguments, found {len(arguments)}")
+    for number, (kind, value) in enumerate(zip(kinds, arguments, strict=True), 1):
+        in_memory = is_array(kind) or (isinstance(kind, type) and issubclass(kind, Struct))
+        if not isinstance(value, bytes | bytearray if in_memory else int):
+            wanted = "bytes or a bytearray" if in_memory else "an int or a bool"
+            raise TypeError(f"{name}: argument {number}: expected {wanted}, found {value!r}")
         if isinstance(value, int):
             components.append(int(value))
         elif is_array(kind):

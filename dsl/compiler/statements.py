@@ -186,7 +186,8 @@ def loop_range(lowering: Lowering, node: ast.expr) -> tuple[Typed, Typed, bool]:
             raise lowering.error("argument-count", keyword, "upto alone takes a keyword: at_most, an int constant")
         bound = coerce(lowering, most, counted.type, node, literal=True)
         holds = builder.emit("ule", typed[-1].value, bound.value)
-        builder.check(holds, f"the loop runs at most {most.value} times")
+        text = f"the loop runs {typed[-1].value.constant} times, at most {most.value} are allowed"
+        lowering.require("literal-range", holds, f"the loop runs at most {most.value} times", node, text)
     if name != "between":
         typed.insert(0, Typed(counted.type, (builder.constant(0, typed[0].value.width),)))
     return typed[0], typed[1], name == "rounds"

@@ -180,6 +180,10 @@ WRONG = {
         f"{ENTRY}    return declassify(secret(n), ' ')\n",
         "6:34: error[type-mismatch]: expected a reason in words, found none",
     ),
+    "a loop that is longer than it says": (
+        f"{ENTRY}    for i in upto(3, at_most=2):\n        n += i\n    return n\n",
+        "6:14: error[literal-range]: the loop runs 3 times, at most 2 are allowed",
+    ),
     "an error behind a wrong call": (
         f"@machine\ndef f(n: u64) -> u64:\n    return n.foo\n{ENTRY}    return f(u8(1))\n",
         "6:12: error[no-attribute]: u64 has no 'foo'",

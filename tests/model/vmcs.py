@@ -34,6 +34,8 @@ class Vmcs:
         return self.fields.get(name.encoding, 0)
 
     def __setitem__(self, name: Any, value: int) -> None:
+        if not hasattr(name, "encoding"):
+            raise TypeError(f"expected a field of dsl.hw.vmx, found {name!r}")
         self.fields[name.encoding] = value & (1 << width_of(name.encoding)) - 1
 
     def changed(self, **values: int) -> Vmcs:
