@@ -28,7 +28,7 @@ PRIVILEGED: Final = frozenset(
         "int", "popf", "popfq", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "wrpkru", "getsec", "rsm", "stac", "clac", "monitor",
         "mwait", "vmrun", "vmload", "vmsave", "clgi", "stgi", "skinit",
         # these change the guest's registers, and name none
-        "emms", "fninit", "ldmxcsr", "vldmxcsr", "fxrstor", "fxrstor64", "xrstor", "xrstor64", "xrstors", "xrstors64",
+        "emms", "ldmxcsr", "vldmxcsr", "fxrstor", "fxrstor64", "xrstor", "xrstor64", "xrstors", "xrstors64",
         "vzeroall", "vzeroupper",
     )
 )  # fmt: skip
@@ -66,10 +66,13 @@ def check_instructions(code: Code, allowed: Allowed) -> list[Finding]:
     for function, steps in code.functions.items():
         if function in regions:
             continue
+        own = range(steps[0].address, steps[-1].end) if steps else range(0)
         targets = {step.target for step in steps if step.target is not None}
         for index, step in enumerate(steps):
             where = code.where(step, function)
             findings += [Finding(rule, f"{where}: {text}") for rule, text in problems(code, step, allowed)]
+            if step.target is not None and step.target not in own and step.target not in code.starts:
+                findings.append(Finding("indirect", f"{where}: expected the start of a function, found none there"))
             if step.mnemonic == "wrmsr":
                 number = msr_number(steps, index, targets)
                 file = code.places.get(step.address, ("no source", 0))[0]

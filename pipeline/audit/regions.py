@@ -11,7 +11,7 @@ from typing import Final
 
 from pipeline.audit.code import Code, Finding, callee_of
 
-VECTOR: Final = re.compile(r"\b[xyz]?mm\d+\b|\bst\(")
+VECTOR: Final = re.compile(r"\b[xyz]?mm\d+\b|\bst\(|^f(?!x)")  # what begins with f is x87's, named registers or not
 COUNT: Final = 16
 ROOM: Final = "0x108"
 

@@ -123,6 +123,12 @@ def calls_indirectly() -> None:
 
 
 @machine(naked=True)
+def calls_inside() -> None:
+    """Past the first instruction of another."""
+    asm("call {other} + 4\n ret", other=uses_vectors)
+
+
+@machine(naked=True)
 def uses_vectors() -> None:
     """Legacy SSE."""
     asm("pxor xmm0, xmm1\n ret")
@@ -200,7 +206,7 @@ SAMPLES: Final[dict[str, str | bytes]] = {  # as Capstone names it: text for Key
     "int": "int 0x20", "popfq": "", "rdfsbase": "rdfsbase rax", "rdgsbase": "rdgsbase rax", "wrfsbase": "wrfsbase rax",
     "wrgsbase": "wrgsbase rax", "wrpkru": b"\x0f\x01\xef", "getsec": b"\x0f\x37", "rsm": "", "monitor": b"\x0f\x01\xc8",
     "mwait": b"\x0f\x01\xc9", "popf": b"\x66\x9d",
-    "emms": "", "fninit": "", "ldmxcsr": "ldmxcsr [rdi]", "vldmxcsr": "vldmxcsr [rdi]", "fxrstor": "fxrstor [rdi]",
+    "emms": "", "ldmxcsr": "ldmxcsr [rdi]", "vldmxcsr": "vldmxcsr [rdi]", "fxrstor": "fxrstor [rdi]",
     "fxrstor64": "fxrstor64 [rdi]", "xrstor": "xrstor [rdi]", "xrstor64": "xrstor64 [rdi]", "xrstors": b"\x0f\xc7\x1f",
     "xrstors64": b"\x48\x0f\xc7\x1f", "vzeroall": "", "vzeroupper": "",
     "vmrun": b"\x0f\x01\xd8", "vmload": b"\x0f\x01\xda", "vmsave": b"\x0f\x01\xdb", "clgi": "", "stgi": "", "skinit": b"\x0f\x01\xde",
@@ -250,7 +256,17 @@ def test_a_register_of_the_system_written_away_from_home_is_found(text: str) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["movaps xmm15, xmm1", "vpxor ymm0, ymm1, ymm2", "vmovdqu64 zmm3, [rdi]", "fld st(1)", "aesenc xmm1, [rdi]"]
+    "text",
+    [
+        "movaps xmm15, xmm1",
+        "vpxor ymm0, ymm1, ymm2",
+        "vmovdqu64 zmm3, [rdi]",
+        "fld st(1)",
+        "fld1",
+        "fld dword ptr [rdi]",
+        "fninit",
+        "aesenc xmm1, [rdi]",
+    ],
 )
 def test_a_vector_register_is_found(text: str) -> None:
     assert [finding.rule for finding in check_instructions(planted_code(text), STRICT)] == ["vector"]
@@ -281,6 +297,7 @@ def test_a_listed_msr_at_home_is_fine() -> None:
     [
         (jumps_indirectly, STRICT, "indirect", "jmp rax: expected direct calls and jumps"),
         (calls_indirectly, STRICT, "indirect", "call qword ptr [rdi + 8]: expected direct"),
+        (calls_inside, STRICT, "indirect", "expected the start of a function, found none there"),
         (uses_vectors, STRICT, "vector", "pxor xmm0, xmm1: expected general registers"),
         (drops_caches, STRICT, "never", "expected no invd"),
         (leaves_twice, STRICT, "once", "vmxoff: expected in one place, found in 2: "),
