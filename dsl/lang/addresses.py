@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 from dsl.lang.failure import CheckFailed
 from dsl.lang.words import Number, comparing, u64
@@ -14,8 +14,7 @@ _A = TypeVar("_A", bound="Address")
 
 def _comparing(compute: Callable[[int, int], bool]) -> Callable[[_A, _A], bool]:
     """A comparison; with an address of another kind, or a number, it is a TypeError."""
-    operate: Any = comparing(compute)
-    return operate  # type: ignore[no-any-return]
+    return cast("Callable[[_A, _A], bool]", comparing(compute))
 
 
 class Address(Number, width=64):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, TypeGuard
 
 from dsl.lang.addresses import HostVirtual
 from dsl.lang.annotations import DeclaredClass, resolve_fields
@@ -76,11 +76,11 @@ class StructClass(DeclaredClass):
         if cls._layout is None:
             described = next((base for base in cls.__mro__ if _declares_fields(base)), cls)
             own = described is cls
-            cls._layout = cls.outside_itself(_compute_layout) if own else described.__layout__  # type: ignore[attr-defined]
+            cls._layout = cls.outside_itself(_compute_layout) if own else described.__layout__
         return cls._layout
 
 
-def _declares_fields(base: type) -> bool:
+def _declares_fields(base: type) -> TypeGuard[StructClass]:
     return isinstance(base, StructClass) and base.__name__ != "Struct" and bool(inspect.get_annotations(base))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, SupportsInt
 
 from dsl.hw.tpm import (
     ECDSA,
@@ -31,9 +31,9 @@ NOTHING: Final = bytes(2)
 DIGEST: Final = b"\0\x20" + bytes(32)
 
 
-def short(word: object) -> bytes:
+def short(word: SupportsInt) -> bytes:
     """Two bytes, at build time."""
-    return int(word).to_bytes(2, "big")  # type: ignore[call-overload, no-any-return]
+    return int(word).to_bytes(2, "big")
 
 
 # A policy without a key: nothing hangs on the nonce.

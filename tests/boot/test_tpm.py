@@ -130,7 +130,10 @@ def test_a_tpm_that_seems_to_lack_a_bank_is_closed(bench: Bench) -> None:
     """One changed byte hides the SHA-256 bank: the boot goes on without the TPM, whose secret nobody gets until reset."""
     with bench.powered() as line:
         before = pcr_values(line)[4]
-        hidden = lambda command: without_banks(line(command)) if command[6:10] == b"\0\0\x01\x7a" else line(command)  # noqa: E731
+
+        def hidden(command: bytes) -> bytes:
+            return without_banks(line(command)) if command[6:10] == b"\0\0\x01\x7a" else line(command)
+
         assert World(Crb(hidden), approvals=bench.table(line, 7)).boot() == TpmState.UNSUPPORTED
         assert pcr_values(line)[4] != before
 

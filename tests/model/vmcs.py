@@ -36,7 +36,9 @@ class Vmcs:
     def __setitem__(self, name: Any, value: int) -> None:
         if not hasattr(name, "encoding"):
             raise TypeError(f"expected a field of dsl.hw.vmx, found {name!r}")
-        self.fields[name.encoding] = value & (1 << width_of(name.encoding)) - 1
+        if not 0 <= value < 1 << width_of(name.encoding):
+            raise ValueError(f"the VMCS field has {width_of(name.encoding)} bits, found {value:#x}")
+        self.fields[name.encoding] = value
 
     def changed(self, **values: int) -> Vmcs:
         """A copy with other fields, by the names of `dsl.hw.vmx`."""

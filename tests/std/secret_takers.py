@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -21,6 +21,11 @@ BYTES: Final = 32  # of an array that says nothing else
 WORDS: Final = 4  # of one of words
 NUMBER: Final = 1  # a public word
 ROOM: Final = 1 << 14  # bytes of secrets that the arguments of one function take at most
+SOURCE: Final = random.Random(25519)
+PLACES: Final = [
+    (SOURCE.randrange(1, 256, 2), SOURCE.randrange(256)) for _ in range(ROOM)
+]  # an odd step meets every value
+SECRETS: Final = range(258)
 # What functions ask of their public arguments and of the lengths of arrays, by parameter, or by function and parameter.
 SHAPES: Final = {
     "digest": 64, "code": 64, "signature": 64, "pseudorandom_key": 64, "block": 128,
@@ -71,8 +76,15 @@ def is_secret(kind: Any) -> bool:
     return is_aggregate and any(is_secret(field) for field in get_type_hints(kind, include_extras=True).values())
 
 
+def stream_of(number: int) -> bytes:
+    """One of the 258 secrets: zeros, ones, and 256 that look random, which have at each place each value of a byte once."""
+    if number < 2:
+        return bytes([0, 0xFF][number : number + 1]) * ROOM
+    return bytes((step * number + start) & 0xFF for step, start in PLACES)
+
+
 class Arguments:
-    """The arguments of one function: what is secret from a stream, what is public the same each time.
+    """The arguments of one function: what is secret from a stream of ROOM bytes, what is public the same each time.
 
     components: the System V components; buffers: what lies where. is_varied: public arrays hold noise, too, not small numbers.
     """
@@ -80,7 +92,7 @@ class Arguments:
     def __init__(
         self,
         function: Callable[..., Any],
-        secret: bytes,
+        stream: bytes,
         place: int,
         shapes: Mapping[str, int] = SHAPES,
         is_varied: bool = False,
@@ -88,8 +100,7 @@ class Arguments:
         self.function = function
         self.shapes = shapes
         self.is_varied = is_varied
-        is_plain = len(set(secret)) == 1  # all zeros and all ones stay that
-        self.stream = secret[:1] * ROOM if is_plain else hashlib.shake_256(secret).digest(ROOM)
+        self.stream = stream
         self.taken = 0
         self.place = place
         self.buffers: list[tuple[int, bytes]] = []

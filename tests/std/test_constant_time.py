@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from dsl.lang import Array, Secret, declassify, frame_array, machine, secret, u8
 from dsl.std.wipe import WIPED_SIZE
 from tests.execution.emulated import ARGUMENTS, RESULTS, STACK, STACK_SIZE, Emulated
 from tests.execution.traced import Tracer
-from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters, takes_secret
+from tests.std.secret_takers import ROOT, SECRETS, SHAPES, Arguments, functions, parameters, stream_of, takes_secret
 from tests.worlds import program_of
 
 
@@ -29,6 +28,13 @@ def leaks_by_address(out: Array[u8], key: Array[Secret[u8]]) -> None:
 def leaks_by_branch(out: Array[u8], key: Array[Secret[u8]]) -> None:
     """Branch on a secret: what the test must find."""
     if declassify(key[0], "a planted leak") & 1 == 1:
+        out[0] = u8(1)
+
+
+@machine
+def leaks_one_value(out: Array[u8], key: Array[Secret[u8]]) -> None:
+    """Branch where the last byte of a secret has one value of 256: what the test must find."""
+    if declassify(key[key.length - 1], "a planted leak") == 0x37:
         out[0] = u8(1)
 
 
@@ -89,14 +95,8 @@ class Traced:
         return self.tracer.digest()
 
     def traces(self, count: int) -> set[tuple[int, int, int]]:
-        """What runs with so many secrets show: all zeros, all ones, and others that look random."""
-        return {self.trace(key) for key in secrets(count, 32)}
-
-
-def secrets(count: int, size: int) -> list[bytes]:
-    """All zeros, all ones, and others that look random."""
-    others = (hashlib.shake_128(number.to_bytes(4, "little")).digest(size) for number in range(count - 2))
-    return [bytes(size), b"\xff" * size, *others]
+        """What runs with so many secrets show."""
+        return {self.trace(stream_of(number)) for number in SECRETS[:count]}
 
 
 @pytest.mark.t1
@@ -109,9 +109,9 @@ def test_one_trace(symbol: str) -> None:
 @pytest.mark.t1
 @pytest.mark.slow
 @pytest.mark.parametrize("symbol", [symbol for symbol in TAKERS if symbol not in DECLASSIFYING])
-def test_one_trace_of_two_hundred_secrets(symbol: str) -> None:
-    """Two hundred secrets leave one trace."""
-    assert len(Traced(TAKERS[symbol]).traces(200)) == 1
+def test_one_trace_of_all_secrets(symbol: str) -> None:
+    """258 secrets, every value of every byte among them, leave one trace."""
+    assert len(Traced(TAKERS[symbol]).traces(len(SECRETS))) == 1
 
 
 @pytest.mark.t1
@@ -147,11 +147,12 @@ def test_no_row_of_the_shapes_is_left_over() -> None:
 
 @pytest.mark.t1
 @pytest.mark.parametrize(
-    ("function", "count"), [(leaks_by_address, 16), (leaks_by_branch, 2), (leaks_by_size, 2), (does_not_leak, 1)]
+    ("function", "count"),
+    [(leaks_by_address, 16), (leaks_by_branch, 2), (leaks_one_value, 2), (leaks_by_size, 2), (does_not_leak, 1)],
 )
 def test_the_test_finds_leaks(function: Callable[..., Any], count: int) -> None:
-    """Planted leaks by address, by branch and by an access's width are seen; their absence too."""
-    assert len(Traced(function).traces(200)) == count
+    """Planted leaks by address, by branch, for one value of a byte and by an access's width are seen; their absence too."""
+    assert len(Traced(function).traces(len(SECRETS))) == count
 
 
 OUTSIDE: Final = ("boot", "vmm", "guests")
@@ -184,7 +185,7 @@ def left_by(symbol: str, key: bytes) -> tuple[bytes, list[int]]:
 @pytest.mark.parametrize("symbol", asked_from_outside())
 def test_nothing_of_a_secret_is_left(symbol: str) -> None:
     """After each routine that others call on secrets: one stack, one set of registers for all; where it wipes, zeros as far as it went."""
-    stacks, registers = zip(*(left_by(symbol, key) for key in secrets(3, 32)), strict=True)
+    stacks, registers = zip(*(left_by(symbol, stream_of(number)) for number in SECRETS[:3]), strict=True)
     assert len(set(stacks)) == 1
     assert len(set(map(tuple, registers))) == 1
     if TAKERS[symbol].__machine__.wipes is not None:  # type: ignore[attr-defined]
@@ -209,6 +210,6 @@ def test_the_stack_test_finds_what_is_left() -> None:
     """A routine that leaves its caller's secret in its frame is seen."""
     TAKERS["leaves_a_secret"] = leaves_a_secret
     try:
-        assert len({left_by("leaves_a_secret", key)[0] for key in secrets(3, 32)}) == 3
+        assert len({left_by("leaves_a_secret", stream_of(number))[0] for number in SECRETS[:3]}) == 3
     finally:
         del TAKERS["leaves_a_secret"]

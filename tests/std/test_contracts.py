@@ -17,7 +17,7 @@ from dsl.lang.types import StructType
 from dsl.std import dice, ed25519, scalar25519, sha256, sha256_bulk, sha512, x509
 from dsl.std.edwards25519_tables import SPACING, TEETH
 from tests.std.inside import places
-from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters
+from tests.std.secret_takers import ROOT, SHAPES, Arguments, functions, parameters, stream_of
 from tests.worlds import Argument, CPython, FailedCheck, Native, World, element_size
 
 # Routines that take no secret, with lengths of their arrays, and numbers.
@@ -37,7 +37,7 @@ PUBLIC: Final[dict[Callable[..., Any], dict[str, int]]] = {
     x509.write_hex: {"out": 40, "data": 20},
 }
 HARDWARE: Final = ("find_generator", "hardware_word", "gather", "random_start", "random_fill")  # see test_random.py
-KEYS: Final = (bytes(range(1, 33)), b"\xff" * 32)
+KEYS: Final = (stream_of(2), stream_of(1))
 NUMBERS: Final = (0, 1, 2, 7, 8, 31, 63, 64, 65, 99, 100, 101, 111, 112, 127, 128, 255, 660, 1 << 32, (1 << 64) - 1)
 HASHED: Final = (  # what SHA-512 bounds
     *("expand_seed.seed", "hash_challenge.message", "hash_nonce.message", "hkdf_expand.information", "hmac.message"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
@@ -130,9 +131,9 @@ EVENTS: Final = [
 ]
 
 
-def same(function: object, *arguments: bytes | int) -> int:
+def same(function: Callable[..., object], *arguments: bytes | int) -> int:
     """What a routine of the log answers, in both worlds."""
-    answers = {world.call(function, *arguments) for world in (CPython(), Native())}  # type: ignore[arg-type]
+    answers = {world.call(function, *arguments) for world in (CPython(), Native())}
     assert len(answers) == 1, (function, arguments)
     return answers.pop()
 
