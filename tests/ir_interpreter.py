@@ -13,7 +13,7 @@ from dsl.lang.operations import evaluate
 from dsl.lang.types import RecordType
 
 BASE: Final = 0x7000_0000_0000  # where the module's objects and frames lie
-STEP_LIMIT: Final = 5_000_000
+STEP_LIMIT: Final = 100_000_000  # some random programs take more than five million
 
 
 class Interpreter:
