@@ -339,6 +339,7 @@ def add_checks(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
     mutate.add_argument("--sample", type=positive, metavar="N", default=2000, help="mutants of each (default 2000)")
     mutate.add_argument("--all", action="store_true", help="all of them: hours")
     mutate.add_argument("--seed", type=int, metavar="N", default=1, help="which sample (default 1)")
+    mutate.add_argument("--within", metavar="PREFIX", default="", help="of sources whose names begin so: vmm/devices/")
     mutate.add_argument("--jobs", type=positive, metavar="N", help="processes at a time (default: one a processor)")
     mutate.add_argument(
         "--budget",

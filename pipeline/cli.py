@@ -274,7 +274,8 @@ def mutate(options: argparse.Namespace) -> int:
     from pipeline import mutate as mutation
 
     processes = options.jobs or os.cpu_count() or 1
-    chosen = mutation.Options(0 if options.all else options.sample, options.seed, processes, options.budget)
+    count = 0 if options.all else options.sample
+    chosen = mutation.Options(count, options.seed, processes, options.budget, within=options.within)
     return mutation.report(options.subject, chosen, options.json, Path(options.again) if options.again else None)
 
 

@@ -59,7 +59,7 @@ SUBJECTS: Final = {
             "vmm/exits/", "vmm/devices/", "vmm/decoder.py", "vmm/guest_memory.py", "vmm/engine.py",
             *(f"vmm/vmx/{name}.py" for name in ("hot", "events", "guest_state", "information", "entry")),
         ),
-        ("tests/model",),
+        ("tests/model", "tests/devices"),
     ),
 }  # fmt: skip
 
@@ -68,7 +68,8 @@ SUBJECTS: Final = {
 class Options:
     """How many mutants (0: all), which, how many processes at a time, and how long one mutant's tests may take, in processor seconds.
 
-    only: in place of a sample, the mutants of these kinds at these places: function, offset, kind.
+    within: a sample of those alone whose source's name begins so. only: in place of a sample, the mutants of these kinds at these places:
+    function, offset, kind.
     """
 
     sample: int
@@ -76,6 +77,7 @@ class Options:
     jobs: int
     budget: int
     only: list[tuple[str, int, str]] | None = None
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ def run(name: str, subject: Subject, options: Options) -> Result:
         said = process.communicate()[0]
         if process.returncode or not total:
             raise PipelineError(f"mutate {name}: expected tests that pass without a mutant, found:\n{said.strip()}")
+    if not rows:
+        raise UsageError(f"mutate {name}: expected mutants in {options.within or 'the asked places'}, found none")
     about = tuple(source.removesuffix(".py").removesuffix("/").replace("/", ".") for source in subject.sources)
     explanations = [found for found in read_explanations() if found.function.startswith(about)]
     return Result(name, total, rows, time.monotonic() - started, explanations, population)

@@ -66,7 +66,8 @@ class Session:
     def chosen(self, mutants: list[Mutant]) -> list[Mutant]:
         """Those that are asked for by their places, else a sample."""
         if self.request["only"] is None:
-            return sample(mutants, self.request["sample"] or len(mutants), self.request["seed"])
+            inside = [mutant for mutant in mutants if source_of(mutant.site).startswith(self.request["within"])]
+            return sample(inside, self.request["sample"] or len(inside), self.request["seed"])
         places = {tuple(place) for place in self.request["only"]}
         return [m for m in mutants if (m.site.symbol, m.site.offset, m.change.kind) in places]
 
@@ -107,9 +108,8 @@ class Session:
         return symbol.startswith(tuple(self.request["functions"]))
 
     def is_in_sources(self, site: Site) -> bool:
-        """Whether an instruction comes from the sources asked for; one without a line goes with its function."""
-        file = site.file or site.symbol.rpartition(".")[0].replace(".", "/") + ".py"
-        return file.startswith(tuple(self.request["sources"]))
+        """Whether an instruction comes from the sources asked for."""
+        return source_of(site).startswith(tuple(self.request["sources"]))
 
     def copies(self, symbol: str, number: int) -> list[int]:
         """The programs that contain the same code for a function."""
@@ -235,6 +235,11 @@ class Session:
                 status = 0
         finally:
             os._exit(status)
+
+
+def source_of(site: Site) -> str:
+    """The source of an instruction; one without a line goes with its function."""
+    return site.file or site.symbol.rpartition(".")[0].replace(".", "/") + ".py"
 
 
 def population(mutants: list[Mutant]) -> list[dict[str, Any]]:

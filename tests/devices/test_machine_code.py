@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-from collections.abc import Callable
 from functools import cache
+from random import Random
+from typing import Final
 
 import pytest
 from hypothesis import given, settings
@@ -15,35 +14,39 @@ from dsl.compiler.pipeline import compile_function
 from dsl.lang import size_of, u64
 from dsl.lang.model import Machine
 from tests.devices import replay_program
+from tests.devices.any_board import PARTS, Operation, any_operations, any_state, any_time
 from tests.devices.replay_program import ACKNOWLEDGE, ADVANCE, BOARD, DRAIN, READ, RESET, TAKE_RESET, TYPE, WRITE, step
 from tests.devices.scripts import SCRIPTS, Step
+from tests.execution import native as native_world
 from tests.worlds import Native
 from vmm.descriptor import DEVICES_KNOWN
 from vmm.devices.board import LOW_PORTS, REGIONS, Board, low_row, low_rows
 
 pytestmark = pytest.mark.t1
-Operation = tuple[int, int, int, int, int]  # operation, port, width, value, now
+BOARDS: Final = 250  # of each part
+STEPS: Final = 6  # with each board
 
 
 class Emitted:
-    """The compiled program in this process."""
+    """The compiled program in this process, and its board between two operations."""
 
     def __init__(self) -> None:
-        """Compile it and map it."""
-        program = compile_function(step)
-        self.memory = mmap.mmap(-1, program.memory_size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self.memory.write(program.image)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)
-        self.step: Callable[..., int] = prototype(base + program.symbols[f"{step.__module__}.step"][0] - program.base)
-        self.board = program.symbols[f"{replay_program.__name__}.BOARD"][0] - program.base
+        self.world = native_world.Native(compile_function(step))
+        self.symbol = f"{step.__module__}.step"
+        self.board = self.world.program.symbols[f"{replay_program.__name__}.BOARD"][0]
+        self.state = bytes(size_of(Board))
+
+    def step(self, operation: Operation) -> int:
+        """Do one operation on the board; its answer."""
+        results = self.world.call(self.symbol, list(operation), {self.board: self.state})
+        assert not isinstance(results, str), f"{operation}: a check failed"
+        self.state = self.world.read(self.board, size_of(Board))
+        return results[0]
 
     def run(self, operations: list[Operation]) -> tuple[list[int], bytes]:
         """Run operations on a zeroed board; return the answers and the board's bytes."""
-        size = size_of(Board)
-        self.memory[self.board : self.board + size] = bytes(size)
-        answers = [self.step(*operation) for operation in operations]
-        return answers, self.memory[self.board : self.board + size]
+        self.state = bytes(size_of(Board))
+        return [self.step(operation) for operation in operations], self.state
 
 
 @cache
@@ -112,6 +115,48 @@ def test_any_sequence(steps: list[Operation]) -> None:
         now += passed
         operations.append((operation, port, width, value, now))
     check(operations)
+
+
+Run = tuple[
+    bytes, list[tuple[Operation, int, bytes]]
+]  # a board, and of each operation the answer and the board after it
+EXPECTED: Final[
+    dict[str, list[Run]]
+] = {}  # by part; no emitted code is in it, so that tests/mutation.py need not forget it
+
+
+def under_python(state: bytes, operations: list[Operation]) -> Run:
+    """What the source does with a board."""
+    rows = []
+    with Machine() as machine:
+        machine.memory.write(BOARD._address, state)
+        for operation in operations:
+            answer = int(step(*(u64(word) for word in operation)))
+            rows.append((operation, answer, machine.memory.read(BOARD._address, size_of(Board))))
+    return state, rows
+
+
+def expected_of(part: str) -> list[Run]:
+    """Boards in any state, and what the source does with them."""
+    if part not in EXPECTED:
+        source = Random(part)
+        times = [any_time(source) for _ in range(BOARDS)]
+        EXPECTED[part] = [
+            under_python(any_state(source, now), any_operations(part, source, now, STEPS)) for now in times
+        ]
+    return EXPECTED[part]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_any_state(part: str) -> None:
+    """Whatever state a board is in, each operation gives the same answer and leaves the same state, to the last byte."""
+    world = emitted()
+    for state, rows in expected_of(part):
+        world.state = state
+        for operation, answer, after in rows:
+            before = world.state
+            assert world.step(operation) == answer, (operation, before)
+            assert world.state == after, (operation, before)
 
 
 def test_no_port_leads_beyond_the_table_of_low_ports(native: Native) -> None:

@@ -99,6 +99,14 @@ def test_what_survived_is_run_again_alone(tmp_path: Path) -> None:
             mutate.read_survivors(path)
 
 
+def test_a_sample_of_some_sources() -> None:
+    """Of those alone that are asked for; where there are none, that is an error."""
+    result = run("weak", subject("test_weak.py"), Options(3, 1, 1, 20, within=f"{FOLDER}program"))
+    assert len(result.rows) == 3 < result.total
+    with pytest.raises(UsageError, match="expected mutants in dsl/std/, found none"):
+        run("weak", subject("test_weak.py"), Options(3, 1, 1, 20, within="dsl/std/"))
+
+
 def test_tests_that_fail_by_themselves_are_an_error(tmp_path: Path) -> None:
     """They say nothing about mutants."""
     failing = tmp_path / "test_failing.py"

@@ -1,0 +1,224 @@
+"""Boards in any state, edges more often than by chance, and any use of one: what both worlds must treat alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from dsl.lang import address_of, size_of, u8, u16, u32, u64
+from dsl.lang.model import Machine
+from tests.devices.replay_program import ACKNOWLEDGE, ADVANCE, BOARD, DRAIN, READ, RESET, TAKE_RESET, TYPE, WRITE
+from vmm.descriptor import DEVICES_KNOWN
+from vmm.devices.board import REGIONS, Board, Target
+from vmm.devices.i8042 import KeyboardController
+from vmm.devices.pci import PciPorts
+from vmm.devices.pic import PicChip
+from vmm.devices.pit import NEVER, NS_OF_TICK, PitChannel, ticks_at
+from vmm.devices.ring import RING_SIZE, ByteRing
+from vmm.devices.rtc import CENTURY, NANOSECONDS, SECONDS_A_DAY, STATUS_D, UPDATE_NS, Rtc
+from vmm.devices.uart import FIFO_SIZE, Uart
+
+Operation = tuple[int, int, int, int, int]  # operation, port, width, value, now
+YEAR: Final = 365 * SECONDS_A_DAY
+LAST_TICKS: Final = 2**64 - 2**40  # ns; the timer's ticks no longer fit its fixed-point numbers there
+
+
+def flag(source: Random) -> bool:
+    """Yes or no."""
+    return bool(source.getrandbits(1))
+
+
+def byte(source: Random) -> int:
+    """A byte, often with few bits."""
+    return source.choice((source.getrandbits(8), 1 << source.randrange(8), 0, 0xFF))
+
+
+def soon(source: Random) -> int:
+    """A time in ns from now on, one that others are likely to choose as well."""
+    return source.choice((0, 0, 1, NS_OF_TICK, 2 * NS_OF_TICK, source.randrange(8 * NS_OF_TICK)))
+
+
+def any_uart(uart: Uart, source: Random, now: int) -> None:
+    """A serial port whose receiver is empty, full, or nearly."""
+    has_fifos = flag(source)
+    uart.timeout_deadline = u64(source.choice((NEVER, now + soon(source))))
+    uart.fifo_first = u64(source.randrange(FIFO_SIZE))
+    uart.fifo_count = u64(source.choice((0, 1, 4, 7, 8, 13, 14, 15, 16) if has_fifos else (0, 1)))
+    uart.divisor = u16(source.choice((0, 1, 12, source.getrandbits(16))))
+    uart.interrupt_enable = u8(source.getrandbits(4))
+    uart.fifo_control = u8(source.getrandbits(2) << 6 | source.getrandbits(1) << 3 | has_fifos)
+    uart.line_control = u8(byte(source) & source.choice((0x7F, 0x7F, 0xFF)))
+    uart.modem_control = u8(source.choice((source.getrandbits(5), 8, 0x0B)))
+    uart.scratch = u8(byte(source))
+    uart.overrun = flag(source)
+    uart.timed_out = flag(source)
+    uart.transmitter_interrupt = flag(source)
+    uart.transmitter_blocked = flag(source)
+
+
+def any_chip(chip: PicChip, source: Random) -> None:
+    """An interrupt controller."""
+    chip.requests = u8(byte(source))
+    chip.in_service = u8(byte(source))
+    chip.mask = u8(byte(source))
+    chip.lines = u8(byte(source))
+    chip.level_triggered = u8(byte(source))
+    chip.vector_base = u8(source.getrandbits(5) << 3)
+    chip.first_priority = u8(source.choice((0, source.randrange(8))))
+    chip.expected = u8(source.choice((0, 0, source.randrange(4))))
+    chip.needs_icw4 = flag(source)
+    chip.single = flag(source)
+    chip.automatic_end = flag(source)
+    chip.rotate_on_automatic_end = flag(source)
+    chip.special_mask = flag(source)
+    chip.special_nested = flag(source)
+    chip.reads_in_service = flag(source)
+    chip.polled = source.randrange(4) == 0
+
+
+def any_channel(channel: PitChannel, source: Random, now: int) -> None:
+    """A counter of the timer, near an edge of its output."""
+    tick = int(ticks_at(u64(now)))
+    count = source.choice((1, 2, 3, 4, 5, 8, 255, 65536, source.randint(1, 65536)))
+    passed = source.choice((0, 1, 2, count // 2, count - 1, count, count + 1, source.randrange(300)))
+    channel.start = u64(max(0, tick - passed - source.choice((0, 0, 0, count))))
+    channel.held = u64(source.choice((0, passed, source.randrange(9))))
+    channel.count = u64(count)
+    channel.next_edge = u64(source.choice((NEVER, tick + source.randrange(-1, 3) if tick else 0)))
+    channel.latched = u16(source.getrandbits(16))
+    channel.latched_bytes = u8(source.randrange(3))
+    channel.latched_status = u8(source.getrandbits(8))
+    channel.low_byte = u8(byte(source))
+    channel.access = u8(source.randint(1, 3))
+    channel.mode = u8(source.randrange(6))
+    channel.mode_written = u8(source.randrange(8))
+    channel.bcd = flag(source)
+    channel.gate = source.randrange(4) != 0
+    channel.loaded = source.randrange(4) != 0
+    channel.status_latched = source.randrange(4) == 0
+    channel.high_next = flag(source)
+    channel.high_written_next = flag(source)
+
+
+def any_clock(rtc: Rtc, source: Random) -> None:
+    """A clock in some century; whatever its memory holds, what says that it works stays."""
+    days = source.choice((source.randrange(430 * 365), 11_016, 47_540, source.randrange(60)))
+    rtc.start = u64(days * SECONDS_A_DAY + source.choice((source.randrange(SECONDS_A_DAY), 0, SECONDS_A_DAY - 1)))
+    rtc.index = u8(source.choice((source.randrange(STATUS_D + 2), CENTURY, source.randrange(128))))
+    for place in range(128):
+        rtc.memory[place] = u8(source.getrandbits(8))
+
+
+def any_controller(controller: KeyboardController, source: Random) -> None:
+    """A keyboard controller, often with a command that waits for its byte."""
+    controller.status = u8(source.getrandbits(8))
+    controller.mode = u8(source.getrandbits(8))
+    controller.output_port = u8(source.getrandbits(8))
+    controller.output = u8(source.getrandbits(8))
+    controller.command = u8(source.choice((0, 0x60, 0xD1, 0xD2, 0xD3, 0xD4)))
+    controller.reset_asked = flag(source)
+
+
+def any_pci(pci: PciPorts, source: Random) -> None:
+    """The PCI ports."""
+    pci.address = u32(source.getrandbits(32))
+    pci.reset_control = u8(source.getrandbits(1) << 1)
+    pci.reset_asked = flag(source)
+
+
+def any_ring(ring: ByteRing, source: Random, room: bool) -> None:
+    """A ring whose counts may be about to wrap, with nothing in it, or nearly; or, if it is `room` that counts, nearly full."""
+    few = source.choice((0, 1, 2, 14, 15, 16, 17, 18, RING_SIZE))
+    waiting = RING_SIZE - few if room else few
+    taken = source.choice((0, source.getrandbits(20), 2**64 - source.randrange(1, 40)))
+    ring.taken = u64(taken)
+    ring.written = u64((taken + waiting) % 2**64)
+
+
+def any_state(source: Random, now: int) -> bytes:
+    """The bytes of a board at a time: what nothing gives a meaning to is noise."""
+    with Machine() as machine:
+        machine.memory.write(int(address_of(BOARD)), source.randbytes(size_of(Board)))
+        BOARD.devices = u64(DEVICES_KNOWN if source.randrange(4) else source.getrandbits(5))
+        BOARD.needs_advance = flag(source)
+        any_uart(BOARD.uart, source, now)
+        for number in range(2):
+            any_chip(BOARD.pic.chips[number], source)
+        for number in range(3):
+            any_channel(BOARD.pit.channels[number], source, now)
+        BOARD.pit.speaker = u8(source.getrandbits(2))
+        any_clock(BOARD.rtc, source)
+        any_controller(BOARD.keyboard, source)
+        any_pci(BOARD.pci, source)
+        any_ring(BOARD.output, source, True)
+        any_ring(BOARD.input, source, False)
+        return machine.memory.read(int(address_of(BOARD)), size_of(Board))
+
+
+def any_time(source: Random) -> int:
+    """A time in ns: early, about where a second ends or is about to, far away."""
+    second = source.choice((1, 59, 60, 3600, 86_400, source.randrange(1, YEAR))) * NANOSECONDS
+    near = second + source.choice((0, -UPDATE_NS)) + source.choice((-NS_OF_TICK, -1, 0, 1))
+    return source.choice((source.randrange(10_000), near, near, source.getrandbits(58), LAST_TICKS))
+
+
+# --- What is done with a board
+
+PORTS: Final = {region.target: range(region.first, region.first + region.count) for region in REGIONS}
+EDGES: Final = [port for ports in PORTS.values() for port in range(ports[0] - 4, ports[-1] + 5)]
+
+
+def any_port(source: Random) -> tuple[int, int, int]:
+    """A port in or about any region, or anywhere, with a width and a value."""
+    port = source.choice((source.choice(EDGES), source.choice(EDGES), source.getrandbits(16), source.getrandbits(8)))
+    return port, source.choice((1, 1, 2, 4)), source.getrandbits(32)
+
+
+def of(*targets: Target) -> Callable[[Random], tuple[int, int, int]]:
+    """A port of these, a byte wide."""
+    ports = [port for target in targets for port in PORTS[target]]
+    return lambda source: (source.choice(ports), 1, byte(source))
+
+
+COMMANDS: Final = [
+    0x20, 0x60, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xC0, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xDD, 0xDF, 0xF0, 0xFE, 0xFF,
+]  # fmt: skip
+
+
+def keyboard(source: Random) -> tuple[int, int, int]:
+    """A command that a controller has, or the one before or after it; or a byte."""
+    if source.randrange(3) == 0:
+        return PORTS[Target.KEYBOARD_DATA][0], 1, byte(source)
+    return PORTS[Target.KEYBOARD_COMMAND][0], 1, (source.choice(COMMANDS) + source.choice((0, 0, 0, -1, 1))) & 0xFF
+
+
+def configuration(source: Random) -> tuple[int, int, int]:
+    """One of the PCI ports, the address as such most often."""
+    return source.choice(PORTS[Target.PCI]), source.choice((1, 2, 4)), source.getrandbits(32)
+
+
+PARTS: Final[dict[str, tuple[Callable[[Random], tuple[int, int, int]], tuple[int, ...]]]] = {
+    # accesses, and what is done as often as reads and writes
+    "uart": (of(Target.SERIAL), (WRITE, READ, ADVANCE, TYPE, DRAIN)),
+    "pic": (of(Target.PIC_MASTER, Target.PIC_SLAVE, Target.TRIGGER_MODES), (WRITE, ACKNOWLEDGE)),
+    "pit": (of(Target.TIMER, Target.SPEAKER), (WRITE, ADVANCE)),
+    "rtc": (of(Target.CLOCK), (READ,)),
+    "i8042": (keyboard, (WRITE, TAKE_RESET)),
+    "pci": (configuration, (WRITE, TAKE_RESET)),
+    "board": (any_port, (RESET, ADVANCE, ACKNOWLEDGE)),
+}
+
+
+def any_operations(part: str, source: Random, now: int, count: int) -> list[Operation]:
+    """What a box and the monitor do with a board from a time on."""
+    access, others = PARTS[part]
+    operations: list[Operation] = []
+    for _ in range(count):
+        now = min(now + soon(source), 2**64 - 1)
+        operation = source.choice((READ, WRITE, *others))
+        if operation == RESET:
+            operations.append((RESET, 0, 0, source.getrandbits(5), now))
+        else:
+            operations.append((operation, *access(source), now))
+    return operations
