@@ -25,7 +25,7 @@ from dsl.compiler.statements import end
 from dsl.lang.failure import DeclarationError
 
 if TYPE_CHECKING:
-    from dsl.lang.staging import MachineOptions
+    from dsl.lang.functions import MachineOptions
 
 MOST_VALUES: Final = 256  # specialisations of one function: one that calls itself with other values would never end
 

@@ -40,6 +40,7 @@ from dsl.lang.arithmetic import (
 from dsl.lang.array import Array
 from dsl.lang.bits import Bits, bit, bits
 from dsl.lang.failure import CheckFailed, DeclarationError, Failure, MachineError, Stopped, stop
+from dsl.lang.functions import MachineOptions, asm, machine
 from dsl.lang.instruction import Field, Instruction, Operand, field16, field32, field64, natural
 from dsl.lang.intrinsics import *
 from dsl.lang.memory import Event
@@ -48,11 +49,9 @@ from dsl.lang.record import Record
 from dsl.lang.staging import (
     Declaration,
     Dispatch,
-    MachineOptions,
     PerCpu,
     address_of,
     array_at,
-    asm,
     check_files,
     check_places,
     dispatch,
@@ -61,7 +60,6 @@ from dsl.lang.staging import (
     function_address,
     image_base,
     image_end,
-    machine,
     per_cpu,
     static,
     static_array,
