@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from dsl.lang import address_of, size_of, u8, u16, u32, u64
-from dsl.lang.model import Machine
-from tests.devices.replay_program import ACKNOWLEDGE, ADVANCE, BOARD, DRAIN, READ, RESET, TAKE_RESET, TYPE, WRITE
+from dsl.lang.model import current_machine
+from tests.devices.box_program import NEEDS_RUN_LOOP
+from tests.devices.replay_program import ACKNOWLEDGE, ADVANCE, DRAIN, READ, RESET, TAKE_RESET, TYPE, WRITE
+from vmm.box import Box
 from vmm.descriptor import DEVICES_KNOWN
 from vmm.devices.board import REGIONS, Board, Target
 from vmm.devices.i8042 import KeyboardController
@@ -136,24 +139,30 @@ def any_ring(ring: ByteRing, source: Random, room: bool) -> None:
     ring.written = u64((taken + waiting) % 2**64)
 
 
-def any_state(source: Random, now: int) -> bytes:
-    """The bytes of a board at a time: what nothing gives a meaning to is noise."""
-    with Machine() as machine:
-        machine.memory.write(int(address_of(BOARD)), source.randbytes(size_of(Board)))
-        BOARD.devices = u64(DEVICES_KNOWN if source.randrange(4) else source.getrandbits(5))
-        BOARD.needs_advance = flag(source)
-        any_uart(BOARD.uart, source, now)
-        for number in range(2):
-            any_chip(BOARD.pic.chips[number], source)
-        for number in range(3):
-            any_channel(BOARD.pit.channels[number], source, now)
-        BOARD.pit.speaker = u8(source.getrandbits(2))
-        any_clock(BOARD.rtc, source)
-        any_controller(BOARD.keyboard, source)
-        any_pci(BOARD.pci, source)
-        any_ring(BOARD.output, source, True)
-        any_ring(BOARD.input, source, False)
-        return machine.memory.read(int(address_of(BOARD)), size_of(Board))
+def any_devices(board: Board, source: Random, now: int) -> None:
+    """A board at a time: what nothing gives a meaning to is noise."""
+    current_machine().memory.write(int(address_of(board)), source.randbytes(size_of(Board)))
+    board.devices = u64(DEVICES_KNOWN if source.randrange(4) else source.getrandbits(5))
+    board.needs_advance = flag(source)
+    any_uart(board.uart, source, now)
+    for number in range(2):
+        any_chip(board.pic.chips[number], source)
+    for number in range(3):
+        any_channel(board.pit.channels[number], source, now)
+    board.pit.speaker = u8(source.getrandbits(2))
+    any_clock(board.rtc, source)
+    any_controller(board.keyboard, source)
+    any_pci(board.pci, source)
+    any_ring(board.output, source, True)
+    any_ring(board.input, source, False)
+
+
+def any_box(box: Box, source: Random, now: int) -> None:
+    """A box whose devices are due, or not yet."""
+    any_devices(box.board, source, now)
+    box.device_deadline = u64(source.choice((NEVER, now + soon(source))))
+    box.vcpu.pending.deferred = u32(source.choice((0, 0, 1 << 31)))
+    box.vcpu.pending.is_window_requested = u64(source.choice((0, 0, 1)))
 
 
 def any_time(source: Random) -> int:
@@ -172,7 +181,7 @@ EDGES: Final = [port for ports in PORTS.values() for port in range(ports[0] - 4,
 def any_port(source: Random) -> tuple[int, int, int]:
     """A port in or about any region, or anywhere, with a width and a value."""
     port = source.choice((source.choice(EDGES), source.choice(EDGES), source.getrandbits(16), source.getrandbits(8)))
-    return port, source.choice((1, 1, 2, 4)), source.getrandbits(32)
+    return port, source.choice((1, 1, 2, 4)), source.getrandbits(64)
 
 
 def of(*targets: Target) -> Callable[[Random], tuple[int, int, int]]:
@@ -198,27 +207,36 @@ def configuration(source: Random) -> tuple[int, int, int]:
     return source.choice(PORTS[Target.PCI]), source.choice((1, 2, 4)), source.getrandbits(32)
 
 
-PARTS: Final[dict[str, tuple[Callable[[Random], tuple[int, int, int]], tuple[int, ...]]]] = {
-    # accesses, and what is done as often as reads and writes
-    "uart": (of(Target.SERIAL), (WRITE, READ, ADVANCE, TYPE, DRAIN)),
-    "pic": (of(Target.PIC_MASTER, Target.PIC_SLAVE, Target.TRIGGER_MODES), (WRITE, ACKNOWLEDGE)),
-    "pit": (of(Target.TIMER, Target.SPEAKER), (WRITE, ADVANCE)),
-    "rtc": (of(Target.CLOCK), (READ,)),
-    "i8042": (keyboard, (WRITE, TAKE_RESET)),
-    "pci": (configuration, (WRITE, TAKE_RESET)),
-    "board": (any_port, (RESET, ADVANCE, ACKNOWLEDGE)),
+@dataclass(frozen=True)
+class Part:
+    """What is used, and how: accesses, what else is done as often as to read and write, and whether by the board alone or by its box."""
+
+    access: Callable[[Random], tuple[int, int, int]]
+    others: tuple[int, ...]
+    of_box: bool = False
+
+
+PARTS: Final = {
+    "uart": Part(of(Target.SERIAL), (WRITE, READ, ADVANCE, TYPE, DRAIN)),
+    "pic": Part(of(Target.PIC_MASTER, Target.PIC_SLAVE, Target.TRIGGER_MODES), (WRITE, ACKNOWLEDGE)),
+    "pit": Part(of(Target.TIMER, Target.SPEAKER), (WRITE, ADVANCE)),
+    "rtc": Part(of(Target.CLOCK), (READ,)),
+    "i8042": Part(keyboard, (WRITE, TAKE_RESET)),
+    "pci": Part(configuration, (WRITE, TAKE_RESET)),
+    "board": Part(any_port, (RESET, ADVANCE, ACKNOWLEDGE)),
+    "box": Part(any_port, (ADVANCE, TYPE, DRAIN, NEEDS_RUN_LOOP, NEEDS_RUN_LOOP), of_box=True),
 }
 
 
 def any_operations(part: str, source: Random, now: int, count: int) -> list[Operation]:
     """What a box and the monitor do with a board from a time on."""
-    access, others = PARTS[part]
+    chosen = PARTS[part]
     operations: list[Operation] = []
     for _ in range(count):
         now = min(now + soon(source), 2**64 - 1)
-        operation = source.choice((READ, WRITE, *others))
+        operation = source.choice((READ, WRITE, *chosen.others))
         if operation == RESET:
             operations.append((RESET, 0, 0, source.getrandbits(5), now))
         else:
-            operations.append((operation, *access(source), now))
+            operations.append((operation, *chosen.access(source), now))
     return operations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from random import Random
+from types import ModuleType
 from typing import Final
 
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from dsl.compiler.pipeline import compile_function
 from dsl.lang import size_of, u64
 from dsl.lang.model import Machine
-from tests.devices import replay_program
-from tests.devices.any_board import PARTS, Operation, any_operations, any_state, any_time
+from tests.devices import box_program, replay_program
+from tests.devices.any_board import PARTS, Operation, any_box, any_devices, any_operations, any_time
+from tests.devices.box_program import BOX
 from tests.devices.replay_program import ACKNOWLEDGE, ADVANCE, BOARD, DRAIN, READ, RESET, TAKE_RESET, TYPE, WRITE, step
 from tests.devices.scripts import SCRIPTS, Step
 from tests.execution import native as native_world
 from tests.worlds import Native
+from vmm.box import Box
 from vmm.descriptor import DEVICES_KNOWN
 from vmm.devices.board import LOW_PORTS, REGIONS, Board, low_row, low_rows
 
@@ -28,31 +31,38 @@ STEPS: Final = 6  # with each board
 
 
 class Emitted:
-    """The compiled program in this process, and its board between two operations."""
+    """A compiled program in this process, and its object between two operations."""
 
-    def __init__(self) -> None:
-        self.world = native_world.Native(compile_function(step))
-        self.symbol = f"{step.__module__}.step"
-        self.board = self.world.program.symbols[f"{replay_program.__name__}.BOARD"][0]
-        self.state = bytes(size_of(Board))
+    def __init__(self, program: ModuleType, name: str) -> None:
+        self.world = native_world.Native(compile_function(program.step))
+        self.symbol = f"{program.__name__}.step"
+        self.address = self.world.program.symbols[f"{program.__name__}.{name}"][0]
+        self.size = size_of(type(getattr(program, name)))
+        self.state = bytes(self.size)
 
     def step(self, operation: Operation) -> int:
-        """Do one operation on the board; its answer."""
-        results = self.world.call(self.symbol, list(operation), {self.board: self.state})
+        """Do one operation on the object; its answer."""
+        results = self.world.call(self.symbol, list(operation), {self.address: self.state})
         assert not isinstance(results, str), f"{operation}: a check failed"
-        self.state = self.world.read(self.board, size_of(Board))
+        self.state = self.world.read(self.address, self.size)
         return results[0]
 
     def run(self, operations: list[Operation]) -> tuple[list[int], bytes]:
-        """Run operations on a zeroed board; return the answers and the board's bytes."""
-        self.state = bytes(size_of(Board))
+        """Run operations on a zeroed object; return the answers and its bytes."""
+        self.state = bytes(self.size)
         return [self.step(operation) for operation in operations], self.state
 
 
 @cache
 def emitted() -> Emitted:
-    """The compiled program, once."""
-    return Emitted()
+    """The program of a board, compiled once."""
+    return Emitted(replay_program, "BOARD")
+
+
+@cache
+def emitted_with_box() -> Emitted:
+    """The program of a box, compiled once."""
+    return Emitted(box_program, "BOX")
 
 
 def under_cpython(operations: list[Operation]) -> tuple[list[int], bytes]:
@@ -119,40 +129,37 @@ def test_any_sequence(steps: list[Operation]) -> None:
 
 Run = tuple[
     bytes, list[tuple[Operation, int, bytes]]
-]  # a board, and of each operation the answer and the board after it
+]  # a board or box; of each operation the answer and the object after it
 EXPECTED: Final[
     dict[str, list[Run]]
 ] = {}  # by part; no emitted code is in it, so that tests/mutation.py need not forget it
 
 
-def under_python(state: bytes, operations: list[Operation]) -> Run:
-    """What the source does with a board."""
-    rows = []
+def under_python(part: str, source: Random) -> Run:
+    """What the source does with a board or box in any state."""
+    now = 0 if PARTS[part].of_box else any_time(source)
+    run = box_program.step if PARTS[part].of_box else step
     with Machine() as machine:
-        machine.memory.write(BOARD._address, state)
-        for operation in operations:
-            answer = int(step(*(u64(word) for word in operation)))
-            rows.append((operation, answer, machine.memory.read(BOARD._address, size_of(Board))))
-    return state, rows
-
-
-def expected_of(part: str) -> list[Run]:
-    """Boards in any state, and what the source does with them."""
-    if part not in EXPECTED:
-        source = Random(part)
-        times = [any_time(source) for _ in range(BOARDS)]
-        EXPECTED[part] = [
-            under_python(any_state(source, now), any_operations(part, source, now, STEPS)) for now in times
-        ]
-    return EXPECTED[part]
+        if PARTS[part].of_box:
+            any_box(BOX, source, now)
+        else:
+            any_devices(BOARD, source, now)
+        place = (BOX._address, size_of(Box)) if PARTS[part].of_box else (BOARD._address, size_of(Board))
+        before, rows = machine.memory.read(*place), []
+        for operation in any_operations(part, source, now, STEPS):
+            answer = int(run(*(u64(word) for word in operation)))
+            rows.append((operation, answer, machine.memory.read(*place)))
+        return before, rows
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_any_state(part: str) -> None:
     """Whatever state a board is in, each operation gives the same answer and leaves the same state, to the last byte."""
-    world = emitted()
-    for state, rows in expected_of(part):
-        world.state = state
+    if part not in EXPECTED:
+        source = Random(part)
+        EXPECTED[part] = [under_python(part, source) for _ in range(BOARDS)]
+    world = emitted_with_box() if PARTS[part].of_box else emitted()
+    for world.state, rows in EXPECTED[part]:
         for operation, answer, after in rows:
             before = world.state
             assert world.step(operation) == answer, (operation, before)
