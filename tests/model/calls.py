@@ -1,16 +1,27 @@
-"""Our own rule: every function of the monitor gives back the registers that its caller keeps, whether or not that caller needs them."""
+"""Our own rule: a function of the monitor gives back the registers that its caller keeps, and of the others it needs its arguments alone.
+
+Both hold whatever caller and callee happen to have in them: at each call all registers but the arguments are filled with noise, at each
+return all but the results and what the caller keeps, which was put aside at the call.
+"""
 
 from __future__ import annotations
 
+import random
+from importlib import import_module
 from typing import Any, Final
 
 import unicorn as uc
 
+from dsl.compiler.machine import ARGUMENTS, CALLEE_SAVED, CALLER_SAVED, NAMES, RESULTS
 from dsl.compiler.pipeline import Program
-from tests.model.machine import REGISTERS, Machine, ModelFailure
+from dsl.lang.annotations import resolve as resolve_annotation
+from dsl.lang.types import StaticType
+from tests.model.machine import REGISTERS, RFLAGS_ARITHMETIC, Machine, ModelFailure
 
-KEPT: Final = ("rsp", "rbx", "rbp", "r12", "r13", "r14", "r15")  # System V: a callee's to preserve
-NUMBERS: Final = [REGISTERS[name] for name in KEPT]
+STACK, FLAGS = REGISTERS["rsp"], REGISTERS["rflags"]
+BY_NUMBER: Final = [REGISTERS[name] for name in NAMES[64]]
+KEPT: Final = [BY_NUMBER[number] for number in CALLEE_SAVED]
+STUB: Final = "vmm.vmx.entry.enter_guest"  # naked, but called; it returns from another function
 
 
 class Calls:
@@ -18,34 +29,72 @@ class Calls:
 
     def __init__(self, machine: Machine, program: Program) -> None:
         self.machine = machine
-        self.program = program
-        self.entered: dict[int, tuple[int, ...]] = {}
-        self.own: set[int] = set()  # addresses of the monitor's functions
+        self.noise = random.Random(program.entry)
+        self.waiting: dict[int, tuple[tuple[int, ...], tuple[int, ...], list[int]]] = {}
+        own: set[int] = set()  # addresses of the monitor's functions
         for name, (address, size, kind) in program.symbols.items():
             if kind == "function" and name.startswith("vmm."):
-                self.hook(address, self.enter)
-                self.own |= set(range(address, address + size))
+                own |= set(range(address, address + size))
+                function = machine_function(name)
+                if not function.__machine__.naked or name == STUB:
+                    arguments, results = sizes(function)
+                    taken = (
+                        CALLER_SAVED if address in machine.sites else ARGUMENTS[:arguments]
+                    )  # the model was here first
+                    unused = [BY_NUMBER[number] for number in CALLER_SAVED if number not in taken]
+                    dead = [BY_NUMBER[number] for number in CALLER_SAVED if number not in RESULTS[:results]]
+                    self.hook(address, self.enter, (unused, dead))
         for address, line in program.linked.lines:
-            if line.text == "ret" and address in self.own:
-                self.hook(address, self.leave)
+            if line.text == "ret" and address in own:
+                self.hook(address, self.leave, None)
 
-    def hook(self, address: int, action: Any) -> None:
-        """Look at the registers before an instruction."""
-        self.machine.engine.hook_add(uc.UC_HOOK_CODE, action, None, address, address)
+    def hook(self, address: int, action: Any, data: Any) -> None:
+        """Act before an instruction."""
+        self.machine.engine.hook_add(uc.UC_HOOK_CODE, action, data, address, address)
 
-    def enter(self, engine: Any, _: int, __: int, ___: Any) -> None:
+    def spoil(self, engine: Any, registers: list[int]) -> None:
+        """Fill registers with noise, and the flags."""
+        flags = engine.reg_read(FLAGS) ^ self.noise.getrandbits(12) & RFLAGS_ARITHMETIC
+        engine.reg_write_batch([(FLAGS, flags), *((register, self.noise.getrandbits(64)) for register in registers)])
+
+    def enter(self, engine: Any, __: int, ___: int, data: tuple[list[int], list[int]]) -> None:
         """A function begins."""
-        kept = engine.reg_read_batch(NUMBERS)
-        self.entered[kept[0]] = kept
+        unused, dead = data
+        stack, callers = engine.reg_read(STACK), engine.reg_read_batch(KEPT)
+        if stack in self.waiting and self.waiting[stack][1] == callers:  # a jump in place of a call and a return
+            callers, _, dead = self.waiting[stack]
+        self.spoil(engine, [*unused, *KEPT])
+        self.waiting[stack] = callers, engine.reg_read_batch(KEPT), dead
 
     def leave(self, engine: Any, address: int, _: int, __: Any) -> None:
         """A function ends."""
-        kept = engine.reg_read_batch(NUMBERS)
-        expected = self.entered.pop(kept[0], kept)
-        if expected != kept:
-            wrong = [name for name, old, new in zip(KEPT, expected, kept, strict=True) if old != new]
+        waiting = self.waiting.pop(engine.reg_read(STACK), None)
+        if waiting is None:
+            failure = ModelFailure(f"the function that returns at {address:#x} does so with another stack pointer")
+            self.machine.guarded(lambda: raise_it(failure))
+            return
+        callers, expected, dead = waiting
+        found = engine.reg_read_batch(KEPT)
+        wrong = [NAMES[64][CALLEE_SAVED[place]] for place in range(len(KEPT)) if found[place] != expected[place]]
+        if wrong:
             failure = ModelFailure(f"the function that returns at {address:#x} loses {', '.join(wrong)}")
             self.machine.guarded(lambda: raise_it(failure))
+        self.spoil(engine, dead)
+        engine.reg_write_batch(list(zip(KEPT, callers, strict=True)))
+
+
+def machine_function(symbol: str) -> Any:
+    """The function that a symbol of the monitor stands for."""
+    module, _, name = symbol.partition("[")[0].rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def sizes(function: Any) -> tuple[int, int]:
+    """How many registers a function's arguments and its results take, were there enough."""
+    kinds = {name: resolve_annotation(kind, function.__globals__) for name, kind in function.__annotations__.items()}
+    results = kinds.pop("return")
+    arguments = [kind for kind in kinds.values() if not isinstance(kind, StaticType)]
+    return sum(len(kind.widths) for kind in arguments), len(results.widths)
 
 
 def raise_it(failure: ModelFailure) -> None:

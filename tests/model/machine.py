@@ -65,7 +65,7 @@ class Machine:
         self.exceptions: list[tuple[int, int]] = []  # vector, RIP: what the monitor itself raised
         self.special_count: dict[str, int] = {}
         self.ending: str | None = None
-        self.time_limit = 2 * TSC_HZ  # TSC ticks, of the model's time
+        self.time_limit = self.clock.ticks + 2 * TSC_HZ
         self.failure: BaseException | None = None
         self.rip = entry
         self.engine: Any = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)

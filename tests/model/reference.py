@@ -7,6 +7,7 @@ the time must be the same; at the end all of the monitor's static objects and th
 from __future__ import annotations
 
 import hashlib
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from tests.model.machine import RandomWords
 from tests.model.processor import Processor
 from tests.model.start import machine_for
 from tests.model.vmcs import NAMES, Vmcs
-from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine, mapped_frames
+from tests.model.vmx_operation import NOISE_SEED, Exit, Guest, Script, VmxMachine, mapped_frames
 from tests.vmm.images import TestBox, monitor
 from vmm.box import Box
 from vmm.interrupts import dispatch_vector
@@ -196,7 +197,7 @@ class ReferenceMachine(VmxMachine):
         self.registers: dict[str, int] = {}
         self.scripts, self.guests, self.regions, self.written = [], {}, {}, set()
         self.expects_violation, self.unset_entries, self.entry_count = False, 0, 0
-        self.violations, self.time_limit = [], 2**62
+        self.violations, self.time_limit, self.noise = [], 2**62, random.Random(NOISE_SEED)
         self.python = self.make_machine()
         self.load(box)
 

@@ -6,6 +6,7 @@ each entry all checks of the manual are made. A broken one is a failure of the t
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from unicorn import x86_const as x86
 
 from dsl.hw import vmx
 from dsl.hw import x86 as manual
+from dsl.lang import offset_of
 from tests.model.entry_checks import check_controls, check_host, is_physical
 from tests.model.guest_checks import check_guest
 from tests.model.guest_reads import FRAME, GuestReads
@@ -22,6 +24,7 @@ from tests.model.machine import ADDRESS_BITS, REGISTERS, RFLAGS_ARITHMETIC, TIME
 from tests.model.processor import IA32_FEATURE_CONTROL, TIMER_SHIFT, TSC_HZ
 from tests.model.sites import Memory, Site
 from tests.model.vmcs import NAMES, Vmcs, is_read_only, width_of
+from vmm.cpu import ExitFrame
 
 FAIL_INVALID, FAIL_VALID = 1 << 0, 1 << 6  # CF, ZF
 NO_POINTER = 0xFFFF_FFFF_FFFF_FFFF
@@ -30,6 +33,10 @@ UNSET_ENTRIES_MOST = 63  # in a row, with the preemption timer as the last exit 
 LONGEST_SLICE = 5_000_000 * (TSC_HZ // 1_000_000_000)  # TSC ticks: 5 ms
 CR4_VMXE = 1 << 13
 EFER_LMA = 1 << 10
+EVENT_VALID, EVENT_HAS_ERROR = 1 << 31, 1 << 11  # of interruption information
+NOISE_SEED = 28  # of what an exit leaves undefined: the same in every run, and in the reference
+SPOILT = 2048  # bytes of a stack
+NOISE = random.Random(NOISE_SEED).randbytes(2 * SPOILT)
 SCRIPT_ENDED = vmx.ExitReason.TRIPLE_FAULT
 
 
@@ -113,6 +120,7 @@ class VmxMachine(Machine):
         self.refused_accesses: list[tuple[str, int]] = []
         self.fresh_deadline = 0
         self.guest_reads = GuestReads(self.engine)
+        self.noise = random.Random(NOISE_SEED)
 
     def on_vmx(self, site: Site) -> None:
         """Carry a VMX instruction out; RIP moves unless it entered a guest or faulted."""
@@ -360,12 +368,7 @@ class VmxMachine(Machine):
         vmcs[vmx.EXIT_REASON] = reason
         vmcs[vmx.EXIT_QUALIFICATION] = step.qualification
         if reason >> 31 == 0:
-            vmcs[vmx.VM_EXIT_INSTRUCTION_LENGTH] = step.length
-            vmcs[vmx.EXIT_INTERRUPTION_INFORMATION] = step.interruption
-            vmcs[vmx.EXIT_INTERRUPTION_ERROR_CODE] = step.error_code
-            vmcs[vmx.IDT_VECTORING_INFORMATION] = step.vectoring
-            vmcs[vmx.IDT_VECTORING_ERROR_CODE] = step.vectoring_error
-            vmcs[vmx.GUEST_PHYSICAL_ADDRESS] = step.guest_physical
+            self.save_information(vmcs, step)
             vmcs[vmx.ENTRY_INTERRUPTION_INFORMATION] &= 0x7FFF_FFFF
         if vmcs.bit(vmx.EXIT_CONTROLS, vmx.EXIT_SAVE_PREEMPTION_TIMER):
             vmcs[vmx.PREEMPTION_TIMER_VALUE] = max(0, vmcs[vmx.PREEMPTION_TIMER_VALUE] - (step.ticks >> TIMER_SHIFT))
@@ -377,6 +380,23 @@ class VmxMachine(Machine):
                 self[name] = value
         self.load_host_state(vmcs)
 
+    def save_information(self, vmcs: Vmcs, step: Exit) -> None:
+        """28.2: what the exit says; noise in what it leaves undefined, and in an event that is not valid."""
+        noise = self.noise.getrandbits
+        is_memory = step.reason in (vmx.ExitReason.EPT_VIOLATION, vmx.ExitReason.EPT_MISCONFIGURATION)
+        vmcs[vmx.VM_EXIT_INSTRUCTION_LENGTH] = step.length or noise(32)
+        vmcs[vmx.VM_EXIT_INSTRUCTION_INFORMATION] = noise(32)
+        vmcs[vmx.GUEST_PHYSICAL_ADDRESS] = step.guest_physical if is_memory else noise(64)
+        vmcs[vmx.GUEST_LINEAR_ADDRESS] = noise(64)
+        events = (
+            (vmx.EXIT_INTERRUPTION_INFORMATION, step.interruption, vmx.EXIT_INTERRUPTION_ERROR_CODE, step.error_code),
+            (vmx.IDT_VECTORING_INFORMATION, step.vectoring, vmx.IDT_VECTORING_ERROR_CODE, step.vectoring_error),
+        )
+        for information_field, information, error_field, error in events:
+            is_valid, has_error = information & EVENT_VALID, information & EVENT_HAS_ERROR
+            vmcs[information_field] = information if is_valid else noise(31)
+            vmcs[error_field] = error if is_valid and has_error else noise(32)
+
     def load_host_state(self, vmcs: Vmcs) -> None:
         """28.5: what is constant was compared before the entry; the limits of the tables become 64 KiB."""
         for register in (x86.UC_X86_REG_GDTR, x86.UC_X86_REG_IDTR):
@@ -386,6 +406,13 @@ class VmxMachine(Machine):
         self["rflags"] = 2
         self["rsp"] = vmcs[vmx.HOST_RSP]
         self["rip"] = vmcs[vmx.HOST_RIP]
+        self.spoil_stacks(vmcs[vmx.HOST_RSP])
+
+    def spoil_stacks(self, frame: int) -> None:
+        """Noise below the frame of the exit and below the run loop's stack pointer in it: what was used before is nobody's."""
+        for top in (frame, self.read_word(frame + offset_of(ExitFrame, "saved_stack"))):
+            start = (self.entry_count * 8 + 1) % SPOILT
+            self.write_physical(self.translate(top - SPOILT), NOISE[start : start + SPOILT])
 
 
 def pieces(address: int, size: int) -> Iterator[tuple[int, int]]:
