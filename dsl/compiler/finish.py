@@ -29,8 +29,8 @@ def finish(function: MachineFunction, locations: dict[int, Location]) -> None:
     frame = Frame(function, locations)
     for block in function.blocks:
         block.instructions = [made for instruction in block.instructions for made in frame.expand(instruction)]
+    drop_repeated(function.blocks, {frame.offsets[place] for place in locations.values() if isinstance(place, Spill)})
     function.blocks[0].instructions[:0] = frame.prologue()
-    drop_repeated(function.blocks)
     for block in function.blocks:
         tidy(block)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Container
 
 from dsl.compiler.forms import FORMS
-from dsl.compiler.machine import RSP, Instruction, MachineBlock, Memory, Register, named
+from dsl.compiler.machine import RSP, Instruction, MachineBlock, Memory, Register, named, roles
 
-Content = int | tuple[int] | Memory  # the register that a register is a copy of, a number, or what has an address
-Contents = dict[int, Content]
+Content = int | tuple[int] | Memory  # the place that a place is a copy of, a number, or what has an address
+Contents = dict[int, Content]  # of places: a register's number, or a spilled one's: ~offset, below zero
 
 
-def drop_repeated(blocks: list[MachineBlock]) -> None:
-    """Drop moves that give a register what it holds already. What is known at a block's end holds in a block that nothing else enters."""
+def drop_repeated(blocks: list[MachineBlock], spilled: Container[int] = ()) -> None:
+    """Drop moves that give a place what it holds already. What is known at a block's end holds in a block that nothing else enters.
+
+    spilled: the offsets in the frame where spilled registers live, which nothing else reads or writes.
+    """
     sources: defaultdict[MachineBlock, set[MachineBlock]] = defaultdict(set)
     for block in blocks:
         for successor in block.successors:
@@ -21,29 +25,58 @@ def drop_repeated(blocks: list[MachineBlock]) -> None:
     for block in blocks:
         source = sources[block].pop() if len(sources[block]) == 1 else None
         held = ends[block] = dict(ends.get(source, {})) if source else {}
-        block.instructions = [instruction for instruction in block.instructions if not _is_held(instruction, held)]
+        kept = []
+        for instruction in block.instructions:
+            if instruction.mnemonic in ("push", "pop"):  # from here on, offsets mean other places
+                _forget(held, [place for place in (*held, *held.values()) if isinstance(place, int) and place < 0])
+            if not _is_held(instruction, held, spilled):
+                kept.append(instruction)
+        block.instructions = kept
 
 
-def _is_held(instruction: Instruction, held: Contents) -> bool:
+def _forget(held: Contents, written: Collection[int]) -> None:
+    """Places have changed: neither what they held nor what is a copy of them is known any more."""
+    for number in [*written, *(other for other, content in held.items() if content in written)]:
+        held.pop(number, None)
+
+
+def _is_held(instruction: Instruction, held: Contents, spilled: Container[int]) -> bool:
     """Whether an instruction would change nothing; if not, note what it does."""
-    known = _content(instruction, held)
-    operand = instruction.operands[0] if known is not None else None
-    target = operand.number if isinstance(operand, Register) else None
+    known = _content(instruction, held, spilled)
+    target = _place(instruction.operands[0], spilled) if known is not None else None
     if target is not None and held.get(target, target) == known:
         return True
     written = {number for number, role in named(instruction) if role in "wb"} | set(instruction.clobbers)
-    for number in [*written, *(other for other, content in held.items() if content in written)]:
-        held.pop(number, None)
+    for operand, role in zip(instruction.operands, roles(instruction), strict=False):
+        place = _place(operand, spilled) if role in "wb" else None
+        written |= set() if place is None else {place}
+    _forget(held, written)
     if target is not None and known is not None:
         held[target] = known
     return False
 
 
-def _content(instruction: Instruction, held: Contents) -> Content | None:
-    """What an instruction puts into its first operand, if that is a whole register and it is known."""
+def _place(operand: object, spilled: Container[int]) -> int | None:
+    """What stands for a register, or for the place of a spilled one."""
+    match operand:
+        case Register(number, _):
+            return number
+        case Memory(base=base, index=None, displacement=offset) if base == RSP and offset in spilled:
+            return ~offset
+    return None
+
+
+def _content(instruction: Instruction, held: Contents, spilled: Container[int]) -> Content | None:
+    """What an instruction puts into its first operand, if that is a whole place and it is known."""
     match instruction.mnemonic, instruction.operands:
-        case "mov", (Register(_, 64), Register(source, 64)) if source != RSP:  # which pushes and calls change
-            return held.get(source, source)
+        case "mov", (Register(_, 64) | Memory(64) as target, Register(_, 64) | Memory(64) as origin):
+            source = _place(origin, spilled)
+            if source is None or source == RSP or _place(target, spilled) is None:  # which pushes and calls change
+                return None
+            known = held.get(source, source)
+            if isinstance(origin, Memory) and isinstance(known, int) and known >= 0:
+                instruction.operands = (target, Register(known, 64))
+            return known
         case "mov", (Register(_, 32 | 64 as width), int(number)):
             return (number & ((1 << width) - 1),)
         case "lea", (Register(_, 64), Memory(base=None, index=None, place=None) as place):
