@@ -6,11 +6,14 @@ Functions are visited callees first, so that what is copied is already as small 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
+from dsl.compiler.checks import remove_checks
 from dsl.compiler.fold import fold
 from dsl.compiler.graph import Dominators, Loops, copy_blocks, postorder, relabel, replace
-from dsl.compiler.ir import Block, Function, Module, Slot, Value
+from dsl.compiler.ir import OPERATIONS, Block, Function, Module, Slot, Value
+from dsl.compiler.number import number
 from dsl.compiler.reach import drop_unreached, mentions_of, reached
 
 # Costs are counted in instructions.
@@ -47,12 +50,27 @@ def inline(module: Module) -> None:
             fold(function)
             _inline_into(function, module, counts, recursive)
             fold(function)
+            if _is_straight(function):  # what is copied most should count no check or load twice
+                number(function)
+                remove_checks(function)
     drop_unreached(module)
 
 
-def _size(function: Function) -> int:
-    """About how many instructions a function becomes."""
-    return sum(COSTS.get(value.operation, 1) for value in function.values())
+def _size(function: Function, arguments: Sequence[Value] = ()) -> int:
+    """About how many instructions a function becomes; with arguments, what constants among them decide is not counted."""
+    size = 0
+    known: set[Value] = set()
+    for value in function.values():
+        if value.operation == "parameter":
+            decided = bool(arguments) and arguments[value.integer].operation == "const"
+        else:
+            pure = value.operation == "check" or OPERATIONS[value.operation].pure
+            decided = pure and known.issuperset(value.arguments)
+        if decided:
+            known.add(value)
+        else:
+            size += COSTS.get(value.operation, 1)
+    return size
 
 
 def _inline_into(function: Function, module: Module, counts: Counter[str], recursive: set[str]) -> None:
@@ -65,7 +83,7 @@ def _inline_into(function: Function, module: Module, counts: Counter[str], recur
             callee = module.functions.get(call.callee.symbol)
             if callee is None or callee.assembly is not None or callee.symbol in recursive or callee is function:
                 continue
-            added = _size(callee)
+            added = _size(callee, call.arguments)
             once = counts[callee.symbol] == 1
             limit = STRAIGHT if _is_straight(callee) else SMALL
             if once:
