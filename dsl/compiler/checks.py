@@ -96,8 +96,10 @@ def _note_taken(
 
 def _take_in(block: Block, facts: Facts, decides: bool) -> None:
     """Learn from a block's checks; drop those that hold and decide branches and selections, on the second walk."""
-    kept = []
+    kept: list[Value] = []
     for value in block.values:
+        if decides and value.operation == "zext":
+            kept += _widen_before_adding(value, facts)
         known = (
             facts.decide(value.arguments[0]) if decides and value.operation in ("check", "branch", "select") else None
         )
@@ -114,3 +116,15 @@ def _take_in(block: Block, facts: Facts, decides: bool) -> None:
             value.arguments[0] = flag
         kept.append(value)
     block.values = kept
+
+
+def _widen_before_adding(value: Value, facts: Facts) -> list[Value]:
+    """Make the extension of a sum that cannot wrap the sum of an extension, which addresses take in; the values it now needs."""
+    base, more = facts.place(value)
+    if base is None or not more or base.width > value.width:
+        return []
+    made = [Value("const", value.width, [], more % (1 << value.width), value.span, value.block)]
+    if base.width < value.width:
+        made.append(Value("zext", value.width, [base], None, value.span, value.block))
+    value.operation, value.arguments = "add", [made[1] if made[1:] else base, made[0]]
+    return made

@@ -6,7 +6,7 @@ from typing import Final
 
 from dsl.compiler.carry import carry_taken, is_carry_of
 from dsl.compiler.ir import Value
-from dsl.compiler.machine import RAX, RCX, RDX, Register, Source
+from dsl.compiler.machine import RAX, RCX, RDX, Memory, Register, Source
 from dsl.compiler.selector import Handler, Selector
 from dsl.lang.operations import as_signed
 
@@ -127,7 +127,10 @@ def select_mul(s: Selector, value: Value) -> None:
     if better_swapped(s, value):
         left, right = right, left
     number = s.immediate(right)
-    if number is not None and left.operation != "const":
+    if number in (3, 5, 9) and value.width >= 32:
+        part = s.register(left)
+        s.emit("lea", s.result(value), Memory(part.width, part.number, part.number, number - 1))
+    elif number is not None and left.operation != "const":
         s.emit("imul3", s.result(value), s.register(left), number)
     else:
         factor = s.read(right)

@@ -62,6 +62,7 @@ class Selector:
         self.also: dict[ir.Value, ir.Value] = {}  # such an earlier one, and what was asked for
         # a store of a constant: all stores of it between two calls, which keep it in one register; the first makes it
         self.stored_often: dict[ir.Value, list[ir.Value]] = {}
+        self.rewritten: set[tuple[ir.Block, ir.Value, int]] = set()  # places (base and offset) that a block stores to
         self.tail_calls: set[ir.Value] = set()  # calls that the block's return has become
         self.now: list[Instruction] = []
         self.value = function.blocks[0].values[0]
@@ -95,6 +96,8 @@ class Selector:
             operation = value.operation
             self.epochs[value] = epoch
             calls += operation == "call"
+            if operation == "store":
+                self.rewritten.add((block, *self.peel(value.arguments[0], value.access.offset)))
             known = value.arguments[1].constant if operation == "store" else None
             if known is not None:
                 self.stored_often[value] = stored.setdefault((calls, known), [])
@@ -259,7 +262,12 @@ class Selector:
         if value.operation != "load" or not self.sole_use(value) or value in self.demanded:
             return False
         near = value.block is self.value.block and self.epochs[value] == self.epochs[self.value]
-        return near and not value.access.volatile
+        return near and not value.access.volatile and not self._is_rewritten(value)
+
+    def _is_rewritten(self, load: ir.Value) -> bool:
+        """Whether a load's block stores to its place, too: processors hand on what was stored at once to a plain move alone."""
+        base, offset = self.peel(load.arguments[0], load.access.offset)
+        return base.operation != "add" and (load.block, base, offset) in self.rewritten
 
     def sole_use(self, value: ir.Value) -> bool:
         return len(self.users[value]) == 1
@@ -277,8 +285,9 @@ class Selector:
                 base, other = other, base
             value, displacement = self.peel(base, displacement)
             part, scale = self.scaled(other)
-            if scale == 1:
-                part, displacement = self.peel(part, displacement)
+            inner, more = self.peel(part, 0)
+            if fits_signed_32(displacement + more * scale):
+                part, displacement = inner, displacement + more * scale
             index = self.register(part, 64).number
         if value.operation == "symbol" and index is None:
             return Memory(width, symbol=value.address.symbol, displacement=value.address.addend + displacement)
