@@ -65,7 +65,7 @@ def _limit(function: Function, header: Block, body: set[Block], before: Block) -
         index = make("add", start, make("const", data=least % (1 << 64))) if least else start
         less = room(index, room(make("const", data=most - least), length))
         turns = make("select", make("ult", less, turns, width=1), less, turns)
-    _leave(function, header, test, make("add", first_of[counter], turns), taken)
+    _leave(function, header, test, make("add", first_of[counter], turns), [*taken])
     return True
 
 
@@ -122,10 +122,10 @@ def _ranges(indexes: Iterable[Index]) -> dict[tuple[Value, Value], tuple[int, in
     return ranges
 
 
-def _leave(function: Function, header: Block, test: Value, limit: Value, dropped: dict[Value, Index]) -> None:
+def _leave(function: Function, header: Block, test: Value, limit: Value, checks: list[Value]) -> None:
     """Turn while the counter is below the limit; behind that, begin the turn that fails if it is below the old bound."""
     first, after = header.successors
-    span, checks = header.terminator.span, [*dropped]
+    span = header.terminator.span
     left = Block(f"{header.label}.left", predecessors=[header], successors=[after])
     after.predecessors[after.predecessors.index(header)] = left
     header.successors[1] = left
@@ -139,9 +139,6 @@ def _leave(function: Function, header: Block, test: Value, limit: Value, dropped
         left.successors.append(failing)
         copied: dict[Value, Value] = {}
         for old in first.values[: first.values.index(checks[-1])]:
-            line = [dropped[check] for check in checks if old in dropped and _place(check) == _place(old)]
-            if old in dropped and dropped[old][2] not in _ranges(line)[dropped[old][:2]]:
-                continue  # one of the others on its line fails, too
             arguments = [copied.get(argument, argument) for argument in old.arguments]
             copied[old] = Value(old.operation, old.width, arguments, old.data, old.span, failing, secret=old.secret)
         failing.values = [*copied.values(), Value("stop", 0, [], checks[-1].data, checks[-1].span, failing)]
@@ -150,7 +147,7 @@ def _leave(function: Function, header: Block, test: Value, limit: Value, dropped
     header.values.insert(-1, below)
     header.terminator.arguments = [below]
     function.blocks.insert(function.blocks.index(header) + 1, left)
-    first.values = [value for value in first.values if value not in dropped]
+    first.values = [value for value in first.values if value not in checks]
 
 
 def _place(check: Value) -> tuple[str, int] | None:

@@ -75,7 +75,8 @@ def _brought(load: Value, join: Block, edge: int, ends: dict[Block, Known], domi
             return wanted.block is join and wanted.arguments[edge] is known
         if wanted.operation == "add" and constant_of(wanted.arguments[1], given) == 0:
             return same(wanted.arguments[0], known)
-        alike = (wanted.operation, wanted.data) == (known.operation, known.data) and OPERATIONS[wanted.operation].pure
+        kinds = [(value.operation, value.width, value.data) for value in (wanted, known)]
+        alike = kinds[0] == kinds[1] and OPERATIONS[wanted.operation].pure
         return alike and all(same(*pair) for pair in zip(wanted.arguments, known.arguments, strict=True))
 
     for (base, *place, is_secret), value in ends[join.predecessors[edge]].items():
