@@ -251,8 +251,7 @@ def run(vcpu: VirtualCpu) -> u64:
     reload_descriptor_tables()
     if outcome == OUTCOME_NOT_LAUNCHED:
         return u64(RUN_NOT_ENTERED)
-    if outcome != RUN_REFUSED:  # also when an NMI stopped a hot exit on its way back
-        vcpu.is_launched = True
+    vcpu.is_launched = True  # also when an NMI stopped a hot exit on its way back; a box whose entry was refused never enters again
     if outcome == RUN_DEADLINE:
         vcpu.pending.information = u32(0)
     return outcome

@@ -60,19 +60,13 @@ def check_range(memory: GuestMemory, start: Untrusted[u64], size: u64) -> u64 | 
 
 
 @machine
-def host_bytes(memory: GuestMemory, offset: u64, size: u64) -> Array[u8]:
-    """The bytes of a checked range that lie within one frame."""
+def host_bytes(memory: GuestMemory, index: u64, offset: u64, size: u64) -> Array[u8]:
+    """The bytes of a checked range that lie in the box's frame of this index, from an offset there."""
     # Safe because the array holds frame_count numbers, written at start and never by a guest.
     frames = array_at(u64, memory.frames, memory.frame_count)
-    frame = frames[offset >> FRAME_SHIFT]
+    frame = frames[index]
     # Safe because the frame is owned by this box, and [offset, offset + size) stays within it.
-    return array_at(u8, to_host_virtual(HostPhysical((frame << FRAME_SHIFT) + (offset & (FRAME_SIZE - 1)))), size)
-
-
-@machine
-def piece_size(offset: u64, left: u64) -> u64:
-    """How many of the bytes that are left lie in the frame of `offset`."""
-    return minimum(FRAME_SIZE - (offset & (FRAME_SIZE - 1)), left)
+    return array_at(u8, to_host_virtual(HostPhysical((frame << FRAME_SHIFT) + offset)), size)
 
 
 @machine
@@ -81,11 +75,12 @@ def copy_in(memory: GuestMemory, source: Untrusted[u64], destination: Array[u8])
     start = check_range(memory, source, destination.length)
     if isinstance(start, Failure):
         return start
-    first = piece_size(start, destination.length)
+    index, offset = start >> FRAME_SHIFT, start & (FRAME_SIZE - 1)
+    first = minimum(FRAME_SIZE - offset, destination.length)
     rest = destination.length - first
-    destination.slice(u64(0), first).copy_from(host_bytes(memory, start, first))
+    destination.slice(u64(0), first).copy_from(host_bytes(memory, index, offset, first))
     if rest != 0:
-        destination.slice(first, rest).copy_from(host_bytes(memory, start + first, rest))
+        destination.slice(first, rest).copy_from(host_bytes(memory, index + 1, u64(0), rest))
     return None
 
 
@@ -95,11 +90,12 @@ def copy_out(memory: GuestMemory, destination: Untrusted[u64], source: Array[u8]
     start = check_range(memory, destination, source.length)
     if isinstance(start, Failure):
         return start
-    first = piece_size(start, source.length)
+    index, offset = start >> FRAME_SHIFT, start & (FRAME_SIZE - 1)
+    first = minimum(FRAME_SIZE - offset, source.length)
     rest = source.length - first
-    host_bytes(memory, start, first).copy_from(source.slice(u64(0), first))
+    host_bytes(memory, index, offset, first).copy_from(source.slice(u64(0), first))
     if rest != 0:
-        host_bytes(memory, start + first, rest).copy_from(source.slice(first, rest))
+        host_bytes(memory, index + 1, u64(0), rest).copy_from(source.slice(first, rest))
     return None
 
 

@@ -13,6 +13,6 @@ PARTS: Final[dict[str, BoxScript]] = {
     for script in (
         devices.uart, devices.uart_full_ring, devices.pic, devices.pit, devices.rtc, devices.i8042, devices.board,
         exits.cpuid, exits.msr, exits.control_registers, exits.events, exits.absent_memory, exits.protected_memory,
-        exits.long_memory, exits.hypercalls,
+        exits.long_memory, exits.hypercalls, exits.late,
     )
 }  # fmt: skip

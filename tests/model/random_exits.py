@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from dsl.hw import vmx
 from tests.model.random_source import (
+    COM1,
     FRAME,
     HAS_ERROR,
     IF,
@@ -29,6 +31,9 @@ LEAVES: Final = (
 )  # fmt: skip
 
 
+CR4_ANY: Final = 0x4_069F  # VME, PVI, TSD, DE, PSE, PGE, OSFXSR, OSXMMEXCPT and OSXSAVE: a guest's own
+
+
 def cpuid(guest: Guest, source: Source) -> Script:
     """CPUID of all kinds of leaves."""
     for _ in range(220):
@@ -37,7 +42,8 @@ def cpuid(guest: Guest, source: Source) -> Script:
         registers = source.registers(
             rax=source.getrandbits(32) << 32 | leaf, rcx=source.getrandbits(32) << 32 | subleaf
         )
-        fields = source.state() | {vmx.GUEST_CR4: guest[vmx.GUEST_CR4] & ~(1 << 18) | source.getrandbits(1) << 18}
+        cr4 = guest[vmx.GUEST_CR4] & ~CR4_ANY | source.getrandbits(19) & CR4_ANY
+        fields = source.state() | {vmx.GUEST_CR4: cr4}
         yield Exit(REASON.CPUID, length=2, registers=registers, fields=fields, ticks=source.ticks())
 
 
@@ -116,7 +122,8 @@ def events(guest: Guest, source: Source) -> Script:
         delivery, length = source.choice(DELIVERIES) if source.randrange(3) == 0 else (0, 3)
         clear = {vmx.GUEST_RFLAGS: 2 | IF, vmx.GUEST_INTERRUPTIBILITY: 0, vmx.GUEST_PENDING_DEBUG_EXCEPTIONS: 0}
         state = source.state() if not delivery else clear
-        kind = state | {vmx.GUEST_DEBUGCTL: 1, vmx.GUEST_DR7: 0x400 | source.getrandbits(1) << 13}
+        debug = 0x400 | source.getrandbits(16) << 16 | source.getrandbits(10) | source.getrandbits(1) << 13
+        kind = state | {vmx.GUEST_DEBUGCTL: source.choice((0, 1, 1)), vmx.GUEST_DR7: debug}
         error = source.getrandbits(8)
         delivery |= source.getrandbits(18) << 12 if delivery else 0  # undefined bits, must not get through
         if step < 2:
@@ -132,6 +139,11 @@ def events(guest: Guest, source: Source) -> Script:
                 reason, 0, length, fields=state, vectoring=delivery, vectoring_error=error, interruption=VALID | vector,
                 ticks=source.ticks(),
             )  # fmt: skip
+        elif step == 4 and source.randrange(4) == 0:
+            string = Exit(
+                REASON.IO_INSTRUCTION, 1 << 4 | source.getrandbits(1) << 3 | COM1 << 16, 2, fields=source.state()
+            )
+            yield replace(string, registers=source.registers())
         elif step == 4:
             yield Exit(REASON[source.choice(ABSENT)], length=3, registers=source.registers(), fields=source.state())
         elif step == 5:
@@ -219,19 +231,23 @@ def protected_memory(guest: Guest, source: Source) -> Script:
     """The same in 32-bit code: without paging, and through page tables of two and three levels, some entries of which are not there."""
     for _ in range(150):
         code, root, second, third = places(source, 4)
+        if is_last := source.randrange(6) == 0:
+            second = MEMORY - 4096  # with an entry that ends where memory does
         second |= source.choice((0, 0, 0, 0, 0, 0x4000_0000))  # which may be no memory
         guest.write(code, instruction(source, False))
         kind = source.choice(("none", "short", "short", "pae", "pae"))
         is_large, broken = bool(source.randrange(2)), source.choice((0, 0, 0, 1, 2, 3))
         page = (1 << {"none": 12, "short": 22, "pae": 21}[kind] if is_large else 4096) - 1
         linear = source.getrandbits(32) & ~page | code & page
+        if is_last:
+            linear |= 1023 << 12 if kind == "short" else 511 << 21
         leaf = code & ~page | (LARGE if is_large else 0)
         rows: list[tuple[int, int, int]] = []
         if kind == "short":
             above = source.choice((0, 0, 0, 1 << source.randint(13, 20))) if is_large else 0
-            noise = 0xE7E | (source.choice((0, 1 << 12, 1 << 21)) if is_large else 0)
+            noise = 0xF7E | (source.choice((0, 1 << 12, 1 << 21)) if is_large else 0)
             directory = (leaf | above if is_large else second) | noise
-            rows = [(root + (linear >> 22) * 4, directory, 4), (second + (linear >> 12 & 1023) * 4, leaf | 0xE7E, 4)]
+            rows = [(root + (linear >> 22) * 4, directory, 4), (second + (linear >> 12 & 1023) * 4, leaf | 0xF7E, 4)]
         elif kind == "pae":
             root += source.choice((0, 0x20, 0xFE0))
             directory = (leaf if is_large else third) | NOISE
@@ -282,6 +298,25 @@ def long_memory(guest: Guest, source: Source) -> Script:
                 vmx.GUEST_CS_BASE: 0,
             },
         )
+
+
+def late(guest: Guest, source: Source) -> Script:
+    """Hot exits before which the deadline passed unseen, some with an event that was just delivered, or one that waits."""
+    yield from pics_ready(source)
+    yield from outs(source, (PIT + 3, 0x34), (PIT, 0), (PIT, source.choice((1, 9))))
+    for number in range(330):
+        if source.randrange(2):
+            yield Exit(REASON.RDPMC, length=2, registers=source.registers(), fields=source.state(), ticks=400)
+        if number % 64 in (0, 61, 62, 63) or source.randrange(8) == 0:
+            guest.machine.clock.pass_ticks(source.choice((1 << 23, 1 << 33)))
+        registers = source.registers(rax=source.choice((0, 1, 7, 0x4000_0000)), rcx=source.randrange(2))
+        hot = (
+            Exit(REASON.CPUID, length=2, registers=registers, fields=source.state(), ticks=40),
+            Exit(REASON.VMCALL, length=3, registers=registers | {"rax": 0}, fields=source.state() | rings(0), ticks=40),
+            replace(source.io(0x80, False, source.byte()), ticks=40),
+            replace(source.io(source.choice((PIC1 + 1, 0x71, 0x80)), True), ticks=40),
+        )
+        yield source.choice(hot)
 
 
 ENDORSED: Final = 70  # which call succeeds

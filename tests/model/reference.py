@@ -52,11 +52,14 @@ class Reading:
 
     read: Callable[[int, int], bytes]
     machine: VmxMachine
+    dr6: Callable[[], int]
 
     @classmethod
     def of(cls, machine: VmxMachine) -> Reading:
         """The emitted monitor on the model."""
-        return cls(lambda address, size: machine.read_physical(physical(address), size), machine)
+        return cls(
+            lambda address, size: machine.read_physical(physical(address), size), machine, lambda: machine["dr6"]
+        )
 
     def box(self) -> bytes:
         """The first Box."""
@@ -73,6 +76,7 @@ class Reading:
             "box": self.box(),
             "ticks": self.machine.clock.ticks,
             "xcr0": self.machine.xcr0,
+            "dr6": self.dr6(),
         }
 
     def observe_end(self, guest: Guest) -> Observed:
@@ -315,7 +319,7 @@ def expected_of(name: str, box: TestBox, script: BoxScript, processor: Processor
     if name not in EXPECTED:
         seen: list[Observed] = []
         machine = ReferenceMachine(box, processor)
-        reading = Reading(machine.python.memory.read, machine)
+        reading = Reading(machine.python.memory.read, machine, lambda: machine.python.cpu.debug[6])
 
         def observed(guest: Guest) -> Script:
             for step in script(guest):

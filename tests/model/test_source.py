@@ -71,7 +71,7 @@ PROCESSORS = {
     "random leaves": processor(11, False),
     "all ones": processor(12, True, gone=vmx.SECONDARY_ENABLE_RDTSCP),
     "few leaves": processor(13, False, 0x8000_0001, gone=vmx.SECONDARY_ENABLE_INVPCID),
-    "one leaf too many": processor(14, False, 0x8000_0009),
+    "one leaf too many": processor(14, True, 0x8000_0009, gone=vmx.SECONDARY_ENABLE_INVPCID),
     "without speculation control": Processor().without_features(7, edx=SPEC_CTRL),
     "without machine checks": Processor().without_features(1, edx=NO_MACHINE_CHECK),
     "AVX-512": with_states(0xE7, 2688),

@@ -31,7 +31,7 @@ BASE, STACK, VCPU, DONE = 0x100_0000, 0x20_0000, 0x30_0000, 0x40_0000
 OUTCOMES = {  # what enter_guest says: what run says, and whether the VMCS is launched then
     RUN_EXIT: (RUN_EXIT, True),
     RUN_DEADLINE: (RUN_DEADLINE, True),
-    RUN_REFUSED: (RUN_REFUSED, False),
+    RUN_REFUSED: (RUN_REFUSED, True),  # the box is stopped: nobody looks at it again
     OUTCOME_NOT_LAUNCHED: (RUN_NOT_ENTERED, False),
     OUTCOME_NOT_ENTERED: (RUN_NOT_ENTERED, True),  # an NMI after a hot exit: VMLAUNCH again would fail
 }
