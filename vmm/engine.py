@@ -251,7 +251,8 @@ def run(vcpu: VirtualCpu) -> u64:
     reload_descriptor_tables()
     if outcome == OUTCOME_NOT_LAUNCHED:
         return u64(RUN_NOT_ENTERED)
-    vcpu.is_launched = True  # also when an NMI stopped a hot exit on its way back; a box whose entry was refused never enters again
+    # Also when an NMI stopped a hot exit on its way back; a box whose entry was refused never enters again.
+    vcpu.is_launched = True
     if outcome == RUN_DEADLINE:
         vcpu.pending.information = u32(0)
     return outcome
