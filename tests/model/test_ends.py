@@ -17,7 +17,7 @@ from tests.model.random_source import HAS_ERROR, MEMORY, VALID, Source
 from tests.model.start import machine_for
 from tests.model.vmcs import Vmcs
 from tests.model.vmx_operation import Exit, Guest, Script
-from tests.vmm.images import TestBox, monitor
+from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
 
 pytestmark = pytest.mark.t1
@@ -70,6 +70,7 @@ def test_an_end_is_told_and_another_box_runs_on(name: str) -> None:
     registers = source.registers()
 
     def ending(guest: Guest) -> Script:
+        Calls(guest.machine)
         yield exception(2, 2)
         yield Exit(REASON.RDPMC, length=2)
         yield Exit(REASON.IO_INSTRUCTION, 0x3F8 << 16 | 0x10, 2)
@@ -86,7 +87,6 @@ def test_an_end_is_told_and_another_box_runs_on(name: str) -> None:
 
     boxes = [TestBox("ending", b"\xf4", StartMode.LONG, MEMORY), TestBox("other", b"\xf4\xf4")]
     machine = machine_for(boxes, [ending, other])
-    Calls(machine, monitor())
     machine.run()
     assert not machine.exceptions, machine.serial_text()
     text = machine.serial_text()
@@ -115,6 +115,7 @@ def test_an_entry_that_is_refused_ends_the_box(entries: int, monkeypatch: pytest
     registers = Source("refused").registers()
 
     def refused(guest: Guest) -> Script:
+        Calls(guest.machine)
         for _ in range(entries):
             yield Exit(REASON.INVD, length=2, registers=registers)
         raise AssertionError("it ran again")
@@ -127,7 +128,6 @@ def test_an_entry_that_is_refused_ends_the_box(entries: int, monkeypatch: pytest
         [TestBox("refused", b"\xf4"), TestBox("other", b"\xf4\xf4")], [refused, other][entries == 0 :]
     )
     machine.expects_violation = True
-    Calls(machine, monitor())
     machine.run()
     text = machine.serial_text()
     assert not machine.exceptions, text

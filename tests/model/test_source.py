@@ -9,14 +9,15 @@ import pytest
 from dsl.hw import vmx
 from tests.model import board, vmx_operation
 from tests.model.calls import Calls
+from tests.model.machine import TIME_OVER
 from tests.model.processor import CPUID, Processor
 from tests.model.random_boxes import PARTS
 from tests.model.random_source import MEMORY, Source
 from tests.model.reference import run_alike
 from tests.model.start import machine_for
 from tests.model.test_processors import processor
-from tests.model.vmx_operation import Guest, Script
-from tests.vmm.images import TestBox, monitor
+from tests.model.vmx_operation import Exit, Guest, Script
+from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
 
 pytestmark = pytest.mark.t1
@@ -48,15 +49,38 @@ def test_functions_keep_what_their_callers_keep(part: str) -> None:
     ran: list[str] = []
 
     def script(guest: Guest) -> Script:
+        Calls(guest.machine)
         yield from islice(PARTS[part](guest, Source(part)), STEPS_OF_CALLS)
         ran.append(part)
+        guest.machine.stop(TIME_OVER)
 
     machine = machine_for([TestBox(LABEL, b"\xf4", mode_of(part), MEMORY)], [script])
     machine.time_limit = 2**62
-    Calls(machine, monitor())
     machine.run()
     assert not machine.exceptions, machine.serial_text()
     assert ran
+
+
+@pytest.mark.parametrize("from_start", [False, True])
+def test_the_engine_s_entry_and_exit_keep_it_too(from_start: bool) -> None:
+    """The same of a few exits of each kind, hot and not: from the scheduler to the stub and back, or from the monitor's main function."""
+    source = Source("entry")
+
+    def script(guest: Guest) -> Script:
+        if not from_start:
+            Calls(machine)
+        for _ in range(3):
+            yield Exit(vmx.ExitReason.INVD, length=2, registers=source.registers())
+            yield Exit(vmx.ExitReason.CPUID, length=2, registers=source.registers(rax=1))
+            yield source.io(0x71, True)
+        machine.stop(TIME_OVER)
+
+    machine = machine_for([TestBox("a", b"\xf4")], [script])
+    if from_start:
+        Calls(machine)
+    machine.run()
+    assert not machine.exceptions, machine.serial_text()
+    assert machine.ending == TIME_OVER
 
 
 def with_states(has: int, size: int) -> Processor:
