@@ -19,7 +19,7 @@ from vmm.devices.pci import PciPorts
 from vmm.devices.pic import PicChip
 from vmm.devices.pit import NEVER, NS_OF_TICK, PitChannel, ticks_at
 from vmm.devices.ring import RING_SIZE, ByteRing
-from vmm.devices.rtc import CENTURY, NANOSECONDS, SECONDS_A_DAY, STATUS_D, UPDATE_NS, Rtc
+from vmm.devices.rtc import CENTURY, NANOSECONDS, SECONDS_A_DAY, STATUS_A, STATUS_B, STATUS_D, UPDATE_NS, Rtc
 from vmm.devices.uart import FIFO_SIZE, Uart
 
 Operation = tuple[int, int, int, int, int]  # operation, port, width, value, now
@@ -49,10 +49,10 @@ def any_uart(uart: Uart, source: Random, now: int) -> None:
     uart.fifo_first = u64(source.randrange(FIFO_SIZE))
     uart.fifo_count = u64(source.choice((0, 1, 4, 7, 8, 13, 14, 15, 16) if has_fifos else (0, 1)))
     uart.divisor = u16(source.choice((0, 1, 12, source.getrandbits(16))))
-    uart.interrupt_enable = u8(source.getrandbits(4))
-    uart.fifo_control = u8(source.getrandbits(2) << 6 | source.getrandbits(1) << 3 | has_fifos)
+    uart.interrupt_enable = u8(byte(source))
+    uart.fifo_control = u8(source.getrandbits(7) << 1 | has_fifos)
     uart.line_control = u8(byte(source) & source.choice((0x7F, 0x7F, 0xFF)))
-    uart.modem_control = u8(source.choice((source.getrandbits(5), 8, 0x0B)))
+    uart.modem_control = u8(source.choice((byte(source), 8, 0x0B)))
     uart.scratch = u8(byte(source))
     uart.overrun = flag(source)
     uart.timed_out = flag(source)
@@ -104,11 +104,16 @@ def any_channel(channel: PitChannel, source: Random, now: int) -> None:
     channel.high_written_next = flag(source)
 
 
+def register(source: Random) -> int:
+    """A register of the clock that means something, most often; else one of memory."""
+    return source.choice((0, STATUS_A, STATUS_B, source.randrange(STATUS_D + 2), CENTURY, source.randrange(128)))
+
+
 def any_clock(rtc: Rtc, source: Random) -> None:
     """A clock in some century; whatever its memory holds, what says that it works stays."""
     days = source.choice((source.randrange(430 * 365), 11_016, 47_540, source.randrange(60)))
     rtc.start = u64(days * SECONDS_A_DAY + source.choice((source.randrange(SECONDS_A_DAY), 0, SECONDS_A_DAY - 1)))
-    rtc.index = u8(source.choice((source.randrange(STATUS_D + 2), CENTURY, source.randrange(128))))
+    rtc.index = u8(register(source))
     for place in range(128):
         rtc.memory[place] = u8(source.getrandbits(8))
 
@@ -126,7 +131,7 @@ def any_controller(controller: KeyboardController, source: Random) -> None:
 def any_pci(pci: PciPorts, source: Random) -> None:
     """The PCI ports."""
     pci.address = u32(source.getrandbits(32))
-    pci.reset_control = u8(source.getrandbits(1) << 1)
+    pci.reset_control = u8(source.getrandbits(8))
     pci.reset_asked = flag(source)
 
 
@@ -202,6 +207,14 @@ def keyboard(source: Random) -> tuple[int, int, int]:
     return PORTS[Target.KEYBOARD_COMMAND][0], 1, (source.choice(COMMANDS) + source.choice((0, 0, 0, -1, 1))) & 0xFF
 
 
+def clock(source: Random) -> tuple[int, int, int]:
+    """The clock's index, or more often what it points at."""
+    index, data = PORTS[Target.CLOCK]
+    return source.choice(
+        ((index, 1, register(source) | source.getrandbits(1) << 7), (data, 1, byte(source)), (data, 1, byte(source)))
+    )
+
+
 def configuration(source: Random) -> tuple[int, int, int]:
     """One of the PCI ports, the address as such most often."""
     return source.choice(PORTS[Target.PCI]), source.choice((1, 2, 4)), source.getrandbits(32)
@@ -220,7 +233,7 @@ PARTS: Final = {
     "uart": Part(of(Target.SERIAL), (WRITE, READ, ADVANCE, TYPE, DRAIN)),
     "pic": Part(of(Target.PIC_MASTER, Target.PIC_SLAVE, Target.TRIGGER_MODES), (WRITE, ACKNOWLEDGE)),
     "pit": Part(of(Target.TIMER, Target.SPEAKER), (WRITE, ADVANCE)),
-    "rtc": Part(of(Target.CLOCK), (READ,)),
+    "rtc": Part(clock, (READ,)),
     "i8042": Part(keyboard, (WRITE, TAKE_RESET)),
     "pci": Part(configuration, (WRITE, TAKE_RESET)),
     "board": Part(any_port, (RESET, ADVANCE, ACKNOWLEDGE)),

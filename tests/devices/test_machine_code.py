@@ -26,7 +26,7 @@ from vmm.descriptor import DEVICES_KNOWN
 from vmm.devices.board import LOW_PORTS, REGIONS, Board, low_row, low_rows
 
 pytestmark = pytest.mark.t1
-BOARDS: Final = 250  # of each part
+BOARDS: Final = 400  # of each part
 STEPS: Final = 6  # with each board
 
 

@@ -74,7 +74,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], tuple[Maker, ...]]] = [
     (pit.schedule, (channel, tick)),
     (pit.current_count, (channel, tick)),
     (pic.request, (chip,)),
-    (pic.drive, (chip, line, flag)),
+    (pic.drive, (chip, byte, flag)),
     (pic.accept, (chip, line)),
     (pic.write_command, (chip, byte)),
     (uart.identify_interrupt, (port,)),

@@ -108,7 +108,8 @@ REGIONS: Final = (  # those beyond LOW_PORTS first
     Region(PORT_KEYBOARD_DATA, 1, DEVICE_KEYBOARD, Target.KEYBOARD_DATA),
     Region(0x064, 1, DEVICE_KEYBOARD, Target.KEYBOARD_COMMAND),
 )
-REGION_COUNT: Final = len(REGIONS)
+REGION_COUNT: Final = len(REGIONS)  # and the row of the tables below that stands for no region: no box has its device
+NOWHERE: Final = Region(0, 0, 0, Target.ABSENT)
 HIGH_COUNT: Final = sum(region.first >= LOW_PORTS for region in REGIONS)
 
 
@@ -122,10 +123,10 @@ def low_rows() -> list[int]:
 
 
 LOW_ROWS: Final = table(u8, low_rows())
-REGION_FIRST: Final = table(u16, [region.first for region in REGIONS])
+REGION_FIRST: Final = table(u16, [region.first for region in (*REGIONS, NOWHERE)])
 REGION_PORTS: Final = table(u16, [region.count for region in REGIONS])
-REGION_DEVICE: Final = table(u64, [region.device for region in REGIONS])
-REGION_TARGET: Final = table(u32, [int(region.target.value) for region in REGIONS])
+REGION_DEVICE: Final = table(u64, [region.device for region in (*REGIONS, NOWHERE)])
+REGION_TARGET: Final = table(u32, [int(region.target.value) for region in (*REGIONS, NOWHERE)])
 
 
 class Board(Struct):
@@ -361,9 +362,7 @@ def region_of(board: Board, port: u16) -> u64:
         for row in upto(u64(HIGH_COUNT)):
             if port - REGION_FIRST[row] < REGION_PORTS[row]:
                 found = row
-    if found < REGION_COUNT and not has(board, REGION_DEVICE[found]):
-        return u64(REGION_COUNT)
-    return found
+    return found if has(board, REGION_DEVICE[found]) else u64(REGION_COUNT)
 
 
 @machine
@@ -376,8 +375,6 @@ def is_deaf(port: u16) -> bool:
 def read_byte(board: Board, port: u16, now: u64) -> u8:
     """Read one port."""
     row = region_of(board, port)
-    if row >= REGION_COUNT:
-        return u8(0xFF)
     return READS.call(REGION_TARGET[row], board, port - REGION_FIRST[row], now)
 
 
@@ -385,8 +382,7 @@ def read_byte(board: Board, port: u16, now: u64) -> u8:
 def write_byte(board: Board, port: u16, value: u8, now: u64) -> None:
     """Write one port."""
     row = region_of(board, port)
-    if row < REGION_COUNT:
-        WRITES.call(REGION_TARGET[row], board, port - REGION_FIRST[row], value, now)
+    WRITES.call(REGION_TARGET[row], board, port - REGION_FIRST[row], value, now)
 
 
 @machine

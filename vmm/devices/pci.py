@@ -38,10 +38,10 @@ def pci_read_byte(pci: PciPorts, offset: u16) -> u8:
 
 @machine
 def pci_write_byte(pci: PciPorts, offset: u16, value: u8) -> None:
-    """Write one byte at CF8h + offset: only the reset register takes it. Bit 2 rising asks for a reset."""
+    """Write one byte at CF8h + offset: only the reset register takes it. Bit 2 asks for a reset, and is not kept."""
     if offset != RESET_OFFSET:
         return
-    if value & RESET_CPU != 0 and pci.reset_control & RESET_CPU == 0:
+    if value & RESET_CPU != 0:
         pci.reset_asked = True
     pci.reset_control = value & 0x02
 

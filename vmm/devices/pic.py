@@ -92,9 +92,8 @@ def request(chip: PicChip) -> u8:
 
 
 @machine
-def drive(chip: PicChip, line: u8, level: bool) -> None:
-    """Set the level of one input line (0 to 7)."""
-    bit = shifted_bit(line)
+def drive(chip: PicChip, bit: u8, level: bool) -> None:
+    """Set the level of one input line, given as its mask."""
     if level:
         chip.requests |= bit & (chip.level_triggered | ~chip.lines)
         chip.lines |= bit
@@ -112,7 +111,7 @@ def shifted_bit(line: u8) -> u8:
 @machine
 def cascade(pic: Pic) -> None:
     """Bring the slave's output to the master's line 2."""
-    drive(pic.chips[0], u8(CASCADE), request(pic.chips[1]) != NO_REQUEST)
+    drive(pic.chips[0], u8(1 << CASCADE), request(pic.chips[1]) != NO_REQUEST)
 
 
 @machine
@@ -122,7 +121,7 @@ def pic_set_line(pic: Pic, line: u8, level: bool) -> None:
     bit = shifted_bit(line)
     if chip.level_triggered & bit == 0 and (chip.lines & bit != 0) == level:
         return
-    drive(chip, line & 7, level)
+    drive(chip, bit, level)
     cascade(pic)
 
 

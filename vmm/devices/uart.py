@@ -248,13 +248,12 @@ def uart_read(uart: Uart, output: ByteRing, incoming: ByteRing, offset: u16, now
 @machine
 def transmit(uart: Uart, output: ByteRing, value: u8, now: u64) -> None:
     """Send a byte: into the ring, or in loopback into the receiver. A byte that a driver sends against THRE may be lost, as on the wire."""
-    uart.transmitter_interrupt = False
     if uart.modem_control & MCR_LOOPBACK != 0:
         receive(uart, value, now)
         uart.transmitter_interrupt = True
         return
-    sent = ring_push(output, value)
-    uart.transmitter_blocked = not sent or ring_room(output) < FIFO_SIZE
+    _ = ring_push(output, value)
+    uart.transmitter_blocked = ring_room(output) < FIFO_SIZE
     uart.transmitter_interrupt = not uart.transmitter_blocked
 
 
