@@ -34,7 +34,7 @@ def flag(source: Random) -> bool:
 
 def byte(source: Random) -> int:
     """A byte, often with few bits."""
-    return source.choice((source.getrandbits(8), 1 << source.randrange(8), 0, 0xFF))
+    return source.choice((source.getrandbits(8), source.getrandbits(3), 1 << source.randrange(8), 0, 0xFF))
 
 
 def soon(source: Random) -> int:
@@ -86,7 +86,7 @@ def any_channel(channel: PitChannel, source: Random, now: int) -> None:
     count = source.choice((1, 2, 3, 4, 5, 8, 255, 65536, source.randint(1, 65536)))
     passed = source.choice((0, 1, 2, count // 2, count - 1, count, count + 1, source.randrange(300)))
     channel.start = u64(max(0, tick - passed - source.choice((0, 0, 0, count))))
-    channel.held = u64(source.choice((0, passed, source.randrange(9))))
+    channel.held = u64(source.choice((0, passed, passed, source.randrange(9))))
     channel.count = u64(count)
     channel.next_edge = u64(source.choice((NEVER, tick + source.randrange(-1, 3) if tick else 0)))
     channel.latched = u16(source.getrandbits(16))
@@ -94,7 +94,7 @@ def any_channel(channel: PitChannel, source: Random, now: int) -> None:
     channel.latched_status = u8(source.getrandbits(8))
     channel.low_byte = u8(byte(source))
     channel.access = u8(source.randint(1, 3))
-    channel.mode = u8(source.randrange(6))
+    channel.mode = u8(source.choice((source.randrange(6), 2, 3)))
     channel.mode_written = u8(source.randrange(8))
     channel.bcd = flag(source)
     channel.gate = source.randrange(4) != 0
@@ -137,7 +137,7 @@ def any_pci(pci: PciPorts, source: Random) -> None:
 
 def any_ring(ring: ByteRing, source: Random, room: bool) -> None:
     """A ring whose counts may be about to wrap, with nothing in it, or nearly; or, if it is `room` that counts, nearly full."""
-    few = source.choice((0, 1, 2, 14, 15, 16, 17, 18, RING_SIZE))
+    few = source.choice((0, 0, 0, 0, 1, 2, 14, 15, 16, 17, 18, RING_SIZE))
     waiting = RING_SIZE - few if room else few
     taken = source.choice((0, source.getrandbits(20), 2**64 - source.randrange(1, 40)))
     ring.taken = u64(taken)
@@ -200,6 +200,15 @@ COMMANDS: Final = [
 ]  # fmt: skip
 
 
+def timer(source: Random) -> tuple[int, int, int]:
+    """A counter's port, port 61h, or a control word: a read-back, or another."""
+    counters, speaker = PORTS[Target.TIMER], PORTS[Target.SPEAKER][0]
+    read_back, word = source.choice((0xC0, 0xE0, 0xD0)) | source.getrandbits(4), byte(source)
+    rows = [(source.choice(counters), word), (speaker, word), (counters[-1], read_back), (counters[-1], word)]
+    port, value = source.choice(rows)
+    return port, 1, value
+
+
 def keyboard(source: Random) -> tuple[int, int, int]:
     """A command that a controller has, or the one before or after it; or a byte."""
     if source.randrange(3) == 0:
@@ -232,7 +241,7 @@ class Part:
 PARTS: Final = {
     "uart": Part(of(Target.SERIAL), (WRITE, READ, ADVANCE, TYPE, DRAIN)),
     "pic": Part(of(Target.PIC_MASTER, Target.PIC_SLAVE, Target.TRIGGER_MODES), (WRITE, ACKNOWLEDGE)),
-    "pit": Part(of(Target.TIMER, Target.SPEAKER), (WRITE, ADVANCE)),
+    "pit": Part(timer, (WRITE, ADVANCE)),
     "rtc": Part(clock, (READ,)),
     "i8042": Part(keyboard, (WRITE, TAKE_RESET)),
     "pci": Part(configuration, (WRITE, TAKE_RESET)),

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Struct, array, count_trailing_zeros, machine, rotate_right, u8, u16, u64
+from dsl.lang import (
+    Array,
+    Struct,
+    array,
+    count_trailing_zeros,
+    machine,
+    rotate_right,
+    shift_left_wrapping,
+    u8,
+    u16,
+    u64,
+)
 
 CASCADE: Final = 2  # the master's input that the slave drives
 SPURIOUS: Final = 7  # what is acknowledged when nothing asks any more
@@ -104,8 +115,8 @@ def drive(chip: PicChip, bit: u8, level: bool) -> None:
 
 @machine
 def shifted_bit(line: u8) -> u8:
-    """Return the mask of a line (0 to 7)."""
-    return u8(1) << (line & 7)
+    """Return the mask of a line: of 8 to 15 that on the slave."""
+    return shift_left_wrapping(u8(1), line)
 
 
 @machine
