@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Struct, array, machine, table, u8, u16, u64
+from dsl.lang import Array, Struct, array, machine, table, u8, u16, u64, upto
 from vmm.devices.ring import ByteRing, ring_count, ring_push, ring_room, ring_take
 
 FIFO_SIZE: Final = 16
@@ -143,7 +143,9 @@ def empty_receiver(uart: Uart) -> None:
 def uart_advance(uart: Uart, output: ByteRing, incoming: ByteRing, now: u64) -> u64:
     """Bring the port up to `now`: fetch input, end a timeout, notice room in the output ring. Return its next deadline in ns, or NEVER."""
     if uart.modem_control & MCR_LOOPBACK == 0:
-        while uart.fifo_count < receiver_capacity(uart) and ring_count(incoming) != 0:
+        for _ in upto(FIFO_SIZE):
+            if uart.fifo_count >= receiver_capacity(uart) or ring_count(incoming) == 0:
+                break
             receive(uart, ring_take(incoming), now)
     if uart.timeout_deadline <= now:
         uart.timed_out = True
