@@ -23,6 +23,7 @@ from dsl.lang import (
     i16,
     i32,
     machine,
+    rotate_left,
     static,
     static_array,
     u8,
@@ -118,6 +119,27 @@ def calls_between_loads(a: u64) -> u64:
     ONE.number, TWO.number = TWO.number + 1, ONE.number
     ONE.number += doubled(ONE) + ONE.number
     return LONGS[2] + total
+
+
+@machine
+def swept(words: Array[u64], value: u64) -> u64:
+    kept = value
+    for i in upto(words.length):
+        kept = rotate_left(kept ^ words[i], 9)
+        if kept & 3 == 0:
+            continue
+        words[i] = kept
+    return kept
+
+
+@machine
+def calls_that_stay_calls(a: u64) -> u64:
+    """A function too large to be inlined changes what was loaded before it, directly and by a view."""
+    before = LONGS[3] + LONGS[15]
+    first = swept(LONGS, a)
+    between = LONGS[3] ^ before
+    second = swept(LONGS.slice(2, 3), first)
+    return rotate_left(between, 3) + LONGS[3] * 5 + second + LONGS[15]
 
 
 @machine
