@@ -115,7 +115,7 @@ def drive(chip: PicChip, bit: u8, level: bool) -> None:
 
 @machine
 def shifted_bit(line: u8) -> u8:
-    """Return the mask of a line: of 8 to 15 that on the slave."""
+    """Return the mask of a line on its chip: only bits 2:0 count."""
     return shift_left_wrapping(u8(1), line)
 
 
@@ -198,9 +198,11 @@ def initialize(chip: PicChip, word: u8) -> None:
 
 
 @machine
-def end_of_interrupt(chip: PicChip, command: u8, operand: u8) -> None:
-    """OCW2 commands 1, 3, 5, 7: end the highest interrupt in service, or line `operand`; bit 2 of the command makes it the lowest after."""
-    line = operand
+def end_of_interrupt(chip: PicChip, command: u8, word: u8) -> None:
+    """OCW2 commands 1, 3, 5, 7: end the highest interrupt in service, or the line in bits 2:0 of the word; bit 2 of the command makes it
+    the lowest after.
+    """
+    line = word
     if command & 2 == 0:
         place = highest(chip, chip.in_service)
         if place == NO_REQUEST:
@@ -215,11 +217,10 @@ def end_of_interrupt(chip: PicChip, command: u8, operand: u8) -> None:
 def operate(chip: PicChip, word: u8) -> None:
     """OCW2: ends of interrupt and rotation."""
     command = word >> 5
-    operand = word & 7
     if command & 1 != 0:
-        end_of_interrupt(chip, command, operand)
+        end_of_interrupt(chip, command, word)
     elif command == 6:
-        chip.first_priority = (operand + 1) & 7
+        chip.first_priority = (word + 1) & 7
     elif command != 2:  # 0 and 4; 2 does nothing
         chip.rotate_on_automatic_end = command == 4
 
