@@ -247,7 +247,7 @@ def protected_memory(guest: Guest, source: Source) -> Script:
             above = source.choice((0, 0, 0, 1 << source.randint(13, 20))) if is_large else 0
             noise = 0xF7E | (source.choice((0, 1 << 12, 1 << 21)) if is_large else 0)
             directory = (leaf | above if is_large else second) | noise
-            rows = [(root + (linear >> 22) * 4, directory, 4), (second + (linear >> 12 & 1023) * 4, leaf | 0xF7E, 4)]
+            rows = [(root + (linear >> 22) * 4, directory, 4), (second + (linear >> 12 & 1023) * 4, leaf | 0xFFE, 4)]
         elif kind == "pae":
             root += source.choice((0, 0x20, 0xFE0))
             directory = (leaf if is_large else third) | NOISE
