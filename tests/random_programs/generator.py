@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.random_programs.declarations import ADDRESSES, UNSIGNED, WORDS, Declarations, wrapped
 from tests.random_programs.expressions import COMPARISONS, OPERATORS, Expressions, Helper
+from tests.random_programs.walks import ELEMENT, walk
 
 COMPONENTS = 9  # argument words that a caller of machine code may give
 
@@ -39,7 +40,7 @@ class Generator(Expressions):
         self.result = "None"
 
     def module(self, programs: int) -> Made:
-        parts = [self.declared.source(), self.handlers()]
+        parts = [self.declared.source(), ELEMENT, self.handlers()]
         entries = []
         for number in range(programs):
             shared = list(self.helpers)
@@ -190,6 +191,8 @@ class Generator(Expressions):
             return self.frame(indent)
         if roll < 0.40:
             return self.fallible(indent)
+        if roll < 0.48 and self.loop_depth < 2:
+            return walk(self, indent)
         return [pad + line for line in self.random.choice(makers)()]
 
     def declare(self) -> list[str]:
