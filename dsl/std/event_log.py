@@ -88,7 +88,7 @@ def log_take_all(log: EventLog, events: Array[u8]) -> None:
     """Begin with a whole log in memory that is larger; nothing is taken of what is none."""
     first = first_end(events)
     if first != 0:
-        log_take(log, events.slice(0, events_end(events, first, u64(FIRMWARE_LIMIT))))
+        log_take(log, events.slice(0, events_end(events, first, events.length)))
 
 
 @machine

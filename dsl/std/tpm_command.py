@@ -55,12 +55,14 @@ SELECTION: Final = b"\0\0\0\1" + int(SHA256).to_bytes(2, "big") + bytes([3, 0, 0
 SELECTION_MAP: Final = 7  # offset of the bit map, 3 bytes, in it
 QUALIFYING: Final = HANDLE + 4 + len(AUTHORIZATION) + 2
 QUALIFYING_SIZE: Final = 32
+QUOTED_MAP: Final = QUALIFYING + QUALIFYING_SIZE + 2 + SELECTION_MAP  # behind the scheme
 ASK_PERMANENT: Final = table(u8, command(GET_CAPABILITY, int(CAPABILITY_PROPERTIES), int(PROPERTY_PERMANENT), 1))
 ASK_BANKS: Final = table(u8, command(GET_CAPABILITY, int(CAPABILITY_PCRS), 0, 1))
 READ_PCR: Final = table(u8, command(PCR_READ, SELECTION))
 EXTEND: Final = table(u8, command(PCR_EVENT, 0, AUTHORIZATION, sessions=True))
 READ_PUBLIC: Final = table(u8, command(NV_READ_PUBLIC, 0))
 READ_INDEX: Final = table(u8, command(NV_READ, 0, 0, AUTHORIZATION, bytes(4), sessions=True))
+READ_SIZE: Final = HANDLE + 8 + len(AUTHORIZATION)
 LOCK_INDEX: Final = table(u8, command(NV_READ_LOCK, 0, 0, AUTHORIZATION, sessions=True))
 FLUSH: Final = table(u8, command(FLUSH_CONTEXT, 0))
 ASK_QUOTE: Final = table(
@@ -133,7 +135,6 @@ def execute() -> Failure | None:
     started = rdtsc()
     while True:
         TPM.offset = u64(HEAD_SIZE)
-        TPM.end = u64(HEAD_SIZE)
         TPM.malformed = False
         transmitted = transmit()
         if isinstance(transmitted, Failure):
@@ -172,7 +173,7 @@ def ask_capability(question: Array[u8]) -> Failure | None:
     if isinstance(executed, Failure):
         return executed
     _ = take_u8()  # whether there are more
-    if take_u32() != TPM.command.load_be32(HEAD_SIZE) or TPM.malformed:
+    if take_u32() != TPM.command.load_be32(HEAD_SIZE):  # which is never 0, as it were if nothing is there
         return Failure(TpmFault.ANSWER_CONTENT.value)
     return None
 
@@ -283,7 +284,7 @@ def read_index(index: u32, session: u32, size: u64) -> Array[u8] | Failure:
     """The bytes of an NV index, authorized by its own (empty) password or policy, in the answer's place."""
     begin(READ_INDEX)
     set_index(index, session)
-    TPM.command.store_u16(TPM.size - 4, byte_swap(size.truncate(u16)))
+    TPM.command.store_u16(READ_SIZE, byte_swap(size.truncate(u16)))
     value = for_bytes()
     if isinstance(value, Failure):
         return value
@@ -314,5 +315,5 @@ def ask_quote(key: u32, qualifying: Array[u8], mask: u32) -> Failure | None:
     begin(ASK_QUOTE)
     TPM.command.store_be32(HANDLE, key)
     TPM.command.slice(QUALIFYING, QUALIFYING_SIZE).copy_from(qualifying)
-    TPM.command.store_u32(TPM.size - 3, mask)
+    TPM.command.store_u32(QUOTED_MAP, mask)
     return execute()

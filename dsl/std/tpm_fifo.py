@@ -20,9 +20,9 @@ from dsl.hw.tpm import (
     TIMEOUT_D,
     FifoRegisters,
 )
-from dsl.lang import Failure, machine, minimum, u8, u32, u64, upto
+from dsl.lang import Failure, machine, u8, u32, u64, upto
 from dsl.lang.intrinsics import rdtsc
-from dsl.std.tpm import ANSWER_CAPACITY, HEAD_SIZE, TPM, TpmFault, is_over
+from dsl.std.tpm import ANSWER_CAPACITY, COMMAND_CAPACITY, HEAD_SIZE, TPM, TpmFault, is_over
 
 
 @machine
@@ -78,14 +78,14 @@ def wait_burst() -> u64:
 def fifo_write(offset: u64, end: u64) -> bool:
     """Send these bytes of the command; False if the TPM stops taking them."""
     registers = fifo()
-    place = offset
-    while place < end:
-        burst = minimum(wait_burst(), end - place)
+    burst = u64(0)
+    for index in upto(end - offset, at_most=COMMAND_CAPACITY):
         if burst == 0:
-            return False
-        for _ in upto(burst, at_most=ANSWER_CAPACITY):
-            registers.data = TPM.command[place]
-            place += 1
+            burst = wait_burst()
+            if burst == 0:
+                return False
+        registers.data = TPM.command[offset + index]
+        burst -= 1
     return True
 
 
@@ -93,16 +93,16 @@ def fifo_write(offset: u64, end: u64) -> bool:
 def fifo_read(offset: u64, end: u64) -> bool:
     """Read these bytes of the answer; False if the TPM stops giving them."""
     registers = fifo()
-    place = offset
-    while place < end:
-        if not wait_status(u32(STATUS_VALID | STATUS_DATA), u32(STATUS_VALID | STATUS_DATA), u64(TIMEOUT_C)):
-            return False
-        burst = minimum(wait_burst(), end - place)
+    burst = u64(0)
+    for index in upto(end - offset, at_most=ANSWER_CAPACITY):
         if burst == 0:
-            return False
-        for _ in upto(burst, at_most=ANSWER_CAPACITY):
-            TPM.answer[place] = registers.data
-            place += 1
+            if not wait_status(u32(STATUS_VALID | STATUS_DATA), u32(STATUS_VALID | STATUS_DATA), u64(TIMEOUT_C)):
+                return False
+            burst = wait_burst()
+            if burst == 0:
+                return False
+        TPM.answer[offset + index] = registers.data
+        burst -= 1
     return True
 
 

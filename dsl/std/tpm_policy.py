@@ -23,12 +23,13 @@ from dsl.hw.tpm import (
 from dsl.lang import Array, Failure, frame_array, machine, table, u8, u32, u64
 from dsl.std.sha256 import sha256
 from dsl.std.tpm import AUTHORIZATION, TPM, TpmFault, begin, command, put_bytes, take_bytes, take_sized, take_u32, taken
-from dsl.std.tpm_command import HANDLE, SELECTION, execute, finish, flush, for_bytes
+from dsl.std.tpm_command import HANDLE, SELECTION, SELECTION_MAP, execute, finish, flush, for_bytes
 
 NAME_SIZE: Final = 34  # algorithm and SHA-256
+FIELD_SIZE: Final = 32
 TICKET_LIMIT: Final = 128
 NOTHING: Final = bytes(2)
-DIGEST: Final = b"\0\x20" + bytes(32)
+DIGEST: Final = FIELD_SIZE.to_bytes(2, "big") + bytes(FIELD_SIZE)
 
 
 def short(word: SupportsInt) -> bytes:
@@ -47,6 +48,7 @@ START: Final = table(
     ),
 )
 BIND: Final = table(u8, command(POLICY_PCR, 0, NOTHING, SELECTION))  # no digest: the present values
+BOUND_MAP: Final = HANDLE + 4 + len(NOTHING) + SELECTION_MAP
 LIMIT: Final = table(
     u8,
     command(POLICY_NV, 0, 0, 0, AUTHORIZATION, short(8) + bytes(8), NOTHING, short(UNSIGNED_AT_MOST), sessions=True),
@@ -67,9 +69,9 @@ KEY_NAME: Final = APPROVED + 36
 
 
 @machine
-def set_bytes(offset: u64, data: Array[u8]) -> None:
-    """Set bytes of the command under construction."""
-    TPM.command.slice(offset, data.length).copy_from(data)
+def set_field(offset: u64, data: Array[u8]) -> None:
+    """Set FIELD_SIZE bytes of the command under construction: a digest, a coordinate, a part of a signature."""
+    TPM.command.slice(offset, FIELD_SIZE).copy_from(data)
 
 
 @machine
@@ -92,7 +94,7 @@ def policy_pcr(session: u32, mask: u32) -> Failure | None:
     """Bind to the present values of these PCRs."""
     begin(BIND)
     TPM.command.store_be32(HANDLE, session)
-    TPM.command.store_u32(TPM.size - 3, mask)
+    TPM.command.store_u32(BOUND_MAP, mask)
     return finish()
 
 
@@ -119,8 +121,8 @@ def policy_digest(session: u32) -> Array[u8] | Failure:
 def load_key(x: Array[u8], y: Array[u8], name: Array[u8]) -> u32 | Failure:
     """Load the public key with these coordinates; writes its name, NAME_SIZE bytes. The handle is the result."""
     begin(LOAD)
-    set_bytes(u64(KEY_X), x)
-    set_bytes(u64(KEY_Y), y)
+    set_field(u64(KEY_X), x)
+    set_field(u64(KEY_Y), y)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -140,9 +142,9 @@ def verify_signature(key: u32, digest: Array[u8], r: Array[u8], s: Array[u8], ti
     """Have the TPM check an ECDSA SHA-256 signature; writes the ticket that says so, whose size is the result."""
     begin(VERIFY)
     TPM.command.store_be32(HANDLE, key)
-    set_bytes(u64(SIGNED), digest)
-    set_bytes(u64(SIGNATURE_R), r)
-    set_bytes(u64(SIGNATURE_S), s)
+    set_field(u64(SIGNED), digest)
+    set_field(u64(SIGNATURE_R), r)
+    set_field(u64(SIGNATURE_S), s)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -171,7 +173,7 @@ def approve(
         return size
     begin(AUTHORIZE)
     TPM.command.store_be32(HANDLE, session)
-    set_bytes(u64(APPROVED), approved)
-    set_bytes(u64(KEY_NAME), name)
+    set_field(u64(APPROVED), approved)
+    TPM.command.slice(KEY_NAME, NAME_SIZE).copy_from(name)
     put_bytes(ticket.slice(0, size))
     return finish()
