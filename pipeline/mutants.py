@@ -191,11 +191,12 @@ def kind_of(before: str, after: str) -> str:
 
 
 def is_same_shift(before: str, after: str) -> bool:
-    """Whether both shift a register by one count: the processor takes it modulo 64, or modulo 32 for narrower ones."""
+    """Whether both shift a register by one count: modulo 64, or 32 for narrower ones; a rotation by its width comes to nothing."""
     first, second = SHIFT.fullmatch(before), SHIFT.fullmatch(after)
     if first is None or second is None:
         return False
-    modulus = 64 if REGISTERS[first[1]][1] == 64 else 32
+    width = REGISTERS[first[1]][1]
+    modulus = width if before.startswith(("rol", "ror")) else max(width, 32)
     return int(first[2], 0) % modulus == int(second[2], 0) % modulus
 
 

@@ -24,8 +24,9 @@ PUTS: Final = {
 CHANGES: Final = {"add", "sub", "and", "or", "xor", "shl", "shr", "sar", "rol", "ror", "neg", "not", "imul"}
 LOOKS: Final = {"cmp", "test", "push", "vmwrite", "nop"}
 SETS_FLAGS: Final = {"add", "sub", "and", "or", "xor", "neg", "cmp", "test", "vmread", "vmwrite"}
-KEEPS_FLAGS: Final = {"mov", "movabs", "movzx", "movsx", "movsxd", "lea", "pop", "push", "nop", "not"}
+KEEPS_FLAGS: Final = {"mov", "movabs", "movzx", "movsx", "movsxd", "lea", "pop", "push", "nop", "not", "rep"}
 ENDS: Final = {"jmp", "ret", "ud2", "iretq"}
+REPEATED: Final = "rep"  # MOVS or STOS: reads its registers and the count, and leaves the flags
 CONDITIONAL: Final = re.compile(r"j(?!mp)\w+")
 
 
@@ -69,6 +70,8 @@ class Step:
 
     def reads(self, number: int) -> bool:
         """Whether it looks at a register, given by its number; one that it does not know looks at all."""
+        if self.mnemonic == REPEATED:
+            return number == NUMBERS["rcx"][0] or number in {NUMBERS[name][0] for name in REGISTER.findall(self.text)}
         if not self.is_known:
             return True
         written = self.written
@@ -197,7 +200,8 @@ class Function:
         number = NUMBERS[self.steps[index].written][0]
         is_used = False
         for step in self.steps[index + 1 :]:
-            if not step.is_known or (step.is_branch and not self.is_check(step)):
+            is_followed = step.is_known or step.mnemonic == REPEATED
+            if not is_followed or (step.is_branch and not self.is_check(step)):
                 return False
             if step.reads(number):
                 if step.offset not in users:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.unseen import Function, Step, same_value
 
 pytestmark = pytest.mark.t0
+COPY = "rep movsb byte ptr [rdi], byte ptr [rsi]"
 
 
 def function(*texts: str) -> Function:
@@ -25,7 +26,7 @@ def function(*texts: str) -> Function:
         (("mov ebx, edi", "mov edi, ebx"), False),  # the upper half may have been something
         (("mov rbx, rdi", "mov bl, 1", "mov rdi, rbx"), False),
         (("mov rbx, rdi", "call 0x9", "mov rdi, rbx"), False),
-        (("mov rbx, rdi", "rep movsb byte ptr [rdi], byte ptr [rsi]", "mov rdi, rbx"), False),
+        (("mov rbx, rdi", COPY, "mov rdi, rbx"), False),
         (("mov rbx, rdi", "jmp 3", "add rdi, 1", "mov rdi, rbx"), False),  # which is jumped to
         (("and ecx, 7", "and ecx, 7", "ret"), True),
         (("and ecx, 7", "and ecx, 3", "ret"), False),
@@ -80,6 +81,10 @@ def test_another_register_with_the_same(texts: tuple[str, ...], changed: str, is
         (("cmp al, 2", "jae 3", "ret", "nop"), set()),
         (("mov rax, rdx", "sub rax, rcx", "cmp r8, rax", "ja 6", "xor eax, eax", "ret", "ud2"), {0, 1, 2, 3}),
         (("mov rax, rdx", "sub rax, rcx", "cmp r8, rax", "ja 5", "ret", "ud2"), {2, 3}),  # rax is the result
+        (("cmp rcx, rax", "ja 4", COPY, "ret", "ud2"), {0, 1}),
+        (("mov rbx, 9", "cmp rcx, rbx", "ja 6", COPY, "mov rbx, 1", "ret", "ud2"), {0, 1, 2}),
+        (("mov rsi, r8", "cmp r9, rsi", "ja 6", COPY, "mov rsi, r9", "ret", "ud2"), {1, 2}),
+        (("mov eax, 9", "cmp r9, rax", "ja 6", "rep stosq qword ptr [rdi], rax", "mov eax, 1", "ret", "ud2"), {1, 2}),
         (("sub rax, rcx", "jb 4", "xor eax, eax", "ret", "ud2"), {1}),  # the flags come from what is computed
     ],
 )
