@@ -76,12 +76,12 @@ class Fifo:
 
 
 class Crb:
-    """A command-response buffer whose control area is in the locality's page."""
+    """A command-response buffer whose control area is in the locality's page. answer_at: where in the buffer answers begin."""
 
     SIZE = 0xF80
 
-    def __init__(self, backend: Backend, behaviour: Behaviour | None = None) -> None:
-        self.backend, self.does = backend, behaviour or Behaviour()
+    def __init__(self, backend: Backend, behaviour: Behaviour | None = None, answer_at: int = 0) -> None:
+        self.backend, self.does, self.answer_at = backend, behaviour or Behaviour(), answer_at
         self.granted = self.failed = False
         self.running = -1  # looks until the command is through
         self.buffer = bytearray(self.SIZE)
@@ -95,8 +95,10 @@ class Crb:
             if self.running > 0 and self.does.answers:
                 self.running -= 1
             return int(self.running != 0 and self.running != -1)
-        place = BASE + 0x80
-        values = {0x0C: self.granted, 0x44: self.failed, 0x58: self.SIZE, 0x5C: place, 0x64: self.SIZE, 0x68: place}
+        place, size = BASE + 0x80, self.SIZE - self.answer_at
+        values = {
+            0x0C: self.granted, 0x44: self.failed, 0x58: self.SIZE, 0x5C: place, 0x64: size, 0x68: place + self.answer_at,
+        }  # fmt: skip
         return int(values.get(offset, 0))
 
     def write(self, offset: int, width: int, value: int) -> None:
@@ -109,7 +111,7 @@ class Crb:
             if self.does.answers:
                 size = struct.unpack_from(">I", self.buffer, 2)[0]
                 answer = self.backend(bytes(self.buffer[: min(size, self.does.takes)]))
-                self.buffer[: len(answer)] = answer
+                self.buffer[self.answer_at : self.answer_at + len(answer)] = answer
             self.running = self.does.delay + 1 if answer else NEVER
 
 

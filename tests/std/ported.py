@@ -18,12 +18,21 @@ MEMORY_SIZE = 0x40000
 
 
 class Ported:
-    """One function as emitted bytes. read: gives what a port answers, by its number. accesses: ("in" or "out", port, value), in order."""
+    """One function as emitted bytes. read: gives what a port answers, by its number. accesses: ("in" or "out", port, value), in order.
 
-    def __init__(self, function: Callable[..., Any], read: Callable[[int], int] = lambda port: 0xFF) -> None:
+    holder: whose program it is taken from, in place of its own.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        read: Callable[[int], int] = lambda port: 0xFF,
+        holder: Callable[..., Any] | None = None,
+    ) -> None:
         self.read = read
+        self.symbol = f"{function.__module__}.{function.__name__}"
         self.accesses: list[tuple[str, int, int]] = []
-        self.emulated = Emulated(program_of(function), record=True)
+        self.emulated = Emulated(program_of(holder or function))
         self.engine = self.emulated.engine
         self.engine.mem_map(MEMORY, MEMORY_SIZE)
         self.engine.hook_add(uc.UC_HOOK_INSN, self.on_in, None, 1, 0, x86.UC_X86_INS_IN)
@@ -43,7 +52,9 @@ class Ported:
         """Do something else in place of an instruction, wherever it stands; `do` is given its text."""
         linked = self.emulated.program.linked
         ends = [address for address, _ in linked.lines[1:]]
-        for (address, _), end in zip(linked.lines, ends, strict=False):
+        for (address, line), end in zip(linked.lines, ends, strict=False):
+            if not line.text.startswith(mnemonic):
+                continue
             text = decode(linked.image[address - linked.base : end - linked.base])[0][2]
             if text.split()[0] == mnemonic:
 
@@ -53,9 +64,14 @@ class Ported:
 
                 self.engine.hook_add(uc.UC_HOOK_CODE, skip, (text, end), begin=address, end=address)
 
+    def set_time(self, ticks: int) -> None:
+        """What RDTSC leaves."""
+        self.engine.reg_write(x86.UC_X86_REG_RAX, ticks & 0xFFFFFFFF)
+        self.engine.reg_write(x86.UC_X86_REG_RDX, ticks >> 32)
+
     def call(self, *arguments: int) -> int:
         """Run it; what it leaves in RAX."""
-        results = self.emulated.call(self.emulated.program.entry, list(arguments))
+        results = self.emulated.call(self.symbol, list(arguments))
         assert not isinstance(results, str), "a check failed"
         return results[0]
 

@@ -45,6 +45,7 @@ HASHED: Final = (  # what SHA-512 bounds
 )
 ENDS: Final = {  # lengths at which something just fits, in addition to those that every array is given
     "write_configuration.name": [dice.VERSION_OFFSET - dice.NAME_OFFSET, 68 - dice.NAME_OFFSET + 1],
+    "derive_identifier.identifier": [64],
     "write_device_certificate.out": [len(x509.DEVICE.content)],
     "write_layer_certificate.out": [len(x509.LAYER.content)],
     "write_endorsement.out": [len(x509.ENDORSEMENT.content)],
