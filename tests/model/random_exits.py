@@ -231,8 +231,11 @@ def protected_memory(guest: Guest, source: Source) -> Script:
     """The same in 32-bit code: without paging, and through page tables of two and three levels, some entries of which are not there."""
     for _ in range(150):
         code, root, second, third = places(source, 4)
-        if is_last := source.randrange(6) == 0:
-            second = MEMORY - 4096  # with an entry that ends where memory does
+        is_last = source.choice((0, 0, 0, 0, 1, 2))
+        if is_last == 1:  # a level whose last entry ends where memory does
+            root = MEMORY - 4096
+        elif is_last == 2:
+            second = MEMORY - 4096
         second |= source.choice((0, 0, 0, 0, 0, 0x4000_0000))  # which may be no memory
         guest.write(code, instruction(source, False))
         kind = source.choice(("none", "short", "short", "pae", "pae"))
@@ -240,7 +243,7 @@ def protected_memory(guest: Guest, source: Source) -> Script:
         page = (1 << {"none": 12, "short": 22, "pae": 21}[kind] if is_large else 4096) - 1
         linear = source.getrandbits(32) & ~page | code & page
         if is_last:
-            linear |= 1023 << 12 if kind == "short" else 511 << 21
+            linear |= (0xFFC0_0000 if is_last == 1 else 1023 << 12) if kind == "short" else 511 << 21
         leaf = code & ~page | (LARGE if is_large else 0)
         rows: list[tuple[int, int, int]] = []
         if kind == "short":

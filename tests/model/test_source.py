@@ -73,6 +73,18 @@ def test_the_engine_s_entry_and_exit_keep_it_too(from_start: bool) -> None:
             yield Exit(vmx.ExitReason.INVD, length=2, registers=source.registers())
             yield Exit(vmx.ExitReason.CPUID, length=2, registers=source.registers(rax=1))
             yield source.io(0x71, True)
+        others = (
+            Exit(vmx.ExitReason.VMCALL, length=3, registers=source.registers(rax=99)),
+            Exit(vmx.ExitReason.VMCALL, length=3, registers=source.registers(rax=5)),
+            Exit(vmx.ExitReason.RDMSR, length=2, registers=source.registers(rcx=0x17)),
+            Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x8B)),
+            Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x10)),
+            Exit(vmx.ExitReason.XSETBV, length=3, registers=source.registers(rcx=0, rdx=0, rax=3)),
+            Exit(vmx.ExitReason.CONTROL_REGISTER_ACCESS, 8 | 1 << 4 | 9 << 8, 4, registers=source.registers()),
+            Exit(vmx.ExitReason.EXCEPTION_OR_NMI, 0x4000, 1, interruption=0x8000_0301),
+            Exit(vmx.ExitReason.EPT_VIOLATION, 0x182, registers=source.registers(), guest_physical=0x3000_0000),
+        )
+        yield from others
         machine.stop(TIME_OVER)
 
     machine = machine_for([TestBox("a", b"\xf4")], [script])
