@@ -49,6 +49,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
         *("decimal_text", "byte_machine", "collatz", "box_blur", "filter_words"),
     ),
     "searches": ("row_search", "token_states", "knapsack"),
+    "states": ("stream_cipher", "word_generator", "letter_tree"),
 }
 
 

@@ -247,6 +247,13 @@ BUFFER(row_search, 256) BUFFER(token_states, 4000) BUFFER(knapsack, 40)
 KNOWN(row_search, (memcpy(d, (uint64_t[]){5, 77}, 16), memset(d + 16, 0xff, 16368), OF("\5\0\0\0\0\0\0\0", 1) == 77))
 KNOWN(token_states, OF("a 1 \"\\\"b\" #c", 13) == 0x0001000100010001)
 KNOWN(knapsack, OF("\x7f\x05\x7f\x06\xff\x0a", 3) == 11)
+static void prepare_steps(void) { prepare_random(); memcpy(area[0], (uint64_t[]){1, 2, 3, 4}, 32); }
+BUFFER(stream_cipher, 2000) BUFFER(word_generator, 1000) BUFFER(letter_tree, 500)
+static const uint32_t chacha[16] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574, 0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c,
+    0x13121110, 0x17161514, 0x1b1a1918, 0x1f1e1d1c, 1, 0x09000000, 0x4a000000, 0}; /* RFC 8439, 2.3.2 */
+KNOWN(stream_cipher, (memcpy(bytes(1), chacha, 64), memset(bytes(1) + 64, 0, 64), OF(bytes(1), 128) == 2 && !memcmp(d, "\x10\xf1\xe7\xe4", 4)))
+KNOWN(word_generator, (memcpy(d, (uint64_t[]){1, 2, 3, 4}, 32), OF("", 3) == 1509978240 && ((uint64_t *)d)[4] == 11520))
+KNOWN(letter_tree, OF("abcdefabcdef", 12) == 37)
 
 static const struct kernel kernels[] = {
     {"sha256_compress", "sha256", prepare_bytes, run_sha, all_of_0, known_sha},
@@ -285,6 +292,9 @@ static const struct kernel kernels[] = {
     {"row_search", "row search", prepare_rows, run_row_search, nothing_more, known_row_search},
     {"token_states", "token states", prepare_tokens, run_token_states, nothing_more, known_token_states},
     {"knapsack", "knapsack", prepare_random, run_knapsack, all_of_0, known_knapsack},
+    {"stream_cipher", "ChaCha20", prepare_random, run_stream_cipher, all_of_0, known_stream_cipher},
+    {"word_generator", "xoshiro256", prepare_steps, run_word_generator, all_of_0, known_word_generator},
+    {"letter_tree", "letter tree", prepare_random, run_letter_tree, all_of_0, known_letter_tree},
 };
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
