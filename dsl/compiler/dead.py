@@ -1,10 +1,11 @@
-"""Removes what nobody uses: pure values and plain loads."""
+"""Removes what nobody uses: pure values and plain loads, and stores that others overwrite before anything could see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from dsl.compiler.ir import OPERATIONS, Function, Value
+from dsl.compiler.graph import parts
+from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.lang.operations import DIVISIONS
 
 REMOVABLE = (*DIVISIONS, "parameter")  # their conditions were checked before
@@ -28,3 +29,31 @@ def remove_dead(function: Function, removable: Callable[[Value], bool] = is_remo
                 pending.append(argument)
     for block in function.blocks:
         block.values = [value for value in block.values if value in needed]
+
+
+def remove_unseen(function: Function) -> None:
+    """The pass."""
+    for block in function.blocks:
+        _remove_overwritten(block)
+    remove_dead(function)
+
+
+def _remove_overwritten(block: Block) -> None:
+    """Keep a plain store if anything between it and the next one over all of its bytes may see it: another base's load, a check, a call."""
+    kept: list[Value] = []
+    later: list[tuple[Value, int, int]] = []  # a base, where what is stored to begins there, and where it ends
+    for value in reversed(block.values):
+        if value.operation in ("load", "store") and not value.access.volatile:
+            base, start = parts(value.arguments[0])
+            start += value.access.offset
+            end = start + (value if value.operation == "load" else value.arguments[1]).width // 8
+            if value.operation == "load":
+                later = [place for place in later if place[0] is base and (place[2] <= start or end <= place[1])]
+            elif any(place[0] is base and place[1] <= start and end <= place[2] for place in later):
+                continue
+            else:
+                later.append((base, start, end))
+        elif not OPERATIONS[value.operation].pure and value.operation not in DIVISIONS:
+            later = []
+        kept.append(value)
+    block.values = kept[::-1]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dsl.compiler.ir import Block, Function, Value
 from dsl.compiler.machine import MachineBlock
-from dsl.lang.operations import BINARY, UNARY, evaluate
+from dsl.lang.operations import BINARY, UNARY, as_signed, evaluate
 
 B = TypeVar("B", Block, MachineBlock)
 T = TypeVar("T", bound=Hashable)
@@ -255,3 +255,12 @@ def relabel(function: Function) -> None:
     """Name the blocks b0, b1, ... in order."""
     for number, block in enumerate(function.blocks):
         block.label = f"b{number}"
+
+
+def parts(value: Value) -> tuple[Value, int]:
+    """A value as another one and a constant more."""
+    more = 0
+    while value.operation == "add" and value.arguments[1].constant is not None:
+        more += as_signed(value.arguments[1].constant, value.width)
+        value = value.arguments[0]
+    return value, more

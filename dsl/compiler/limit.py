@@ -11,10 +11,9 @@ from typing import Final
 
 from dsl.compiler.dead import is_removable, remove_dead
 from dsl.compiler.fold import fold
-from dsl.compiler.graph import Dominators, Loops, step_of
+from dsl.compiler.graph import Dominators, Loops, parts, step_of
 from dsl.compiler.ir import Block, Function, Value
 from dsl.lang.array import LONGEST
-from dsl.lang.operations import as_signed
 
 MOST: Final = 4  # rooms that are computed before a loop
 Index = tuple[Value, Value, int]  # an array's length, and an index as a value and a constant more
@@ -79,7 +78,7 @@ def _taken(header: Block, first: Block, body: set[Block], growing: set[Value]) -
             index, length = value.arguments[0].arguments if value.arguments[0].operation == "ult" else (value, value)
             if index not in growing or value.data != "index" or length.block in body:
                 break
-            taken[value] = (length, *_parts(index))
+            taken[value] = (length, *parts(index))
         elif value.block is first and not is_removable(value):
             break
     return taken
@@ -99,15 +98,6 @@ def _at_first(value: Value, first: dict[Value, Value], growing: set[Value], befo
         first[value] = Value(value.operation, value.width, arguments, None, value.span, before)
         before.values.insert(-1, first[value])
     return first.get(value, value)
-
-
-def _parts(index: Value) -> tuple[Value, int]:
-    """A value as another one and a constant more."""
-    more = 0
-    while index.operation == "add" and index.arguments[1].constant is not None:
-        more += as_signed(index.arguments[1].constant, index.width)
-        index = index.arguments[0]
-    return index, more
 
 
 def _ranges(indexes: Iterable[Index]) -> dict[tuple[Value, Value], tuple[int, int]]:

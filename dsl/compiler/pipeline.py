@@ -19,7 +19,7 @@ from dsl.compiler.carry import place_carries
 from dsl.compiler.checks import remove_checks
 from dsl.compiler.choose import choose
 from dsl.compiler.code import Code, assemble_function, assemble_items
-from dsl.compiler.dead import remove_dead
+from dsl.compiler.dead import remove_unseen
 from dsl.compiler.diagnostics import MissingPackage
 from dsl.compiler.elf import write_elf
 from dsl.compiler.finish import finish
@@ -54,7 +54,7 @@ PASSES: Final[dict[str, Callable[[ir.Function], None]]] = {
     "hoist again": hoist,
     "number again": number,
     "carry": place_carries,
-    "dead": remove_dead,
+    "dead": remove_unseen,
 }
 OPTIONAL: Final = ("inline", *dict.fromkeys(name.partition(" ")[0] for name in PASSES))  # what `disable` takes
 TEST_BASE: Final = 0x1000000
