@@ -93,12 +93,12 @@ def fifo_write(offset: u64, end: u64) -> bool:
 def fifo_read(offset: u64, end: u64) -> bool:
     """Read these bytes of the answer; False if the TPM stops giving them."""
     registers = fifo()
+    data = u32(STATUS_VALID | STATUS_DATA)
     burst = u64(0)
     for index in upto(end - offset, at_most=ANSWER_CAPACITY):
         if burst == 0:
-            if not wait_status(u32(STATUS_VALID | STATUS_DATA), u32(STATUS_VALID | STATUS_DATA), u64(TIMEOUT_C)):
-                return False
-            burst = wait_burst()
+            if wait_status(data, data, u64(TIMEOUT_C)):
+                burst = wait_burst()
             if burst == 0:
                 return False
         TPM.answer[offset + index] = registers.data

@@ -22,14 +22,24 @@ from dsl.hw.tpm import (
 )
 from dsl.lang import Array, Failure, frame_array, machine, table, u8, u32, u64
 from dsl.std.sha256 import sha256
-from dsl.std.tpm import AUTHORIZATION, TPM, TpmFault, begin, command, put_bytes, take_bytes, take_sized, take_u32, taken
+from dsl.std.tpm import (
+    AUTHORIZATION,
+    TPM,
+    TpmFault,
+    begin,
+    command,
+    put_bytes,
+    put_sized,
+    take_bytes,
+    take_sized,
+    take_u32,
+    taken,
+)
 from dsl.std.tpm_command import HANDLE, SELECTION, SELECTION_MAP, execute, finish, flush, for_bytes
 
 NAME_SIZE: Final = 34  # algorithm and SHA-256
-FIELD_SIZE: Final = 32
 TICKET_LIMIT: Final = 128
 NOTHING: Final = bytes(2)
-DIGEST: Final = FIELD_SIZE.to_bytes(2, "big") + bytes(FIELD_SIZE)
 
 
 def short(word: SupportsInt) -> bytes:
@@ -56,22 +66,11 @@ LIMIT: Final = table(
 LIMIT_VALUE: Final = HANDLE + 12 + len(AUTHORIZATION) + 2
 GET_DIGEST: Final = table(u8, command(POLICY_GET_DIGEST, 0))
 KEY_HEAD: Final = bytes.fromhex("0023 000b 00040040 0000 0010 0018 000b 0003 0010")
-LOAD: Final = table(u8, command(LOAD_EXTERNAL, NOTHING, short(88) + KEY_HEAD, DIGEST, DIGEST, int(OWNER)))
-KEY_X: Final = HANDLE + 2 + 2 + len(KEY_HEAD) + 2
-KEY_Y: Final = KEY_X + 34
-VERIFY: Final = table(u8, command(VERIFY_SIGNATURE, 0, DIGEST, short(ECDSA) + short(SHA256), DIGEST, DIGEST))
-SIGNED: Final = HANDLE + 6
-SIGNATURE_R: Final = SIGNED + 38
-SIGNATURE_S: Final = SIGNATURE_R + 34
-AUTHORIZE: Final = table(u8, command(POLICY_AUTHORIZE, 0, DIGEST, NOTHING, short(NAME_SIZE) + bytes(NAME_SIZE)))
-APPROVED: Final = HANDLE + 6
-KEY_NAME: Final = APPROVED + 36
-
-
-@machine
-def set_field(offset: u64, data: Array[u8]) -> None:
-    """Set FIELD_SIZE bytes of the command under construction: a digest, a coordinate, a part of a signature."""
-    TPM.command.slice(offset, FIELD_SIZE).copy_from(data)
+LOAD: Final = table(u8, command(LOAD_EXTERNAL, NOTHING, short(88) + KEY_HEAD))
+HIERARCHY: Final = table(u8, int(OWNER).to_bytes(4, "big"))
+VERIFY: Final = table(u8, command(VERIFY_SIGNATURE, 0))
+SCHEME: Final = table(u8, short(ECDSA) + short(SHA256))
+AUTHORIZE: Final = table(u8, command(POLICY_AUTHORIZE, 0))
 
 
 @machine
@@ -121,8 +120,9 @@ def policy_digest(session: u32) -> Array[u8] | Failure:
 def load_key(x: Array[u8], y: Array[u8], name: Array[u8]) -> u32 | Failure:
     """Load the public key with these coordinates; writes its name, NAME_SIZE bytes. The handle is the result."""
     begin(LOAD)
-    set_field(u64(KEY_X), x)
-    set_field(u64(KEY_Y), y)
+    put_sized(x)
+    put_sized(y)
+    put_bytes(HIERARCHY)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -142,9 +142,10 @@ def verify_signature(key: u32, digest: Array[u8], r: Array[u8], s: Array[u8], ti
     """Have the TPM check an ECDSA SHA-256 signature; writes the ticket that says so, whose size is the result."""
     begin(VERIFY)
     TPM.command.store_be32(HANDLE, key)
-    set_field(u64(SIGNED), digest)
-    set_field(u64(SIGNATURE_R), r)
-    set_field(u64(SIGNATURE_S), s)
+    put_sized(digest)
+    put_bytes(SCHEME)
+    put_sized(r)
+    put_sized(s)
     executed = execute()
     if isinstance(executed, Failure):
         return executed
@@ -173,7 +174,8 @@ def approve(
         return size
     begin(AUTHORIZE)
     TPM.command.store_be32(HANDLE, session)
-    set_field(u64(APPROVED), approved)
-    TPM.command.slice(KEY_NAME, NAME_SIZE).copy_from(name)
+    put_sized(approved)
+    put_sized(approved.slice(0, 0))  # no reference: the key approves this policy for any purpose
+    put_sized(name)
     put_bytes(ticket.slice(0, size))
     return finish()

@@ -15,6 +15,7 @@ from tests.std.ported import Ported
 from tests.std.tpm_commands import (
     COMMANDS,
     CONTENT,
+    ECC_KEY,
     FENCE,
     NAME,
     POLICY,
@@ -211,14 +212,15 @@ WRONG_ARRAYS: Final[list[tuple[Callable[..., object], tuple[int | bytes | bytear
     (tpm_command.active_banks, (bytearray(4),), COMMANDS["banks"].good),
     (tpm_command.ask_quote, (KEY, run_of(1, 31), 1), b""),
     (tpm_command.ask_quote, (KEY, run_of(1, 33), 1), b""),
-    *((tpm_policy.load_key, (run_of(1, size), Y, bytearray(34)), COMMANDS["load"].good) for size in (0, 31, 33)),
-    *((tpm_policy.load_key, (X, run_of(1, size), bytearray(34)), COMMANDS["load"].good) for size in (0, 31, 33)),
+    (tpm_policy.load_key, (run_of(1, 439), Y, bytearray(34)), COMMANDS["load"].good),
+    (tpm_policy.load_key, (X, run_of(1, 439), bytearray(34)), COMMANDS["load"].good),
+    (tpm_policy.load_key, (X, run_of(1, 441), bytearray(34)), COMMANDS["load"].good),
     (tpm_policy.load_key, (X, Y, bytearray(33)), COMMANDS["load"].good),
     (tpm_policy.load_key, (X, Y, bytearray(35)), COMMANDS["load"].good),
     (tpm_policy.verify_signature, (KEY, DIGEST, R, S, bytearray(len(TICKET) - 1)), TICKET),
-    *((tpm_policy.verify_signature, (KEY, run_of(1, size), R, S, bytearray(128)), TICKET) for size in (31, 33)),
-    *((tpm_policy.verify_signature, (KEY, DIGEST, run_of(1, size), S, bytearray(128)), TICKET) for size in (31, 33)),
-    *((tpm_policy.verify_signature, (KEY, DIGEST, R, run_of(1, size), bytearray(128)), TICKET) for size in (31, 33)),
+    (tpm_policy.verify_signature, (KEY, run_of(1, 425), R, S, bytearray(128)), TICKET),
+    (tpm_policy.verify_signature, (KEY, DIGEST, run_of(1, 425), S, bytearray(128)), TICKET),
+    (tpm_policy.verify_signature, (KEY, DIGEST, R, run_of(1, 425), bytearray(128)), TICKET),
 ]
 
 
@@ -236,3 +238,18 @@ def test_what_a_caller_gets_wrong_stops_the_machine(
     assert run.driver.stops(*run.components)
     for offset, value in run.places:
         assert run.driver.get(offset + len(value), len(FENCE)) == FENCE
+
+
+def test_the_largest_parts_that_fit() -> None:
+    """A command of 512 bytes, with each part's size before it."""
+    for x, y in ((438, 32), (32, 438), (0, 470)):
+        run = Run(tpm_policy.load_key, "crb", (run_of(1, x), run_of(2, y), bytearray(34)))
+        assert run.call(answer(COMMANDS["load"].good)) == 0
+        assert run.asked == [
+            command(LOAD, b"\0\0\0\x58", ECC_KEY, sized(run_of(1, x)), sized(run_of(2, y)), 0x40000001)
+        ]
+    for sizes in ((424, 32, 32), (32, 424, 32), (32, 32, 424), (0, 0, 488)):
+        digest, r, s = (run_of(number, size) for number, size in enumerate(sizes))
+        run = Run(tpm_policy.verify_signature, "crb", (KEY, digest, r, s, bytearray(128)))
+        assert run.call(answer(TICKET)) == 0
+        assert run.asked == [command(VERIFY, KEY, sized(digest), b"\0\x18\0\x0b", sized(r), sized(s))]
