@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tests.random_programs.declarations import ADDRESSES, UNSIGNED, WORDS, Declarations, wrapped
 from tests.random_programs.expressions import COMPARISONS, OPERATORS, Expressions, Helper
-from tests.random_programs.walks import ELEMENT, walk
+from tests.random_programs.walks import ELEMENT, states, walk
 
 COMPONENTS = 9  # argument words that a caller of machine code may give
 
@@ -191,8 +191,8 @@ class Generator(Expressions):
             return self.frame(indent)
         if roll < 0.40:
             return self.fallible(indent)
-        if roll < 0.48 and self.loop_depth < 2:
-            return walk(self, indent)
+        if roll < 0.52 and self.loop_depth < 2:
+            return self.random.choice((walk, states))(self, indent)
         return [pad + line for line in self.random.choice(makers)()]
 
     def declare(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Loops that read what their turn before read or wrote: at indexes that grow, and at some that are cut from one word."""
+"""Loops of shapes that single statements seldom make: over what the turn before read or wrote, and around a machine of states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ELEMENT = (
 
 
 def walk(maker: Generator, indent: int) -> list[str]:
-    """Statements: a word, a sum that starts with an element, and a loop of reads, writes and changes of both."""
+    """A loop of reads and writes, at indexes that grow and at some that are cut from one word, which it changes."""
     word, total, turn = maker.new_name("word"), maker.new_name("total"), maker.new_name("turn")
     found = [(text, length) for text, element, length in maker.arrays(constant=False) if element == "u64"]
     arrays = [maker.random.choice(found) for _ in range(maker.random.randint(1, 2))]
@@ -47,4 +47,35 @@ def walk(maker: Generator, indent: int) -> list[str]:
     lines.append(f"{pad}for {turn} in between({low}, {high}):")
     lines += [f"{pad}    {step()}" for _ in range(maker.random.randint(2, 7))]
     maker.locals[total] = "u64"
+    return lines
+
+
+def states(maker: Generator, indent: int) -> list[str]:
+    """A loop around a machine of a few states: each compares the state, and gives it constants, or, seldom, something else."""
+    state, total, turn = maker.new_name("state"), maker.new_name("total"), maker.new_name("turn")
+    kind = maker.pick("u8", "u32", "u64")
+    pad = "    " * indent
+
+    def step() -> str:
+        known = f"{kind}({maker.random.randrange(5)})"
+        asked = f"{total} & {maker.random.choice((1, 2, 7, 96))} {maker.pick('==', '!=')} {maker.random.randrange(3)}"
+        return maker.pick(
+            f"{state} = {known}",
+            f"{state} = {known} if {asked} else {kind}({maker.random.randrange(5)})",
+            f"{state} = {known} if {asked} else {state}",
+            f"{state} = {maker.expression(kind, 1)} & 3" if maker.chance(0.3) else f"{state} = {known}",
+            f"{total} {maker.pick('+', '^', '*')}= {maker.expression('u64', 1)}",
+            f"BYTES[{maker.random.randrange(32)}] += u8({turn})",
+            f"if {asked}:\n{pad}            {maker.pick('break', 'continue', f'{state} = {known}')}",
+        )
+
+    lines = [f"{pad}{state} = {kind}({maker.random.randrange(4)})", f"{pad}{total} = {maker.expression('u64', 2)}"]
+    lines.append(f"{pad}for {turn} in upto(u8({maker.random.randint(1, 12)})):")
+    maker.locals[total] = "u64"
+    for number in range(maker.random.randint(2, 4)):
+        test = f"{state} {maker.pick('==', '==', '==', '<', '>=', '!=')} {number}"
+        lines.append(f"{pad}    {maker.pick('if', 'elif') if number else 'if'} {test}:")
+        lines += [f"{pad}        {step()}" for _ in range(maker.random.randint(1, 3))]
+    if maker.chance(0.6):
+        lines += [f"{pad}    else:", f"{pad}        {step()}"]
     return lines
