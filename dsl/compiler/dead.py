@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dsl.compiler.graph import parts
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
+from dsl.compiler.number import place_of
 from dsl.lang.operations import DIVISIONS
 
 REMOVABLE = (*DIVISIONS, "parameter")  # their conditions were checked before
@@ -44,8 +44,7 @@ def _remove_overwritten(block: Block) -> None:
     later: list[tuple[Value, int, int]] = []  # a base, where what is stored to begins there, and where it ends
     for value in reversed(block.values):
         if value.operation in ("load", "store") and not value.access.volatile:
-            base, start = parts(value.arguments[0])
-            start += value.access.offset
+            base, start = place_of(value, value.arguments[0])
             end = start + (value if value.operation == "load" else value.arguments[1]).width // 8
             if value.operation == "load":
                 later = [place for place in later if place[0] is base and (place[2] <= start or end <= place[1])]

@@ -7,7 +7,7 @@ the beginning of those that only it leads to; where several lead, a load becomes
 from __future__ import annotations
 
 from dsl.compiler.fold import COMMUTATIVE
-from dsl.compiler.graph import Dominators, constant_of, final, replace
+from dsl.compiler.graph import Dominators, constant_of, final, parts, replace
 from dsl.compiler.ir import OPERATIONS, Block, Function, Value
 from dsl.compiler.secrets import secret_values
 from dsl.lang.operations import DIVISIONS
@@ -79,8 +79,9 @@ def _brought(load: Value, join: Block, edge: int, ends: dict[Block, Known], domi
         alike = kinds[0] == kinds[1] and OPERATIONS[wanted.operation].pure
         return alike and all(same(*pair) for pair in zip(wanted.arguments, known.arguments, strict=True))
 
+    start, offset = place_of(load, load.arguments[0])
     for (base, *place, is_secret), value in ends[join.predecessors[edge]].items():
-        if place == [load.access.offset, load.width] and is_secret == load.secret and same(load.arguments[0], base):
+        if place == [offset, load.width] and is_secret == load.secret and same(start, base):
             return value
     return None
 
@@ -98,9 +99,9 @@ def _number_block(
         arguments = [final(argument, replaced) for argument in value.arguments]
         operation = value.operation
         if operation == "load" and not value.access.volatile:
-            _load(value, arguments[0], replaced, known)
+            _load(value, *place_of(value, arguments[0]), replaced, known)
         elif operation == "store" and not value.access.volatile:
-            place = (arguments[0], value.access.offset, arguments[1].width)
+            place = (*place_of(value, arguments[0]), arguments[1].width)
             _forget(known, *place)
             known[*place, arguments[1] in secrets] = arguments[1]
         elif writes_memory(value):
@@ -114,6 +115,12 @@ def _number_block(
                 replaced[value] = table[key]
 
 
+def place_of(access: Value, address: Value) -> tuple[Value, int]:
+    """Where a load or a store at an address goes: a base and an offset."""
+    base, more = parts(address)
+    return base, more + access.access.offset
+
+
 def writes_memory(value: Value) -> bool:
     """Whether loads before and after a value may differ: a store, an access that must happen, a call, most intrinsics."""
     match value.operation:
@@ -124,9 +131,9 @@ def writes_memory(value: Value) -> bool:
     return value.operation in ("store", "call")
 
 
-def _load(value: Value, base: Value, replaced: dict[Value, Value], known: Known) -> None:
+def _load(value: Value, base: Value, offset: int, replaced: dict[Value, Value], known: Known) -> None:
     """Take in a load, which may turn out to be known."""
-    place = (base, value.access.offset, value.width)
+    place = (base, offset, value.width)
     found = known.get((*place, value.secret))
     if found is None and value.secret:  # what is zeroed is as good as secret
         public = known.get((*place, False))
