@@ -106,13 +106,16 @@ def any_channel(channel: PitChannel, source: Random, now: int) -> None:
 
 def register(source: Random) -> int:
     """A register of the clock that means something, most often; else one of memory."""
-    return source.choice((0, STATUS_A, STATUS_B, source.randrange(STATUS_D + 2), CENTURY, source.randrange(128)))
+    return source.choice(
+        (source.randrange(STATUS_A), STATUS_A, STATUS_B, source.randrange(STATUS_D + 2), CENTURY, source.randrange(128))
+    )
 
 
 def any_clock(rtc: Rtc, source: Random) -> None:
     """A clock in some century; whatever its memory holds, what says that it works stays."""
-    days = source.choice((source.randrange(430 * 365), 11_016, 47_540, source.randrange(60)))
-    rtc.start = u64(days * SECONDS_A_DAY + source.choice((source.randrange(SECONDS_A_DAY), 0, SECONDS_A_DAY - 1)))
+    days = source.choice((source.randrange(430 * 365), source.choice((11_016, 11_017)), 47_540, source.randrange(60)))
+    seconds = (source.randrange(SECONDS_A_DAY), 0, SECONDS_A_DAY - 1, source.randrange(24) * 3600)
+    rtc.start = u64(days * SECONDS_A_DAY + source.choice(seconds))
     rtc.index = u8(register(source))
     for place in range(128):
         rtc.memory[place] = u8(source.getrandbits(8))
@@ -229,6 +232,11 @@ def configuration(source: Random) -> tuple[int, int, int]:
     return source.choice(PORTS[Target.PCI]), source.choice((1, 2, 4)), source.getrandbits(32)
 
 
+def any_or_configuration(source: Random) -> tuple[int, int, int]:
+    """Any port; or one of PCI's, as wide as its address."""
+    return source.choice((any_port, any_port, configuration))(source)
+
+
 @dataclass(frozen=True)
 class Part:
     """What is used, and how: accesses, what else is done as often as to read and write, and whether by the board alone or by its box."""
@@ -246,7 +254,7 @@ PARTS: Final = {
     "i8042": Part(keyboard, (WRITE, TAKE_RESET)),
     "pci": Part(configuration, (WRITE, TAKE_RESET)),
     "board": Part(any_port, (RESET, ADVANCE, ACKNOWLEDGE)),
-    "box": Part(any_port, (ADVANCE, TYPE, DRAIN, NEEDS_RUN_LOOP, NEEDS_RUN_LOOP), of_box=True),
+    "box": Part(any_or_configuration, (ADVANCE, TYPE, DRAIN, NEEDS_RUN_LOOP, NEEDS_RUN_LOOP), of_box=True),
 }
 
 
