@@ -35,9 +35,8 @@ class Calls:
         self.waiting: dict[int, tuple[tuple[int, ...], tuple[int, ...], list[int]]] = {}
         functions, returns = boundaries()
         for address, (unused, dead) in functions.items():
-            self.hook(
-                address, self.enter, ([] if address in machine.sites else unused, dead)
-            )  # the model was here first
+            # Where the first instruction is the model's, it was here first: the registers are its results.
+            self.hook(address, self.enter, ([] if address in machine.sites else unused, dead))
         for address in returns:
             self.hook(address, self.leave, None)
         machine.engine.ctl_flush_tb()  # it may run already
@@ -55,24 +54,28 @@ class Calls:
         """A function begins."""
         unused, dead = data
         stack, callers = engine.reg_read(STACK), engine.reg_read_batch(KEPT)
-        if stack in self.waiting and self.waiting[stack][1] == callers:  # a jump in place of a call and a return
+        if stack in self.waiting:  # a jump in place of a call and a return
+            self.look(self.waiting[stack][1], callers)
             callers, _, dead = self.waiting[stack]
         self.spoil(engine, [*unused, *KEPT])
         self.waiting[stack] = callers, engine.reg_read_batch(KEPT), dead
 
-    def leave(self, engine: Any, address: int, _: int, __: Any) -> None:
+    def leave(self, engine: Any, _: int, __: int, ___: Any) -> None:
         """A function ends."""
         waiting = self.waiting.pop(engine.reg_read(STACK), None)
         if waiting is None:
             return  # it was called before anybody looked
         callers, expected, dead = waiting
-        found = engine.reg_read_batch(KEPT)
-        wrong = [NAMES[64][CALLEE_SAVED[place]] for place in range(len(KEPT)) if found[place] != expected[place]]
-        if wrong:
-            failure = ModelFailure(f"the function that returns at {address:#x} loses {', '.join(wrong)}")
-            self.machine.guarded(lambda: raise_it(failure))
+        self.look(expected, engine.reg_read_batch(KEPT))
         self.spoil(engine, dead)
         engine.reg_write_batch(list(zip(KEPT, callers, strict=True)))
+
+    def look(self, expected: tuple[int, ...], found: tuple[int, ...]) -> None:
+        """What a function should have kept, and what is there."""
+        wrong = [NAMES[64][CALLEE_SAVED[place]] for place in range(len(KEPT)) if found[place] != expected[place]]
+        if wrong:
+            failure = ModelFailure(f"a function ends at {self.machine['rip']:#x} and loses {', '.join(wrong)}")
+            self.machine.guarded(lambda: raise_it(failure))
 
 
 @cache

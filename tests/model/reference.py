@@ -20,9 +20,10 @@ from dsl.hw import vmx
 from dsl.lang import HostVirtual, address_of, model, size_of, u64
 from dsl.lang.staging import Declaration
 from tests.model import board
+from tests.model.calls import Calls
 from tests.model.guest_reads import FRAME
 from tests.model.image import HANDOFF, MONITOR_PHYSICAL, RAM_SIZE, TABLES, physical_memory
-from tests.model.machine import RandomWords
+from tests.model.machine import TIME_OVER, RandomWords
 from tests.model.processor import Processor
 from tests.model.start import machine_for
 from tests.model.vmcs import NAMES, Vmcs
@@ -334,8 +335,10 @@ def expected_of(name: str, box: TestBox, script: BoxScript, processor: Processor
     return EXPECTED[name]
 
 
-def run_alike(name: str, box: TestBox, script: BoxScript, processor: Processor | None = None) -> None:
-    """Run a box in both worlds; the emitted monitor must do what its source does."""
+def run_alike(
+    name: str, box: TestBox, script: BoxScript, processor: Processor | None = None, calls_of: int | None = None
+) -> None:
+    """Run a box in both worlds; the emitted monitor must do what its source does. calls_of: as many exits, and each call a boundary."""
     expected = expected_of(name, box, script, processor or Processor())
     machine = machine_for([box], [], processor)
     machine.time_limit = 2**62
@@ -344,8 +347,13 @@ def run_alike(name: str, box: TestBox, script: BoxScript, processor: Processor |
 
     def compared(guest: Guest) -> Script:
         steps: list[Exit] = []
+        if calls_of is not None:
+            Calls(machine)
         for number, step in enumerate(script(guest)):
             check(number, steps, expected[number], reading.observe(guest))
+            if number == calls_of:
+                ended.append(True)
+                machine.stop(TIME_OVER)
             steps.append(step)
             yield step
         check(len(steps), steps, expected[-1], reading.observe(guest) | reading.observe_end(guest))

@@ -12,7 +12,7 @@ from tests.model.calls import Calls
 from tests.model.machine import TIME_OVER
 from tests.model.processor import CPUID, Processor
 from tests.model.random_boxes import PARTS
-from tests.model.random_source import MEMORY, Source
+from tests.model.random_source import MEMORY, Source, rings
 from tests.model.reference import run_alike
 from tests.model.start import machine_for
 from tests.model.test_processors import processor
@@ -45,20 +45,12 @@ def test_code_and_source(part: str, seed: int) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_functions_keep_what_their_callers_keep(part: str) -> None:
-    """Each function returns with the callee-saved registers and the stack pointer as it found them, and no other register says anything."""
-    ran: list[str] = []
+    """The same when each function is made to rely on its arguments alone, and its callers on what it gives them (calls.py)."""
 
     def script(guest: Guest) -> Script:
-        Calls(guest.machine)
-        yield from islice(PARTS[part](guest, Source(part)), STEPS_OF_CALLS)
-        ran.append(part)
-        guest.machine.stop(TIME_OVER)
+        yield from PARTS[part](guest, Source(f"{part} 0"))
 
-    machine = machine_for([TestBox(LABEL, b"\xf4", mode_of(part), MEMORY)], [script])
-    machine.time_limit = 2**62
-    machine.run()
-    assert not machine.exceptions, machine.serial_text()
-    assert ran
+    run_alike(f"{part} 0", TestBox(LABEL, b"\xf4", mode_of(part), MEMORY), script, calls_of=STEPS_OF_CALLS)
 
 
 @pytest.mark.parametrize("from_start", [False, True])
@@ -70,12 +62,21 @@ def test_the_engine_s_entry_and_exit_keep_it_too(from_start: bool) -> None:
         if not from_start:
             Calls(machine)
         for _ in range(3):
-            yield Exit(vmx.ExitReason.INVD, length=2, registers=source.registers())
-            yield Exit(vmx.ExitReason.CPUID, length=2, registers=source.registers(rax=1))
+            before = source.registers(rax=1)
+            yield Exit(vmx.ExitReason.INVD, length=2, registers=before)
+            assert guest.registers == before
+            yield Exit(vmx.ExitReason.CPUID, length=2, registers=before)
+            assert [name for name in before if guest[name] != before[name]] == ["rax", "rcx", "rdx", "rbx"]
             yield source.io(0x71, True)
+            assert all(
+                guest[name] == value for name, value in before.items() if name not in ("rax", "rcx", "rdx", "rbx")
+            )
         others = (
             Exit(vmx.ExitReason.VMCALL, length=3, registers=source.registers(rax=99)),
             Exit(vmx.ExitReason.VMCALL, length=3, registers=source.registers(rax=5)),
+            Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x3A)),
+            Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x1B)),
+            Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0xC000_0080)),
             Exit(vmx.ExitReason.RDMSR, length=2, registers=source.registers(rcx=0x17)),
             Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x8B)),
             Exit(vmx.ExitReason.WRMSR, length=2, registers=source.registers(rcx=0x10)),
@@ -83,11 +84,12 @@ def test_the_engine_s_entry_and_exit_keep_it_too(from_start: bool) -> None:
             Exit(vmx.ExitReason.CONTROL_REGISTER_ACCESS, 8 | 1 << 4 | 9 << 8, 4, registers=source.registers()),
             Exit(vmx.ExitReason.EXCEPTION_OR_NMI, 0x4000, 1, interruption=0x8000_0301),
             Exit(vmx.ExitReason.EPT_VIOLATION, 0x182, registers=source.registers(), guest_physical=0x3000_0000),
+            Exit(vmx.ExitReason.VMCALL, length=3, registers=source.registers(rax=4), fields=rings(3)),
         )
         yield from others
         machine.stop(TIME_OVER)
 
-    machine = machine_for([TestBox("a", b"\xf4")], [script])
+    machine = machine_for([TestBox("a", b"\xf4", StartMode.LONG)], [script])
     if from_start:
         Calls(machine)
     machine.run()
