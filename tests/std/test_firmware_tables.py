@@ -11,6 +11,7 @@ import pytest
 
 from dsl.lang import Array, CheckFailed, HostPhysical, address_of, machine, u8, u32, u64
 from dsl.std import acpi, event_log
+from tests.std.ported import Ported
 from tests.worlds import CPython, FailedCheck, Native
 
 SIGNATURE: Final = int.from_bytes(b"TPM2", "little")
@@ -112,6 +113,21 @@ def test_what_is_no_table_is_passed_over() -> None:
     for rest in range(1, 8):  # half a row at the end is none
         rows = table(b"XSDT", SECOND.to_bytes(8, "little")[:rest])
         assert found_at(memory_of([], at_rows=rows, second=good)) == (0, 0), rest
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("more", [-1, 0, 1, 100, 4096])
+def test_a_table_ends_below_four_gigabytes(more: int) -> None:
+    """With its last byte; a longer one is none, though its sum is right and memory goes on."""
+    size = 60
+    place = (1 << 32) - size
+    world = Ported(acpi.find_table)
+    world.engine.mem_map((1 << 32) - 0x1000, 0x3000)
+    world.engine.mem_write(place, table(b"TPM2", bytes(size + more - 36)))
+    rows = world.write(ROWS, table(b"XSDT", place.to_bytes(8, "little")))
+    root = world.write(ROOT, struct.pack("<8sB6sBIIQ4s", b"RSD PTR ", 0, b"", 2, 0, 36, rows, b""))
+    found = world.call(0, root, SIGNATURE)
+    assert found == (place if more <= 0 else 0)
 
 
 def event(algorithms: dict[int, int], data: bytes, count: int | None = None) -> bytes:
