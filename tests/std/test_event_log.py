@@ -17,7 +17,6 @@ pytestmark = pytest.mark.t1
 CAPACITY: Final = 131072
 LOG, DATA = 0x10000, 0x400  # offsets in MEMORY, at whose beginning the log's description lies
 EMPTY: Final = bytes(0x40 | index * 7 & 0x3F for index in range(CAPACITY + 64))
-ALL: Final = SIZES | {0x12: 32}
 CONTENT, FULL = int(TpmFault.ANSWER_CONTENT.value), int(TpmFault.LOG_FULL.value)
 
 
@@ -48,12 +47,12 @@ class Log:
 
 def first_event(banks: list[int]) -> bytes:
     """The event that says which banks' digests the others have (PFP 10.4.5.1, TCG_EfiSpecIDEvent)."""
-    rows = b"".join(struct.pack("<HH", bank, ALL[bank]) for bank in banks)
+    rows = b"".join(struct.pack("<HH", bank, SIZES[bank]) for bank in banks)
     content = b"Spec ID Event03\0" + struct.pack("<IBBBBI", 0, 0, 2, 105, 2, len(banks)) + rows + b"\0"
     return struct.pack("<II20sI", 0, 3, b"", len(content)) + content
 
 
-@pytest.mark.parametrize("banks", [[0xB], [4, 0xB], [0xD, 0xC, 0xB, 4], [*ALL]])
+@pytest.mark.parametrize("banks", [[0xB], [4, 0xB], [0xD, 0xC, 0xB, 4], [*SIZES]])
 def test_a_log_of_our_own_begins(banks: list[int]) -> None:
     """With the event that names its banks and their digests' sizes; what the memory held before is not in it."""
     world = Driver(event_log.log_begin)
@@ -70,7 +69,7 @@ def digests(algorithms: list[int], count: int | None = None) -> bytes:
 
 def digest_of(algorithm: int) -> bytes:
     """Some digest of an algorithm; of one that nobody knows, of 32 bytes."""
-    return bytes(algorithm * 3 + index & 0xFF for index in range(ALL.get(algorithm, 32)))
+    return bytes(algorithm * 3 + index & 0xFF for index in range(SIZES.get(algorithm, 32)))
 
 
 def log_event(world: Driver, banks: list[int], answered: bytes, data: bytes = b"", used: int = 0) -> tuple[int, Log]:
@@ -82,8 +81,8 @@ def log_event(world: Driver, banks: list[int], answered: bytes, data: bytes = b"
     return log.call(9, 0x80000006, data), log
 
 
-@pytest.mark.parametrize("banks", [[0xB], [4, 0xB], [0xB, 0xC, 0xD], [*ALL]])
-@pytest.mark.parametrize("answered", [[0xB], [4, 0xB, 0xD], [*ALL], [0xB] * 8, [0xC]])
+@pytest.mark.parametrize("banks", [[0xB], [4, 0xB], [0xB, 0xC, 0xD], [*SIZES]])
+@pytest.mark.parametrize("answered", [[0xB], [4, 0xB, 0xD], [*SIZES], [0xB] * 8, [0xC]])
 def test_an_event_has_the_digests_of_the_log_s_banks(banks: list[int], answered: list[int]) -> None:
     """Of what the TPM extended, in the TPM's order; then the data; and the log is so much longer."""
     world = Driver(event_log.log_event, offset=14)
@@ -100,7 +99,7 @@ def test_digests_that_are_none() -> None:
     """No digest, too many, cut off, of an algorithm that nobody knows, or with something behind them: the log stays as it was."""
     good = digests([4, 0xB])
     cut = [good[:size] for size in range(len(good))]
-    unknown = [digests([0xB, algorithm]) for algorithm in {*range(72), 0x10B, 0x400} - {*ALL}]
+    unknown = [digests([0xB, algorithm]) for algorithm in {*range(72), 0x10B, 0x400} - {*SIZES}]
     counts = [digests([0xB] * 9, count) for count in (0, 8, 9, 1 << 31)] + [digests([0xB], 2), digests([0xB, 4], 1)]
     world = Driver(event_log.log_event, offset=14)
     for answered in (digests([]), *cut, *unknown, *counts, good + b"\0"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
@@ -18,6 +18,7 @@ from tests.std.tpm_commands import (
     ECC_KEY,
     FENCE,
     NAME,
+    PASSWORD,
     POLICY,
     RESPONSE,
     TICKET,
@@ -46,7 +47,9 @@ EXCHANGES = {
 }
 
 
-def approve(kind: type[Fifo | Crb], changes: dict[int, bytes]) -> tuple[int, list[bytes]]:
+def approve(
+    kind: type[Fifo | Crb], changes: dict[int, bytes], parts: Sequence[bytes] = (X, Y, APPROVED, R, S)
+) -> tuple[int, list[bytes]]:
     """Have a policy approved, before a TPM some of whose answers are others: the fault, and the commands."""
     asked = []
 
@@ -57,7 +60,7 @@ def approve(kind: type[Fifo | Crb], changes: dict[int, bytes]) -> tuple[int, lis
 
     driver = Driver(tpm_policy.approve, kind(backend))
     given = [POLICY]
-    for number, part in enumerate((X, Y, APPROVED, R, S)):
+    for number, part in enumerate(parts):
         given += [driver.write(0x100 * number, part), len(part)]
     return driver.call(*given), asked
 
@@ -253,3 +256,24 @@ def test_the_largest_parts_that_fit() -> None:
         run = Run(tpm_policy.verify_signature, "crb", (KEY, digest, r, s, bytearray(128)))
         assert run.call(answer(TICKET)) == 0
         assert run.asked == [command(VERIFY, KEY, sized(digest), b"\0\x18\0\x0b", sized(r), sized(s))]
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_a_session_that_is_no_password_stays_open(bit: int) -> None:
+    """Whatever its handle: a policy is asked for both, reading and locking (part 1, 18.6.4)."""
+    for function, code, rest in ((tpm_command.lock_index, 0x14F, ()), (tpm_command.read_index, 0x14E, (8,))):
+        for handle in (PASSWORD ^ 1 << bit, PASSWORD):
+            run = Run(function, "crb", (KEY, handle, *rest))
+            run.call(answer(code=1))
+            assert run.asked == [command(code, KEY, KEY, session(handle), *([b"\0\x08\0\0"] * len(rest)), tag=0x8002)]
+
+
+def test_each_part_of_an_approval_has_its_own_size() -> None:
+    """The key's coordinates, the policy, the signature's two numbers."""
+    parts = [run_of(number, 28 + number) for number in range(5)]
+    given, asked = approve(Crb, {}, parts)
+    assert given == 0
+    assert asked[0] == command(LOAD, b"\0\0\0\x58", ECC_KEY, sized(parts[0]), sized(parts[1]), 0x40000001)
+    digest = hashlib.sha256(parts[2]).digest()
+    assert asked[1] == command(VERIFY, KEY, sized(digest), b"\0\x18\0\x0b", sized(parts[3]), sized(parts[4]))
+    assert asked[3] == command(AUTHORIZE, POLICY, sized(parts[2]), b"\0\0", sized(NAME), TICKET)
