@@ -93,7 +93,7 @@ def control_registers(guest: Guest, source: Source) -> Script:
             ring = source.choice((0, 0, 0, 3))
             low = source.choice((0, 1, 2, 3, 4, 5, 6, 7, 0xE7, 0x1F, 0x203, source.getrandbits(32)))
             registers |= {"rax": registers["rax"] & ~0xFFFF_FFFF | low, "rdx": source.choice((0, 0, 0, 1, 5 << 32))}
-            registers["rcx"] = source.choice((0, 0, 0, 1, 2, 3 << 32))
+            registers["rcx"] = source.choice((0, 0, 0, 1 << source.randrange(32), 3 << 32))
             yield Exit(REASON.XSETBV, length=3, registers=registers, fields=fields | rings(ring))
 
 
@@ -123,7 +123,10 @@ def events(guest: Guest, source: Source) -> Script:
         clear = {vmx.GUEST_RFLAGS: 2 | IF, vmx.GUEST_INTERRUPTIBILITY: 0, vmx.GUEST_PENDING_DEBUG_EXCEPTIONS: 0}
         state = source.state() if not delivery else clear
         debug = 0x400 | source.getrandbits(16) << 16 | source.getrandbits(10) | source.getrandbits(1) << 13
-        kind = state | {vmx.GUEST_DEBUGCTL: source.choice((0, 1, 1)), vmx.GUEST_DR7: debug}
+        kind = state | {
+            vmx.GUEST_DEBUGCTL: source.choice((0, 1, 1)),
+            vmx.GUEST_DR7: debug,
+        }
         error = source.getrandbits(8)
         delivery |= source.getrandbits(18) << 12 if delivery else 0  # undefined bits, must not get through
         if step < 2:
@@ -181,12 +184,16 @@ def instruction(source: Source, is_64_bit: bool) -> bytes:
             source.getrandbits(8) & 0xC7,
         )
     )
-    return (code + bytes([modrm]) + source.randbytes(20))[: source.choice((30, 30, 30, 15, 20))]
+    sib = source.choice((source.getrandbits(8), source.getrandbits(8) | 5))  # base 5 has a displacement of its own
+    return (code + bytes([modrm, sib]) + source.randbytes(20))[: source.choice((30, 30, 30, 15, 20))]
 
 
 def violation(source: Source, fields: dict[object, int]) -> Exit:
     """An access to absent memory, or what the exit may say besides."""
     qualification = source.choice((0x181, 0x182, 0x181, 0x182, 0x184, 0x081, 0x101, 0x187, 0x1F1, 0x192))
+    qualification |= (
+        source.getrandbits(7) << 6 & 0x1E40
+    )  # user's execution, advanced information, NMI unblocking: undefined
     address = 0x3000_0000 + source.getrandbits(20)
     fields = source.state() | fields
     return Exit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dsl.hw import vmx
-from dsl.hw.x86 import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
+from dsl.hw.x86 import CR0_PG, CR4_PAE, EFER_LMA
 from dsl.lang import Record, machine, u8, u32, u64
 from dsl.lang.intrinsics import vmread
 from vmm.decoder import CodeSize
@@ -130,7 +130,7 @@ def paging() -> Paging:
     cr0 = vmread(vmx.GUEST_CR0)
     return Paging(
         vmread(vmx.GUEST_CR3),
-        cr0 & CR0_PE != 0 and cr0 & CR0_PG != 0,
+        cr0 & CR0_PG != 0,  # which implies PE
         is_long_mode(),
         vmread(vmx.GUEST_CR4) & CR4_PAE != 0,
     )
