@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parent / "kernels"
 BUILD = paths.CACHE / "bench" / "language"
 ROUNDS = 60
-UD2_SIZE = 2  # bytes
 PLAIN = ("-ffreestanding", "-fno-builtin", "-fPIC")
 FAIR = "gcc -O2, same instructions"
 COMPILERS: dict[str, tuple[str, ...]] = {
@@ -94,12 +93,6 @@ def compile_ours(checked: bool) -> dict[str, Program]:
     return programs
 
 
-def hot_size(program: Program) -> int:
-    """Bytes of the program's functions without the ud2 of failed checks, which stand apart and never run."""
-    sizes: dict[str, int] = program.stats["functions"]
-    return sum(sizes.values()) - UD2_SIZE * len(program.linked.checks)
-
-
 def library_of_ours(name: str, programs: dict[str, Program]) -> Path:
     """A shared library of our images, each with a symbol at its entry."""
     source = []
@@ -155,7 +148,7 @@ def measure(rounds: int = ROUNDS) -> Measured:
         say(f"compile {name}")
         programs = compile_ours(checked)
         libraries[name] = library_of_ours(name.replace(", ", "_"), programs)
-        text[name] = sum(hot_size(program) for program in programs.values())
+        text[name] = sum(program.linked.hot for program in programs.values())
     harness = BUILD / "harness"
     execute(["gcc", "-O2", str(FOLDER / "harness.c"), "-o", str(harness), "-ldl"], "harness")
     say(f"run {len(libraries)} libraries, {rounds} rounds each")
@@ -212,7 +205,7 @@ def rows(measured: Measured) -> list[dict[str, object]]:
         | {"ratio": round(mean, 4), "ratio_unchecked": round(unchecked, 4)}
     )
     text, anchor = measured.text[OURS], measured.text["gcc -O2"]
-    how = "bytes of the kernels' functions, the ud2 of failed checks apart; the anchor is gcc -O2"
+    how = "bytes of the kernels' functions, the cold blocks of failed checks apart; the anchor is gcc -O2"
     made.append(
         {"name": "hot text", "ours": text, "anchor": anchor, "unit": "bytes", "how": how}
         | {"ratio": round(text / anchor, 4), "all": measured.text}

@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(slots=True)
 class Code:
-    """A function before linking. checks: offsets of ud2 instructions and the places that they stand for."""
+    """A function before linking. checks: offsets of ud2 instructions and the places that they stand for; hot: bytes before cold blocks."""
 
     symbol: str
     data: bytearray = field(default_factory=bytearray)
@@ -37,6 +37,7 @@ class Code:
     checks: list[tuple[int, Trap]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     loops: list[tuple[int, int]] = field(default_factory=list)  # start and end of the innermost ones
+    hot: int = 0
 
     def add(self, part: Assembled, span: Span | None) -> None:
         """Append what was assembled for one place in the source."""
@@ -54,7 +55,7 @@ def assemble_items(symbol: str, items: list[Item]) -> Code:
         for item, part in zip(items, parts, strict=True)
     ]
     offsets, targets = _relax(items, sizes)
-    code = Code(symbol)
+    code = Code(symbol, hot=min((at for label, at in targets.items() if label.cold), default=sum(sizes)))
     for item, part, offset, size in zip(items, parts, offsets, sizes, strict=True):
         if isinstance(item, Instruction) and part:
             code.add(part, item.span)

@@ -19,9 +19,10 @@ COPIED: Final = 3  # instructions of a block that stands at each place that woul
 
 @dataclass(eq=False, slots=True)
 class Label:
-    """A place in a function that jumps go to."""
+    """A place in a function that jumps go to; cold: of a block that a failed check or a stop is ahead of, behind all others."""
 
     name: str
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def lay_out(function: MachineFunction) -> list[Item]:
     _spread_cold(function)
     _thread_jumps(function)
     order = _order(function)
-    labels = {block: Label(block.label) for block in order}
+    labels = {block: Label(block.label, block.cold) for block in order}
     traps: Traps = {}
     items: list[Item] = []
     room = -1 if function.calls else COPIED  # beside a call a jump costs nothing
@@ -60,7 +61,11 @@ def _body(block: MachineBlock, traps: Traps) -> Iterator[Item]:
     for instruction in block.instructions:
         target = instruction.operands[0] if instruction.operands else None
         if isinstance(target, Trap) and instruction.mnemonic != "ud2":
-            yield Jump(instruction.mnemonic[1:], traps.setdefault(target, Label(f"trap{len(traps)}")), instruction.span)
+            yield Jump(
+                instruction.mnemonic[1:],
+                traps.setdefault(target, Label(f"trap{len(traps)}", cold=True)),
+                instruction.span,
+            )
         else:
             yield instruction
 

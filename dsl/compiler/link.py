@@ -67,7 +67,9 @@ class Step:
 
 @dataclass(slots=True)
 class Linked:
-    """A linked program. functions: the instructions of each, by address; checks: offsets of ud2 and the checks that they stand for."""
+    """A linked program. functions: the instructions of each, by address; checks: offsets of ud2 and the checks that they stand for;
+    hot: bytes of compiled functions before their cold blocks.
+    """
 
     base: int
     image: bytes
@@ -75,6 +77,7 @@ class Linked:
     symbols: dict[str, Symbol]
     text_end: int
     checks: list[tuple[int, Trap]]
+    hot: int
     functions: dict[str, list[Step]] = field(default_factory=dict)
 
     @property
@@ -128,7 +131,7 @@ def link(codes: list[Code], objects: list[DataObject], entry: str, base: int) ->
     for symbol, content in contents.items():
         start = symbols[symbol].address - base
         image[start : start + len(content)] = content
-    linked = Linked(base, bytes(image), memory_size, symbols, text_end, checks)
+    linked = Linked(base, bytes(image), memory_size, symbols, text_end, checks, sum(code.hot for code in codes))
     linked.functions = {code.symbol: _verify(linked, code) for code in codes}
     return linked
 
