@@ -377,7 +377,9 @@ class Generator(Expressions):
                 if self.chance(0.5)
                 else f"{kind}({self.random.randint(0, 9)})"
             )
-            most = f", at_most={8 if self.chance(0.9) else 6}" if self.chance(0.3) and "%" in bound else ""
+            most = ", at_most=8" if self.chance(0.3) and "%" in bound else ""
+            if most and self.chance(0.1):  # seldom too often, which no constant may be
+                bound, most = f"{kind}(BYTES[{self.random.randrange(32)}]) % 9", ", at_most=6"
             lines = [f"{pad}for {name} in upto({bound}{most}):"]
         self.locals[name] = kind
         self.read_only.add(name)
