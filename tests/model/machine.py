@@ -302,7 +302,7 @@ class Machine:
         return True
 
     def _cpuid(self, _: Site) -> bool:
-        answer = self.processor.answer(self["rax"] & 0xFFFF_FFFF, self["rcx"] & 0xFFFF_FFFF)
+        answer = self.processor.answer(self["rax"] & 0xFFFF_FFFF, self["rcx"] & 0xFFFF_FFFF, self.xcr0)
         for name, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):
             self[name] = value
         return True

@@ -12,6 +12,8 @@ TIMER_SHIFT = 5
 PHYSICAL_BITS = 39
 TSC_HZ = 1_000_000_000
 WRITE_BACK = 6
+XSTATE = 0xD
+LEGACY_AND_HEADER = 576  # bytes of an XSAVE area without extended parts
 
 BASIC = REVISION | 1024 << 32 | WRITE_BACK << 50 | 1 << 54 | 1 << 55
 MISC = TIMER_SHIFT | 7 << 6 | 4 << 16
@@ -109,8 +111,12 @@ class Processor:
         words = tuple(word & ~gone for word, gone in zip(self.cpuid[key], (eax, ebx, ecx, edx), strict=True))
         return replace(self, cpuid={**self.cpuid, key: (words[0], words[1], words[2], words[3])})
 
-    def answer(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """What CPUID gives."""
+    def answer(self, leaf: int, subleaf: int, xcr0: int = 1) -> tuple[int, int, int, int]:
+        """What CPUID gives. Leaf Dh has the size of what XCR0 enables (SDM Vol. 1, 13.2)."""
+        if (leaf, subleaf) == (XSTATE, 0):
+            eax, _, ecx, edx = self.cpuid[XSTATE, 0]
+            parts = [self.cpuid.get((XSTATE, part), (0, 0, 0, 0)) for part in range(2, 63) if xcr0 >> part & 1]
+            return eax, max([LEGACY_AND_HEADER, *(size + offset for size, offset, *_ in parts)]), ecx, edx
         if (leaf, None) in self.cpuid:
             return self.cpuid[leaf, None]
         return self.cpuid.get((leaf, subleaf), (0, 0, 0, 0))

@@ -122,11 +122,7 @@ def events(guest: Guest, source: Source) -> Script:
         delivery, length = source.choice(DELIVERIES) if source.randrange(3) == 0 else (0, 3)
         clear = {vmx.GUEST_RFLAGS: 2 | IF, vmx.GUEST_INTERRUPTIBILITY: 0, vmx.GUEST_PENDING_DEBUG_EXCEPTIONS: 0}
         state = source.state() if not delivery else clear
-        debug = 0x400 | source.getrandbits(16) << 16 | source.getrandbits(10) | source.getrandbits(1) << 13
-        kind = state | {
-            vmx.GUEST_DEBUGCTL: source.choice((0, 1, 1)),
-            vmx.GUEST_DR7: debug,
-        }
+        kind = state | {vmx.GUEST_DR7: source.getrandbits(32)}
         error = source.getrandbits(8)
         delivery |= source.getrandbits(18) << 12 if delivery else 0  # undefined bits, must not get through
         if step < 2:

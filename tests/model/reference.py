@@ -166,12 +166,12 @@ class AnyPort(dict[int, Any]):
 class AnyLeaf(dict[tuple[int, int], tuple[int, int, int, int]]):
     """CPUID of the model."""
 
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
+    def __init__(self, processor: Processor, machine: model.Machine) -> None:
+        self.processor, self.machine = processor, machine
 
     def get(self, key: tuple[int, int], default: Any = None) -> Any:
         """Answer a leaf and subleaf."""
-        return self.processor.answer(*key)
+        return self.processor.answer(*key, self.machine.cpu.xcr0)
 
 
 class Registers:
@@ -214,7 +214,7 @@ class ReferenceMachine(VmxMachine):
         cpu.control |= {0: 0x8001_0033, 3: TABLES, 4: 1 << 5 | 3 << 9}
         cpu.vmx.write = self.write_field
         machine.cpus, machine.cpu, machine.random = [cpu], cpu, self.random
-        machine.ports, machine.cpuid, machine.wake = AnyPort(self.ports), AnyLeaf(self.processor), self.wake
+        machine.ports, machine.cpuid, machine.wake = AnyPort(self.ports), AnyLeaf(self.processor, machine), self.wake
         machine.memory.map_device(DIRECT_MAP + 0xFEE0_0000, PAGE, Registers(self.apic))
         machine.memory.map_device(DIRECT_MAP + 0xFEC0_0000, PAGE, Registers(self.io_apic))
         return machine

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from boot.handoff import Handoff
 from dsl.hw import vmx
+from dsl.lang import offset_of
+from tests.model.image import HANDOFF
 from tests.model.processor import (
     BASIC,
     ENTRY,
@@ -112,6 +115,15 @@ REFUSALS = {name: (Processor().with_msrs(msrs), words) for name, (msrs, words) i
     "no VT-x": (Processor().without_features(1, ecx=1 << 5), "no VT-x, or it is hidden: CPUID leaf 1, ECX bit 5"),
     "no XSAVE": (Processor().without_features(1, ecx=1 << 26), "no XSAVE: CPUID leaf 1, ECX bit 26"),
 }  # fmt: skip
+
+
+def test_no_memory_is_refused() -> None:
+    """A handoff without free RAM: there is nothing to put the bitmaps in."""
+    machine = machine_for([BOX])
+    machine.write_physical(HANDOFF + offset_of(Handoff, "range_count"), bytes(4))
+    machine.run()
+    assert "terrane| refused: the monitor cannot run boxes on this machine" in machine.serial_text().splitlines()
+    assert not machine.exceptions
 
 
 @pytest.mark.parametrize("name", REFUSALS)

@@ -9,8 +9,9 @@ from dsl.lang import offset_of
 from tests.model.machine import ModelFailure
 from tests.model.processor import TIMER_SHIFT, TSC_HZ
 from tests.model.start import machine_for, play
+from tests.model.test_absent_memory import PLAIN, READ, violation
 from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine
-from tests.vmm.images import TestBox, monitor
+from tests.vmm.images import CODE, TestBox, assemble, monitor
 from vmm.cpu import ExitFrame, PhysicalCpu
 from vmm.descriptor import StartMode
 
@@ -89,16 +90,15 @@ def test_a_new_fault_is_not_lost_beside_an_interrupted_delivery() -> None:
 
 
 def test_debug_exceptions_go_back_to_the_guest() -> None:
-    """#DB: DR6 gets the causes, DR7.GD and DEBUGCTL.LBR are cleared, and it is delivered."""
+    """#DB: DR6 gets the causes, DR7.GD alone is cleared, and it is delivered."""
 
     def script(guest: Guest) -> Script:
         guest.machine["dr6"] = 0xFFFF_0FF3
-        fields = {vmx.GUEST_DR7: 0x2400, vmx.GUEST_DEBUGCTL: 3}
+        fields = {vmx.GUEST_DR7: 0xFFFF_FFFF}
         yield Exit(REASON.EXCEPTION_OR_NMI, qualification=0x4004, interruption=VALID | EXCEPTION | 1, fields=fields)
         assert guest.event == VALID | EXCEPTION | 1
         assert guest.machine["dr6"] == 0xFFFF_4FF4
-        assert guest[vmx.GUEST_DR7] == 0x400
-        assert guest[vmx.GUEST_DEBUGCTL] == 2
+        assert guest[vmx.GUEST_DR7] == 0xFFFF_DFFF
 
     play(script, LONG)
 
@@ -155,6 +155,23 @@ def test_an_interrupt_waits_for_the_exception_that_came_first() -> None:
         yield Exit(REASON.PREEMPTION_TIMER, fields=OPEN)
         assert guest.event == 0
         assert not guest[vmx.PRIMARY_CONTROLS] & WINDOW
+
+    play(script, LONG)
+
+
+def test_an_interrupt_that_waits_is_not_being_delivered() -> None:
+    """An access to absent memory while one waits is carried out: it was none that the delivery made."""
+
+    def script(guest: Guest) -> Script:
+        yield Exit(
+            REASON.EXCEPTION_OR_NMI,
+            interruption=VALID | EXCEPTION | 1,
+            vectoring=VALID | EXTERNAL | 0x31,
+            fields=CLOSED,
+        )
+        code = assemble("mov eax, [rsi]", 64)
+        yield violation(guest, code, 64, PLAIN | READ)
+        assert (guest.event, guest.rip, guest["rax"]) == (0, CODE + len(code), 0xFFFF_FFFF)
 
     play(script, LONG)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
@@ -24,22 +25,24 @@ SIGNATURE = tuple(int.from_bytes(name, "little") for name in (b"Terr", b"aneT", 
 RANDOM = [
     leaf
     for leaf in (*range(2, 0xD), *range(0xE, 0x15), *range(0x8000_0002, 0x8000_000C))
-    if leaf not in (STRUCTURED, 0xA)
+    if leaf not in (CACHES, STRUCTURED, 0xA)
 ]
 NO_RDTSCP, NO_INVPCID = vmx.SECONDARY_ENABLE_RDTSCP, vmx.SECONDARY_ENABLE_INVPCID
 
 
-def processor(seed: int, all_ones: bool, extended: int = 0x8000_000B, gone: int = 0) -> Processor:
-    """A processor whose leaves say something everywhere. gone: secondary controls that it lacks."""
+def processor(seed: int, all_ones: bool, extended: int = 0x8000_000B, gone: int = 0, basic: int = 0x20) -> Processor:
+    """A processor whose leaves say something everywhere, beyond the last ones too. gone: secondary controls that it lacks."""
     words = random.Random(seed)
 
     def four() -> Words:
         return tuple(0xFFFF_FFFF if all_ones else words.getrandbits(32) for _ in range(4))  # type: ignore[return-value]
 
     cpuid: dict[tuple[int, int | None], Words] = dict(CPUID)
-    cpuid[0, None] = (0x20, *CPUID[0, None][1:])
+    cpuid[0, None] = (basic, *CPUID[0, None][1:])
     for leaf in RANDOM:
         cpuid[leaf, None] = four()
+    for subleaf in range(4):
+        cpuid[CACHES, subleaf] = four()
     cpuid[STRUCTURED, 0] = tuple(old | new for old, new in zip(CPUID[STRUCTURED, 0], four(), strict=True))  # type: ignore[assignment]
     for leaf in (FEATURES, 0x8000_0001):
         eax, ebx, ecx, edx = (old | new for old, new in zip(CPUID[leaf, None], four(), strict=True))
@@ -54,7 +57,7 @@ def processor(seed: int, all_ones: bool, extended: int = 0x8000_000B, gone: int 
 def policy(made: Processor, leaf: int, subleaf: int, gone: int) -> Words:
     """What a guest sees: what the processor has, under the masks of the table, with what a virtual machine changes."""
     row = next((row for row in CPUID_ROWS if row[0] == leaf), None)
-    if row is None or (leaf not in (HYPERVISOR, TIME_STAMP) and leaf > made.answer(leaf & EXTENDED, 0)[0]):
+    if row is None or (leaf not in (HYPERVISOR, TIME_STAMP, XSTATE) and leaf > made.answer(leaf & EXTENDED, 0)[0]):
         return 0, 0, 0, 0
     if leaf == HYPERVISOR:
         return HYPERVISOR, *SIGNATURE  # type: ignore[return-value]
@@ -81,7 +84,7 @@ def xstate(made: Processor, subleaf: int) -> Words:
     """Leaf Dh, for x87, SSE and AVX."""
     answer = made.answer(XSTATE, subleaf)
     if subleaf == 0:
-        return 7, answer[1], answer[1], 0
+        return 7, answer[1], made.answer(XSTATE, 0, 7)[1], 0
     if subleaf == 1:
         return answer[0] & 5, 0, 0, 0
     return (*answer[:3], 0) if subleaf == 2 else (0, 0, 0, 0)
@@ -95,21 +98,21 @@ LEAVES = [
     0x8000_0022,
     0xFFFF_FFFF,
 ]
-PROCESSORS = {
-    "all ones": (1, True, 0x8000_000B, 0),
-    "random": (2, False, 0x8000_000B, 0),
-    "few extended leaves": (3, True, 0x8000_0004, 0),
-    "as many as are shown": (4, False, 0x8000_0008, 0),
-    "no RDTSCP": (5, True, 0x8000_000B, NO_RDTSCP),
-    "no INVPCID": (6, True, 0x8000_000B, NO_INVPCID),
+PROCESSORS: Final[dict[str, tuple[int, bool, int, int, int]]] = {
+    "all ones": (1, True, 0x8000_000B, 0, 0x20),
+    "random": (2, False, 0x8000_000B, 0, 0x20),
+    "few extended leaves": (3, True, 0x8000_0004, 0, 0x20),
+    "as many as are shown": (4, False, 0x8000_0008, 0, 0x20),
+    "no RDTSCP": (5, True, 0x8000_000B, NO_RDTSCP, 0x20),
+    "no INVPCID": (6, True, 0x8000_000B, NO_INVPCID, 0x20),
+    "few basic leaves": (7, True, 0x8000_000B, 0, 4),
 }
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_cpuid_is_what_the_policy_says(name: str) -> None:
     """Every leaf and subleaf, word by word; the guest's other registers stay."""
-    seed, all_ones, extended, gone = PROCESSORS[name]
-    made = processor(seed, all_ones, extended, gone)
+    made, gone = processor(*PROCESSORS[name]), PROCESSORS[name][3]
 
     def script(guest: Guest) -> Script:
         for leaf in LEAVES:
@@ -129,16 +132,23 @@ def test_cpuid_is_what_the_policy_says(name: str) -> None:
 
 AVX512 = 0xE0
 EXTENDED_STATES = [
-    # what the processor has, the size of an area with all of it, what a guest may have
-    (3, 576, 3), (7, 832, 7), (0xE7, 2688, 0xE7), (0xE7, 4096, 0xE7), (0xE7, 4097, 7), (0x2E7, 2696, 0xE7), (0xE3, 2688, 3),
-    (0x67, 2688, 7), (0xC7, 2688, 7), (0xA7, 2688, 7), (0x1F, 960, 7), (7 | 3 << 17, 11008, 7),
+    # what the processor has, the size of an area with AVX-512, what a guest may have
+    (3, 2688, 3), (7, 2688, 7), (0xE7, 2688, 0xE7), (0xE7, 4096, 0xE7), (0xE7, 4097, 7), (0x2E7, 2696, 0xE7), (0xE3, 2688, 3),
+    (0x67, 2688, 7), (0xC7, 2688, 7), (0xA7, 2688, 7), (0x1F, 2688, 7), (7 | 3 << 17, 11008, 7),
 ]  # fmt: skip
+
+
+def with_states(has: int, size: int) -> Processor:
+    """A processor with these components of extended state, and an area of this size with AVX-512."""
+    parts = {5: (64, 1088), 6: (512, 1152), 7: (size - 1664, 1664), 9: (8, 8000)}
+    components: dict[tuple[int, int | None], Words] = {(XSTATE, part): (*place, 0, 0) for part, place in parts.items()}
+    return Processor(cpuid={**CPUID, (XSTATE, 0): (has, 0, 8008, 0), **components})
 
 
 @pytest.mark.parametrize(("has", "size", "allowed"), EXTENDED_STATES)
 def test_extended_states_follow_the_processor(has: int, size: int, allowed: int) -> None:
     """All three parts of AVX-512 or none, AVX below them, and only what fits a page; XSETBV takes the good values of those alone."""
-    cpuid = {**CPUID, (XSTATE, 0): (has, size, size, 0), (XSTATE, 5): (64, 1088, 0, 0), (XSTATE, 9): (8, 2688, 0, 0)}
+    made = with_states(has, size)
     values = {bits for bits in range(0x400) if bits & 0x1F in (0, 1, 3, 7, 5, 2, 6, 0xF)} | {1 << 32 | 1, 1 << 63 | 3}
     good = {value for value in values if not value & ~allowed and is_xcr0(value)}
 
@@ -148,10 +158,11 @@ def test_extended_states_follow_the_processor(has: int, size: int, allowed: int)
             yield Exit(REASON.CPUID, length=2, registers={"rax": XSTATE, "rcx": subleaf})
             if subleaf > 1:
                 here = subleaf < 64 and allowed >> subleaf & 1
-                expected = (*cpuid.get((XSTATE, subleaf), (0, 0, 0))[:3], 0) if here else (0, 0, 0, 0)
+                expected = (*made.answer(XSTATE, subleaf)[:3], 0) if here else (0, 0, 0, 0)
                 assert tuple(guest[name] for name in ("rax", "rbx", "rcx", "rdx")) == expected, subleaf
             elif subleaf == 0:
-                assert (guest["rax"], guest["rbx"], guest["rdx"]) == (allowed, size, 0)
+                words = allowed, 576, {3: 576, 7: 832, 0xE7: size}[allowed], 0
+                assert tuple(guest[name] for name in ("rax", "rbx", "rcx", "rdx")) == words
         for value in sorted(values):
             before = guest.machine.xcr0
             registers = {"rcx": 0, "rax": value & 0xFFFF_FFFF, "rdx": value >> 32}
@@ -159,7 +170,7 @@ def test_extended_states_follow_the_processor(has: int, size: int, allowed: int)
             assert guest.event == (0 if value in good else GENERAL_PROTECTION), hex(value)
             assert guest.machine.xcr0 == (value if value in good else before), hex(value)
 
-    play(script, LONG, replace(Processor(), cpuid=cpuid))
+    play(script, LONG, made)
 
 
 def is_xcr0(value: int) -> bool:

@@ -10,12 +10,12 @@ from dsl.hw import vmx
 from tests.model import board, vmx_operation
 from tests.model.calls import Calls
 from tests.model.machine import TIME_OVER
-from tests.model.processor import CPUID, Processor
+from tests.model.processor import Processor
 from tests.model.random_boxes import PARTS
 from tests.model.random_source import MEMORY, Source, rings
 from tests.model.reference import run_alike
 from tests.model.start import machine_for
-from tests.model.test_processors import processor
+from tests.model.test_processors import processor, with_states
 from tests.model.vmx_operation import Exit, Guest, Script
 from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
@@ -95,12 +95,6 @@ def test_the_engine_s_entry_and_exit_keep_it_too(from_start: bool) -> None:
     machine.run()
     assert not machine.exceptions, machine.serial_text()
     assert machine.ending == TIME_OVER
-
-
-def with_states(has: int, size: int) -> Processor:
-    """A processor with these components of extended state."""
-    cpuid = CPUID | {(0xD, 0): (has, size, size, 0)}
-    return Processor(cpuid=cpuid)
 
 
 NO_MACHINE_CHECK, SPEC_CTRL = 1 << 7, 1 << 26

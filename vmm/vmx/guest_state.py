@@ -93,6 +93,5 @@ def shadow_cr0(value: u64) -> None:
 
 @machine
 def end_general_detect() -> None:
-    """Clear DR7.GD and IA32_DEBUGCTL.LBR as the delivery of #DB does (SDM Vol. 3B, 18.2.4)."""
+    """Clear DR7.GD as the delivery of #DB does (SDM Vol. 3B, 18.2.4). IA32_DEBUGCTL.LBR is clear: no guest can set it."""
     vmwrite(vmx.GUEST_DR7, vmread(vmx.GUEST_DR7) & ~u64(1 << 13))
-    vmwrite(vmx.GUEST_DEBUGCTL, vmread(vmx.GUEST_DEBUGCTL) & ~u64(1))
