@@ -33,6 +33,7 @@ class Calls:
         self.machine = machine
         self.noise = random.Random(len(CALLED))
         self.waiting: dict[int, tuple[tuple[int, ...], tuple[int, ...], list[int]]] = {}
+        self.seen: set[int] = set()  # functions
         functions, returns = boundaries()
         for address, (unused, dead) in functions.items():
             # Where the first instruction is the model's, it was here first: the registers are its results.
@@ -50,9 +51,10 @@ class Calls:
         flags = engine.reg_read(FLAGS) ^ self.noise.getrandbits(12) & RFLAGS_ARITHMETIC
         engine.reg_write_batch([(FLAGS, flags), *((register, self.noise.getrandbits(64)) for register in registers)])
 
-    def enter(self, engine: Any, __: int, ___: int, data: tuple[list[int], list[int]]) -> None:
+    def enter(self, engine: Any, address: int, __: int, data: tuple[list[int], list[int]]) -> None:
         """A function begins."""
         unused, dead = data
+        self.seen.add(address)
         stack, callers = engine.reg_read(STACK), engine.reg_read_batch(KEPT)
         if stack in self.waiting:  # a jump in place of a call and a return
             self.look(self.waiting[stack][1], callers)

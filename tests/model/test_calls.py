@@ -3,69 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-import unicorn as uc
 
-from boot.handoff import MONITOR_BASE
-from dsl.compiler.capstone import decode
 from dsl.hw import vmx
 from tests.devices.scripts import SCRIPTS
+from tests.model.calls import Calls
 from tests.model.start import machine_for
 from tests.model.test_devices import access
 from tests.model.test_hypercalls import Tally, hypercall_script
-from tests.model.vmx_operation import Exit, Guest, Script, VmxMachine
-from tests.vmm.images import TestBox, monitor
+from tests.model.vmx_operation import Exit, Guest, Script
+from tests.vmm.images import TestBox
 from vmm.descriptor import StartMode
 
 pytestmark = pytest.mark.t1
 REASON = vmx.ExitReason
-SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
-# Entered by a jump, with no caller that they return to; and leave_guest's caller is the guest.
-WITHOUT_CALLER = ("vmm.vmx.entry.", "vmm.cpu.", "vmm.main.start")
-
-
-class Calls:
-    """The calls that a machine is in: at each function's start its caller's registers, compared at its RET."""
-
-    def __init__(self, machine: VmxMachine) -> None:
-        self.machine = machine
-        self.open: dict[int, dict[str, int]] = {}  # by stack pointer at the function's start
-        self.returns: set[int] = set()  # of functions that were seen to return
-        program = monitor()
-        for name, (address, size, kind) in program.symbols.items():
-            if kind != "function" or name.startswith(WITHOUT_CALLER):
-                continue
-            self.hook(self.enter, address)
-            start = address - MONITOR_BASE
-            for at, _, text in decode(program.image[start : start + size], address):
-                if text == "ret":
-                    self.hook(self.leave, at)
-
-    def hook(self, action: Any, address: int) -> None:
-        """Look at one instruction."""
-        machine = self.machine
-        machine.engine.hook_add(
-            uc.UC_HOOK_CODE, lambda *_: machine.guarded(lambda: action(address)), None, address, address
-        )
-
-    def enter(self, address: int) -> None:
-        """A function starts; by a jump from another's end, it still has that one's caller."""
-        machine = self.machine
-        stack = machine["rsp"]
-        back = machine.read_word(stack)
-        if stack not in self.open or self.open[stack]["return"] != back:
-            self.open[stack] = {name: machine[name] for name in SAVED} | {"return": back}
-
-    def leave(self, address: int) -> None:
-        """It returns."""
-        machine = self.machine
-        before = self.open.pop(machine["rsp"], None)
-        assert before is not None, f"the return at {address:#x} is of no call: the stack is not where it was"
-        found = {name: machine[name] for name in SAVED} | {"return": machine.read_word(machine["rsp"])}
-        assert found == before, f"the return at {address:#x} loses what its caller had"
-        self.returns.add(address)
 
 
 def exits(guest: Guest) -> Script:
@@ -133,4 +85,4 @@ def test_callers_find_their_registers(name: str) -> None:
     calls = Calls(machine)
     machine.run()
     assert not machine.exceptions, machine.serial_text()[-500:]
-    assert len(calls.returns) > 30
+    assert len(calls.seen) > 30
