@@ -52,7 +52,7 @@ class Subject:
 
 
 SUBJECTS: Final = {
-    "std": Subject(("dsl.std.",), ("dsl/std/",), ("tests/std",)),
+    "std": Subject(("dsl.std.", "tests.std."), ("dsl/std/",), ("tests/std",)),
     "handlers": Subject(
         ("vmm.",),
         (

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -175,10 +175,14 @@ def native_of(function: Callable[..., Any]) -> native.Native:
 
 
 class Native(World):
-    """The emitted bytes on this processor, where they touch nothing beside their arguments. last: what was called last, with what."""
+    """The emitted bytes on this processor, where they touch nothing beside their arguments. last: what was called last, with what.
 
-    def __init__(self) -> None:
+    objects: what the program's objects hold when a call begins, by symbol; any other is zero.
+    """
+
+    def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
         self.last: tuple[Callable[..., Any], tuple[Argument, ...]] | None = None
+        self.objects = objects or {}
 
     def code(self, function: Callable[..., Any]) -> tuple[native.Native, str]:
         """The program that holds a function, and the function's symbol there."""
@@ -191,7 +195,8 @@ class Native(World):
         self.last = function, tuple(bytes(value) if isinstance(value, bytearray) else value for value in arguments)
         memory = rooms()
         memory.held.clear()
-        results = loaded.call(symbol, flatten(function, arguments, memory.place))
+        held = {loaded.program.symbols[name][0]: content for name, content in self.objects.items()}
+        results = loaded.call(symbol, flatten(function, arguments, memory.place), held)
         if isinstance(results, str):
             raise FailedCheck(f"{symbol}{reprlib.repr(arguments)}: a check failed")
         given = [value for value in arguments if not isinstance(value, int)]

@@ -31,7 +31,9 @@ SAVED: Final = (
 )  # fmt: skip
 SCRATCH: Final = (x86.UC_X86_REG_RAX, *ARGUMENTS, x86.UC_X86_REG_R10, x86.UC_X86_REG_R11)
 NOISE: Final = 0xA5A5_5A5A_C3C3_3C30
-CANARY: Final = 0xC0DE_0000_0000_0000
+CANARY: Final = (
+    0xC0DE_0000_0000_0000  # in a callee-saved register; as a bool False, where those of native calls are none
+)
 
 
 class Emulated:
@@ -79,7 +81,7 @@ class Emulated:
         engine.mem_write(top, b"".join(word.to_bytes(8, "little") for word in stack))
         engine.reg_write(x86.UC_X86_REG_RSP, top)
         for number, register in enumerate(SAVED):
-            engine.reg_write(register, CANARY + number)
+            engine.reg_write(register, CANARY + (number << 8))
         try:
             engine.emu_start(self.program.symbols[symbol][0], RETURN)
         except uc.UcError as error:
@@ -90,7 +92,9 @@ class Emulated:
             return "stopped"
         assert engine.reg_read(x86.UC_X86_REG_RSP) == top + 8, f"{symbol}{arguments}: stack pointer"
         for number, register in enumerate(SAVED):
-            assert engine.reg_read(register) == CANARY + number, f"{symbol}{arguments}: callee-saved register {number}"
+            assert engine.reg_read(register) == CANARY + (number << 8), (
+                f"{symbol}{arguments}: callee-saved register {number}"
+            )
         return tuple(engine.reg_read(register) for register in RESULTS)
 
     def stack_below(self) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from dsl.lang import Array, CheckFailed, HostPhysical, address_of, machine, u8, u32, u64
 from dsl.std import acpi, event_log
 from tests.std.ported import Ported
-from tests.worlds import CPython, FailedCheck, Native
+from tests.worlds import CPython, FailedCheck, Native, rooms
 
 SIGNATURE: Final = int.from_bytes(b"TPM2", "little")
 ROOT, FIRST, SECOND, ROWS, SIZE = 0x40, 0x100, 0x200, 0x400, 0x600
@@ -32,13 +32,22 @@ def find(out: Array[u64], memory: Array[u8], root: u64, signature: u32) -> None:
 
 def found_at(memory: bytes, root: int = ROOT, signature: int = SIGNATURE) -> tuple[int, int]:
     """Place and size of what is found, which is one in both worlds."""
-    answers = []
-    for world in (CPython(), Native()):
-        out = bytearray(b"\xee" * 16)
-        world.call(find, out, memory, root, signature)
-        answers.append(struct.unpack("<QQ", out))
-    assert answers[0] == answers[1]
-    return answers[1]
+    out = bytearray(b"\xee" * 16)
+    CPython().call(find, out, memory, root, signature)
+    answer = emitted(acpi.find_table, memory, root, signature)
+    assert answer == struct.unpack("<QQ", out)
+    return answer
+
+
+def emitted(function: Callable[..., Any], memory: bytes, *arguments: int) -> tuple[int, int]:
+    """Place and size of an array, from the emitted code; nothing is at 0."""
+    loaded, _ = Native().code(acpi.find_table)
+    rooms().held.clear()
+    base = rooms().place(memory)
+    results = loaded.call(f"{function.__module__}.{function.__name__}", [base, *arguments])
+    assert not isinstance(results, str)
+    place, size = results[:2]
+    return place - base if size else place, size
 
 
 def table(signature: bytes, content: bytes = b"", length: int | None = None, wrong: int = 0) -> bytes:
@@ -56,15 +65,22 @@ def memory_of(
     first: bytes = b"",
     second: bytes = b"",
     at_rows: bytes = b"",
+    at_zero: bytes = b"",
 ) -> bytes:
-    """A root pointer, a root table with these rows, wide or narrow, and two tables."""
+    """A root pointer, which stands at 0 as well, a root table with these rows, wide or narrow, and two tables."""
     memory = bytearray(b"\xa7" * SIZE)
     content = b"".join(row.to_bytes(8 if wide else 4, "little") for row in rows)
     pointer = struct.pack(
-        "<8sB6sBIIQ4s", b"RSD PTR ", 0, b"", revision, 0 if wide else ROWS, 36, ROWS if wide else 0, b""
+        "<8sB6sBIIQ4s", b"RSD PTR ", 0, b"", revision, 0 if wide else ROWS, 36, ROWS if wide else 0, b"\xee" * 4
     )
     root_table = at_rows or table(b"XSDT" if wide else b"RSDT", content)
-    for place, piece in ((ROOT, pointer), (ROWS, root_table), (FIRST, first), (SECOND, second)):
+    for place, piece in (
+        (0, at_zero or pointer),
+        (ROOT, pointer),
+        (ROWS, root_table),
+        (FIRST, first),
+        (SECOND, second),
+    ):
         memory[place : place + len(piece)] = piece
     return bytes(memory)
 
@@ -96,8 +112,8 @@ def test_what_is_no_table_is_passed_over() -> None:
     """Wrong sums, lengths below a head's or beyond every limit, addresses of nothing and above 4 GiB; the next row counts."""
     good = table(b"TPM2", bytes(28))
     spoilt = {
-        "sum": table(b"TPM2", bytes(28), wrong=1),
-        "high sum": table(b"TPM2", bytes(28), wrong=0x80),
+        "sum": table(b"TPM2", b"\x35" * 28, wrong=1),
+        "high sum": table(b"TPM2", b"\x35" * 28, wrong=0x80),
         "short": table(b"TPM2", b"", length=35),
         "long": table(b"TPM2", b"", length=(1 << 20) + 1),
         "very long": table(b"TPM2", b"", length=(1 << 32) - 1),
@@ -106,8 +122,12 @@ def test_what_is_no_table_is_passed_over() -> None:
     for name, bad in spoilt.items():
         assert found_at(memory_of([FIRST, SECOND], first=bad, second=good)) == (SECOND, 64), name
         assert found_at(memory_of([FIRST], first=bad)) == (0, 0), name
+        assert emitted(acpi.table_at, memory_of([], first=bad), FIRST) == (0, 0), name
     for row in (0, BEYOND + 1, 1 << 32, (1 << 32) + FIRST, 1 << 63, (1 << 64) - 1):
-        assert found_at(memory_of([row, SECOND], second=good)) == (SECOND, 64), row
+        memory = memory_of([row, SECOND], first=table(b"TPM2"), second=good, at_zero=table(b"TPM2"))
+        assert found_at(memory) == (SECOND, 64), row
+    for address in (0, BEYOND + 1, (1 << 64) - 1):
+        assert emitted(acpi.table_at, memory_of([], at_zero=good), address) == (0, 0), address
     for root in (0, BEYOND + 1, 1 << 32, (1 << 64) - 1):
         assert found_at(memory_of([SECOND], second=good), root) == (0, 0), root
     for rest in range(1, 8):  # half a row at the end is none
@@ -128,6 +148,19 @@ def test_a_table_ends_below_four_gigabytes(more: int) -> None:
     root = world.write(ROOT, struct.pack("<8sB6sBIIQ4s", b"RSD PTR ", 0, b"", 2, 0, 36, rows, b""))
     found = world.call(0, root, SIGNATURE)
     assert found == (place if more <= 0 else 0)
+
+
+@pytest.mark.t1
+@pytest.mark.parametrize("more", [-1, 0, 1, 2, 35])
+def test_a_root_pointer_ends_below_four_gigabytes(more: int) -> None:
+    """With its last byte; a later one is none, though memory goes on."""
+    world = Ported(acpi.find_table)
+    world.engine.mem_map((1 << 32) - 0x1000, 0x3000)
+    place = world.write(FIRST, table(b"TPM2"))
+    rows = world.write(ROWS, table(b"XSDT", place.to_bytes(8, "little")))
+    root = BEYOND + more
+    world.engine.mem_write(root, struct.pack("<8sB6sBIIQ4s", b"RSD PTR ", 0, b"", 2, 0, 36, rows, b""))
+    assert world.call(0, root, SIGNATURE) == (place if more <= 0 else 0)
 
 
 def event(algorithms: dict[int, int], data: bytes, count: int | None = None) -> bytes:

@@ -73,9 +73,11 @@ def test_a_fifo_s_locality_is_waited_for(value: int) -> None:
 
 @pytest.mark.parametrize("value", [0, 2, 0xFFFFFFFE])
 @pytest.mark.parametrize("is_granted", [False, True])
-def test_a_crb_s_locality_is_waited_for(value: int, is_granted: bool) -> None:
-    """Asked for first; for 750 ms (TIMEOUT_A), to the tick; bit 0 grants it."""
+@pytest.mark.parametrize("tick", [0, 1])
+def test_a_crb_s_locality_is_waited_for(value: int, is_granted: bool, tick: int) -> None:
+    """Asked for first; for 750 ms (TIMEOUT_A), to the tick, whatever the time is; bit 0 grants it."""
     driver = Driver(tpm_command.tpm_start, Crb(lambda command: b""))
+    driver.now += tick
     stuck = driver.look = Stuck(driver, 0x0C, value, 750, last=1 if is_granted else value)
     assert driver.results()[0] == (0 if is_granted else int(TpmFault.NO_LOCALITY.value))
     assert driver.trace[: LOOKS + 1] == [("write", 0x08, 4, 1), *stuck.looks()]
