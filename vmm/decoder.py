@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from dsl.lang import Array, Failure, Record, Struct, machine, minimum, u8, u64, upto
+from dsl.lang import Array, Failure, Record, Struct, machine, minimum, rounds, u8, u64
 
 INSTRUCTION_LIMIT: Final = 15  # bytes
+BUFFER_SIZE: Final = 32  # bytes to decode from: beyond the limit as many zeros as a look ahead needs
 UNKNOWN_FORM: Final = 1  # failure: not one of the moves above, or cut short
 
 REX_W: Final = 0x08
@@ -61,12 +62,6 @@ class Addressing(Record):
 
 
 @machine
-def byte_at(code: Array[u8], position: u64) -> u8:
-    """A byte of the instruction; zero for one that could not be read: decode_move looks at the length of all of it in the end."""
-    return code[position] if position < code.length else u8(0)
-
-
-@machine
 def is_segment_override(byte: u8) -> bool:
     """Say whether a byte is a segment prefix."""
     return byte == 0x26 or byte == 0x2E or byte == 0x36 or byte == 0x3E or byte == 0x64 or byte == 0x65
@@ -79,7 +74,7 @@ def read_prefixes(code: Array[u8], code_size: CodeSize) -> Prefixes:
     operand_override = False
     address_override = False
     rex = u8(0)
-    for _ in upto(code.length, at_most=INSTRUCTION_LIMIT):
+    for _ in rounds(INSTRUCTION_LIMIT + 1):  # what follows the limit is no prefix, but zero
         byte = code[position]
         if byte == 0x66:
             operand_override = True
@@ -88,7 +83,7 @@ def read_prefixes(code: Array[u8], code_size: CodeSize) -> Prefixes:
         elif not is_segment_override(byte):
             break
         position += 1
-    byte = byte_at(code, position)
+    byte = code[position]
     if code_size.is_64_bit and byte & 0xF0 == 0x40:
         rex = byte
         position += 1
@@ -98,7 +93,7 @@ def read_prefixes(code: Array[u8], code_size: CodeSize) -> Prefixes:
 @machine
 def read_addressing(code: Array[u8], position: u64, is_16_bit: bool) -> Addressing:
     """Measure the ModRM byte at a position, with SIB and displacement."""
-    modrm = byte_at(code, position)
+    modrm = code[position]
     mode = modrm >> 6
     base = modrm & 7
     register = (modrm >> 3) & 7
@@ -112,7 +107,7 @@ def read_addressing(code: Array[u8], position: u64, is_16_bit: bool) -> Addressi
             length += 2
         return Addressing(length, register, True)
     if base == 4:
-        base = byte_at(code, position + 1) & 7
+        base = code[position + 1] & 7
         length += 1
     if mode == 1:
         length += 1
@@ -139,10 +134,13 @@ def address_width(prefixes: Prefixes, code_size: CodeSize) -> u64:
 
 
 @machine
-def decode_move(code: Array[u8], code_size: CodeSize, move: Move) -> Failure | None:
-    """Decode the instruction at the start of `code` (15 bytes; fewer if the next page cannot be read) into `move`, which is zero."""
+def decode_move(code: Array[u8], count: u64, code_size: CodeSize, move: Move) -> Failure | None:
+    """Decode the instruction at the start of `code` into `move`, which is zero.
+
+    code: BUFFER_SIZE bytes, zeros but for the first `count`: INSTRUCTION_LIMIT, or fewer if the next page cannot be read.
+    """
     prefixes = read_prefixes(code, code_size)
-    opcode = byte_at(code, prefixes.length)
+    opcode = code[prefixes.length]
     position = prefixes.length + 1
     full_width = operand_width(prefixes, code_size)
     address_bytes = address_width(prefixes, code_size)
@@ -154,12 +152,11 @@ def decode_move(code: Array[u8], code_size: CodeSize, move: Move) -> Failure | N
         position += address_bytes
     else:
         if opcode == TWO_BYTES:
-            opcode = byte_at(code, position)
+            opcode = code[position]
             position += 1
             if opcode & 0xF6 != 0xB6:  # B6, B7, BE, BF
                 return Failure(UNKNOWN_FORM)
-            move.source_width = u8(2) if opcode & 1 != 0 else u8(1)
-            move.target_width = full_width
+            move.source_width = u8(2) if opcode & 1 != 0 else u8(1)  # the target is of full size: 0Fh is odd
             move.is_signed = opcode & 0x08 != 0
         elif opcode & 0xFE == MOV_IMMEDIATE:
             move.is_write = True
@@ -173,7 +170,7 @@ def decode_move(code: Array[u8], code_size: CodeSize, move: Move) -> Failure | N
             return Failure(UNKNOWN_FORM)
         position += addressing.length + immediate_bytes
         move.register = addressing.register | (u8(8) if prefixes.rex & REX_R != 0 else u8(0))
-    if position > code.length:
+    if position > count:
         return Failure(UNKNOWN_FORM)
     move.length = position.truncate(u8)
     if move.target_width == 1 and prefixes.rex == 0 and move.register >= 4:
@@ -196,4 +193,4 @@ def merge_absent(move: Move, old: u64) -> u64:
         return value & 0xFFFF_FFFF
     if move.target_width == 2:
         return (old & 0xFFFF_FFFF_FFFF_0000) | (value & 0xFFFF)
-    return (old & 0xFFFF_FFFF_FFFF_FF00) | (value & 0xFF)
+    return old | 0xFF

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dsl.lang import Array, Failure, Machine, array_at, u8, u64
 from dsl.lang.addresses import HostVirtual
 from tests.vmm.images import assemble
-from vmm.decoder import CodeSize, Move, decode_move, merge_absent
+from vmm.decoder import BUFFER_SIZE, CodeSize, Move, decode_move, merge_absent
 
 pytestmark = pytest.mark.t0
 PLACE = 0x1000
@@ -22,15 +22,15 @@ def code_size(bits: int) -> CodeSize:
 
 
 def as_array(machine: Machine, code: bytes) -> Array[u8]:
-    machine.memory.write(PLACE, code)
-    return array_at(u8, HostVirtual(PLACE), u64(len(code)))
+    machine.memory.write(PLACE, code.ljust(BUFFER_SIZE, b"\0"))
+    return array_at(u8, HostVirtual(PLACE), u64(BUFFER_SIZE))
 
 
 def decode(code: bytes, bits: int) -> Move | Failure:
     with Machine() as machine:
         machine.memory.map(PLACE, 4096)
         move = Move()
-        failed = decode_move(as_array(machine, code), code_size(bits), move)
+        failed = decode_move(as_array(machine, code), u64(len(code)), code_size(bits), move)
         return move if failed is None else failed
 
 

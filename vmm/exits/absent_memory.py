@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsl.lang import Failure, frame_array, machine, u8, u64
 from vmm.box import Box
-from vmm.decoder import INSTRUCTION_LIMIT, Move, decode_move, merge_absent
+from vmm.decoder import BUFFER_SIZE, INSTRUCTION_LIMIT, Move, decode_move, merge_absent
 from vmm.engine import (
     advance_by,
     code_address,
@@ -24,9 +24,9 @@ from vmm.vcpu import Resume, StopReason
 @machine
 def decode_current(box: Box, move: Move) -> Failure | None:
     """Decode the guest's current instruction from a copy of its bytes, into `move`, which is zero."""
-    code = frame_array(u8, INSTRUCTION_LIMIT)
-    count = fetch_code(box.memory, paging(), code_address(), code)
-    return decode_move(code.slice(u64(0), count), code_size(), move)
+    code = frame_array(u8, BUFFER_SIZE)
+    count = fetch_code(box.memory, paging(), code_address(), code.slice(u64(0), u64(INSTRUCTION_LIMIT)))
+    return decode_move(code, count, code_size(), move)
 
 
 @machine
