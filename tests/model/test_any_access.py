@@ -40,6 +40,8 @@ pytestmark = pytest.mark.t1
 ACCESSES: Final = 2500
 COPIES: Final = 400
 STACK_TOP: Final = DIRECT_MAP + 0x18_0000
+NOISE: Final = b"\xdb" * 8  # what lies below the stack pointer
+KEPT: Final = ("rbx", "rbp", "r12", "r13", "r14", "r15")  # registers that a function gives back as they were
 RETURN: Final = MONITOR_BASE + 32  # inside the monitor's header, which nothing runs
 DECODE, HANDLE = "vmm.exits.absent_memory.decode_current", "vmm.exits.absent_memory.handle_ept_violation"
 LONGEST: Final = 64  # bytes of a copy, beside its frame
@@ -73,12 +75,16 @@ class Emitted:
     def call(self, symbol: str, arguments: list[int]) -> int:
         """Call a function; all of rax."""
         machine = self.machine
-        machine.write_physical(STACK_TOP - 8 - DIRECT_MAP, RETURN.to_bytes(8, "little"))
+        stack = NOISE * 256 + RETURN.to_bytes(8, "little")
+        machine.write_physical(STACK_TOP - len(stack) - DIRECT_MAP, stack)
+        for number, register in enumerate(KEPT):
+            machine[register] = RETURN - number
         machine["rsp"], machine.rip = STACK_TOP - 8, monitor().symbols[symbol][0]
         for register, argument in zip(("rdi", "rsi", "rdx", "rcx"), arguments, strict=False):
             machine[register] = argument
         assert machine.run(RETURN) == REACHED
         assert machine["rsp"] == STACK_TOP
+        assert [machine[register] for register in KEPT] == [RETURN - number for number in range(len(KEPT))], symbol
         return machine["rax"]
 
     def check(self, expected: Expected) -> None:
