@@ -42,10 +42,11 @@ def play(
     script: Callable[[Guest], Script],
     box: TestBox | None = None,
     processor: Processor | None = None,
+    ending: str = "triple fault",
 ) -> VmxMachine:
-    """Run one box by a script, to the end of the machine. The monitor must not have faulted."""
+    """Run one box by a script, to the end of the machine. The monitor must not have faulted. ending: of the box; else the script's end."""
     machine = machine_for([box or TestBox("a", b"\xf4")], [script], processor)
     machine.run()
     assert not machine.exceptions, machine.serial_text()
-    assert machine.guests, machine.serial_text()
+    assert f"stopped: {ending}" in machine.serial_text(), machine.serial_text()
     return machine

@@ -117,6 +117,21 @@ REFUSALS = {name: (Processor().with_msrs(msrs), words) for name, (msrs, words) i
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("bit", [16, 18])
+def test_bits_that_vmx_wants_fixed_are_set(bit: int) -> None:
+    """What IA32_VMX_CR0_FIXED0 names is set in CR0 before VMXON, and stays."""
+
+    def script(_: Guest) -> Script:
+        yield from ()
+
+    fixed = Processor().with_msrs({vmx.IA32_VMX_CR0_FIXED0: 0x8000_0021 | 1 << bit})
+    machine = machine_for([BOX], [script], fixed)
+    machine["cr0"] &= ~(1 << bit)
+    machine.run()
+    assert machine["cr0"] >> bit & 1, machine.serial_text()
+    assert machine.vmxon_region is not None
+
+
 def test_no_memory_is_refused() -> None:
     """A handoff without free RAM: there is nothing to put the bitmaps in."""
     machine = machine_for([BOX])

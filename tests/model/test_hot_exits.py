@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsl.hw import vmx
-from tests.model.processor import Processor
+from tests.model.processor import TIMER_SHIFT, Processor
 from tests.model.start import machine_for
 from tests.model.vmx_operation import Exit, Guest, Script
 from tests.vmm.images import TestBox
@@ -28,6 +28,25 @@ def test_a_flood_of_hot_exits_cannot_stretch_its_slice() -> None:
     machine.run()
     assert len(settings) == FLOOD
     assert FLOOD // 64 <= sum(settings) <= FLOOD // 16
+
+
+def test_a_deadline_that_passes_in_hot_exits_is_noticed() -> None:
+    """Exits that each come before the timer does cannot hold the deadline off: at the next look the run loop sets the timer anew."""
+    found = []
+
+    def script(guest: Guest) -> Script:
+        for _ in range(FLOOD):
+            yield Exit(
+                vmx.ExitReason.CPUID,
+                length=2,
+                ticks=guest[vmx.PREEMPTION_TIMER_VALUE] << TIMER_SHIFT - 1,
+                registers={"rax": 0},
+            )
+            found.append(guest.machine.unset_entries)
+
+    machine_for([BOX], [script], Processor()).run()
+    assert len(found) == FLOOD
+    assert max(found) < 64
 
 
 def test_version_is_answered_the_hot_way_and_others_are_not() -> None:
