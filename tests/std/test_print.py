@@ -9,6 +9,7 @@ import pytest
 
 from dsl.std import print as printing
 from dsl.std.print import LINE_CAPACITY
+from tests.std.ported import Ported
 from tests.worlds import CPython, Native, Unicorn, World
 
 worlds = pytest.mark.parametrize(
@@ -53,6 +54,17 @@ def test_text(world: World) -> None:
             check(world, printing.append_text, length, characters, characters)
             check(world, printing.append_padded_text, length, characters, characters.partition(b"\0")[0])
         check(world, printing.append_byte, length, 0x7B, b"{")
+
+
+@pytest.mark.t1
+def test_the_bytes_of_a_line() -> None:
+    """Its text, in place; a line that says it has more than it has room for stops the program."""
+    world = Ported(printing.line_bytes)
+    for length in (*LENGTHS, LINE_CAPACITY + 1, LINE_CAPACITY + 8, 1 << 32, 1 << 63, (1 << 64) - 1):
+        line = world.write(0, bytes(line_of(0)))
+        world.write(0, length.to_bytes(8, "little"))
+        results = world.emulated.call(world.symbol, [line])
+        assert results == "stopped" if length > LINE_CAPACITY else results[:2] == (line + 8, length), length
 
 
 @worlds
