@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 from dsl.lang import (
     Array,
-    Bits,
     HostPhysical,
     HostVirtual,
-    Ref,
     Static,
-    Struct,
-    array,
-    bit,
-    bits,
     divide_truncating,
     erase,
     frame_array,
@@ -35,43 +28,7 @@ from dsl.lang import (
     u64,
     upto,
 )
-
-
-class Byte(Enum):
-    """Zero, which cleared memory holds, is no member."""
-
-    LOW = u8(1)
-    HIGH = u8(200)
-
-
-class Flags(Bits, storage=u64):
-    on: bool = bit(0)
-    kind: Byte = bits(15, 8, default=Byte.LOW)
-    count: u16 = bits(31, 16, default=7)
-    big: u64 = bits(63, 32, default=0)
-
-
-class Small(Bits, storage=u8):
-    a: u8 = bits(2, 0, default=5)
-    b: u8 = bits(7, 3, default=0)
-
-
-class Leaf(Struct):
-    value: u64
-    kind: Byte
-    small: Small
-    half: i16
-    word: i32
-    items: Array[u16] = array(8)
-
-
-class Node(Struct):
-    leaf: Leaf
-    next: Ref[Node] | None
-    flags: Flags
-    number: u64
-    leaves: Array[Leaf] = array(3)
-
+from tests.execution.corners_of_aliases import Byte, Flags, Leaf, Node, Small
 
 ONE: Final = static(Node)
 TWO: Final = static(Node)

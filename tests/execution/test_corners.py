@@ -15,12 +15,12 @@ from typing import Any, Final
 import pytest
 
 from dsl.compiler.pipeline import OPTIONAL
-from tests.execution import corners_of_aliases, corners_of_flow, corners_of_memory, corners_of_values
+from tests.execution import corners_of_aliases, corners_of_flow, corners_of_loops, corners_of_memory, corners_of_values
 from tests.execution.support import OPTIONS, load_source, name_of
 from tests.random_programs.agreement import Counts, check_calls
 from tests.random_programs.subject import Subject
 
-MODULES: Final = (corners_of_flow, corners_of_values, corners_of_aliases, corners_of_memory)
+MODULES: Final = (corners_of_flow, corners_of_values, corners_of_aliases, corners_of_memory, corners_of_loops)
 CALLS: Final = 24  # of each program
 
 
