@@ -170,7 +170,7 @@ def test_nothing_of_the_loaders_secrets_is_left(image: Made, working: Snapshot) 
 
 def test_the_secrets_are_found_while_the_loader_has_them(image: Made, tmp_path: Path) -> None:
     """The same search, in the middle of the loader: it finds the development secret and the device's seed."""
-    where = int(image.programs["loader"].symbols["dsl.std.x509.sign_certificate"][0])
+    where = int(image.programs["loader"].symbols["dsl.std.ed25519.ed25519_sign"][0])
     found, _ = dump(tmp_path, image, Stop(where), {"ram": (0, MACHINE_MIB * MEBIBYTE - (1 << 20))})
     secrets = secrets_of_the_loader(image)
     assert secrets["development secret"] in found["ram"]
